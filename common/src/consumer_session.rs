@@ -1,0 +1,470 @@
+//! A consumer's side of a connection, without I/O: holds what was delivered ahead, asks for more in time, gathers what is settled.
+//!
+//! What is delivered ahead must not wait behind a long item while other consumers are idle: when the application takes nothing for
+//! [`PREFETCH_GIVE_BACK_AFTER`], everything that it has not begun goes back.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::batch::{Batch, BatchBuilder};
+use crate::error::Error;
+use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER};
+use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome};
+use crate::outbox::Outbox;
+use crate::prefetch::Prefetch;
+use crate::session::{Questions, Session};
+
+#[derive(Debug)]
+struct Delivered {
+    first: ItemId,
+    attempt: u32,
+    batch: Batch,
+    taken: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct ConsumerSession {
+    item_bytes_max: u64,
+    announce_from: u32,
+    local: VecDeque<Delivered>,
+    local_items: u32,
+    local_bytes: u64,
+    demanded_items: u32,
+    demanded_bytes: u64,
+    prefetch: Prefetch,
+    taken_total: u64,
+    announced: bool,
+    watch: Option<Watch>,
+    callers_waiting: u32,
+    acks: Vec<ItemRange>,
+    results_first: ItemId,
+    results: BatchBuilder,
+    settled_since: Option<Duration>,
+    stopped: bool,
+    pub(crate) questions: Questions,
+    outbox: Outbox,
+}
+
+/// Since when the application is known to have taken nothing.
+#[derive(Debug)]
+struct Watch {
+    since: Duration,
+    taken_total: u64,
+}
+
+impl ConsumerSession {
+    pub(crate) fn new(item_bytes_max: u64, announce_from: u32, prefetch: Option<u32>) -> ConsumerSession {
+        ConsumerSession {
+            item_bytes_max,
+            announce_from,
+            local: VecDeque::new(),
+            local_items: 0,
+            local_bytes: 0,
+            demanded_items: 0,
+            demanded_bytes: 0,
+            prefetch: Prefetch::new(prefetch),
+            taken_total: 0,
+            announced: false,
+            watch: None,
+            callers_waiting: 0,
+            acks: Vec::new(),
+            results_first: ItemId(0),
+            results: BatchBuilder::default(),
+            settled_since: None,
+            stopped: false,
+            questions: Questions::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Gives the next item at hand to `use_item` (number, attempt, batch, index within it). If [`ConsumerSession::has_announced`]
+    /// afterwards, the outbox is to be written before the item is worked on.
+    pub(crate) fn take<R>(&mut self, use_item: impl FnOnce(ItemId, u32, &Batch, u32) -> R) -> Option<R> {
+        let front = self.local.front_mut()?;
+        let index = front.taken;
+        let id = ItemId(front.first.0 + u64::from(index));
+        let used = use_item(id, front.attempt, &front.batch, index);
+        self.announced = front.attempt >= self.announce_from;
+        if self.announced {
+            self.outbox.push(&Message::Begin { id });
+        }
+        front.taken += 1;
+        if front.taken == front.batch.count() {
+            self.local_bytes -= front.batch.body_bytes();
+            self.local.pop_front();
+        }
+        self.local_items -= 1;
+        self.taken_total += 1;
+        self.prefetch.count_taken();
+        Some(used)
+    }
+
+    pub(crate) fn has_announced(&self) -> bool {
+        self.announced
+    }
+
+    pub(crate) fn has_local(&self) -> bool {
+        self.local_items > 0
+    }
+
+    /// True when it is time to call [`ConsumerSession::refill_ahead`]: at most half of what should be at hand or under way is.
+    pub(crate) fn is_low(&self) -> bool {
+        self.local_items + self.demanded_items <= self.prefetch.ahead() / 2
+    }
+
+    /// Sends what is settled and asks for more ahead, if items are short enough for that.
+    pub(crate) fn refill_ahead(&mut self, now: Duration) {
+        if self.prefetch.ahead() > 0 {
+            self.refill(now, false);
+        }
+    }
+
+    /// Sends what is settled, and asks for as much as the pace since the last time says; for one item at least if `now_needed`.
+    pub(crate) fn refill(&mut self, now: Duration, now_needed: bool) {
+        self.send_settled();
+        if self.stopped {
+            return;
+        }
+        self.prefetch.measure(now);
+        let coming = self.local_items + self.demanded_items;
+        let target = self.prefetch.ahead().max(u32::from(now_needed));
+        let coming_bytes = self.local_bytes + self.demanded_bytes;
+        if coming < target && (coming == 0 || coming_bytes < PREFETCH_BYTES_MAX) {
+            let items = target - coming;
+            let bytes = PREFETCH_BYTES_MAX.saturating_sub(coming_bytes).max(1);
+            self.demanded_items += items;
+            self.demanded_bytes += bytes;
+            self.outbox.push(&Message::Demand { items, bytes });
+        }
+        if self.watch.is_none() {
+            self.watch = Some(Watch { since: now, taken_total: self.taken_total });
+        }
+    }
+
+    /// A caller begins or ends to wait for an item; while one does, nothing is given back.
+    pub(crate) fn begin_wait(&mut self) {
+        self.callers_waiting += 1;
+    }
+
+    /// See [`ConsumerSession::begin_wait`].
+    pub(crate) fn end_wait(&mut self, now: Duration, waited: Duration) {
+        self.callers_waiting -= 1;
+        self.prefetch.count_waited(waited);
+        if let Some(watch) = &mut self.watch {
+            watch.since = now;
+        }
+    }
+
+    /// Takes the demand back; what was delivered before still comes.
+    pub(crate) fn withdraw(&mut self) {
+        self.demanded_items = 0;
+        self.demanded_bytes = 0;
+        self.questions.withdraw(&mut self.outbox);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped && self.local.is_empty()
+    }
+
+    /// Notes that item `id` is done. True when it is time to write.
+    pub(crate) fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> bool {
+        self.settled_since.get_or_insert_with(now);
+        match self.acks.last_mut() {
+            Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => last.count += 1,
+            _ => self.acks.push(ItemRange { first: id, count: 1 }),
+        }
+        if self.acks.len() < ACK_RANGES_MAX {
+            return false;
+        }
+        self.send_settled();
+        true
+    }
+
+    /// Notes that item `id` is done with the result that `encode` appends. True when it is time to write.
+    pub(crate) fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<bool, Error> {
+        let (bytes, bytes_max) = (result.len() as u64, self.item_bytes_max);
+        if bytes > bytes_max {
+            let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
+            self.give_back(id, Outcome::Failed { cause });
+            return Err(Error::ItemTooLarge { bytes, bytes_max });
+        }
+        self.settled_since.get_or_insert_with(now);
+        let follows = self.results_first.0 + u64::from(self.results.count()) == id.0;
+        if !follows || self.results.body_bytes_with(bytes) > bytes_max.max(crate::limits::RESULT_BYTES_TARGET as u64) {
+            self.send_results();
+        }
+        if self.results.count() == 0 {
+            self.results_first = id;
+        }
+        self.results.push_bytes(result);
+        if self.results.is_full() {
+            self.send_settled();
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Says that item `id` is not done.
+    pub(crate) fn give_back(&mut self, id: ItemId, outcome: Outcome) {
+        self.outbox.push(&Message::Return { range: ItemRange { first: id, count: 1 }, outcome });
+    }
+
+    /// Puts what is settled into the outbox.
+    pub(crate) fn send_settled(&mut self) {
+        if self.settled_since.take().is_none() {
+            return;
+        }
+        if !self.acks.is_empty() {
+            let ranges = std::mem::take(&mut self.acks);
+            self.outbox.push(&Message::Ack { ranges });
+        }
+        self.send_results();
+    }
+
+    /// Asks when all that is accepted is settled.
+    pub(crate) fn join(&mut self) {
+        self.questions.join(&mut self.outbox);
+    }
+
+    /// Asks for the queue's state.
+    pub(crate) fn ask_status(&mut self) {
+        self.questions.ask_status(&mut self.outbox);
+    }
+
+    fn send_results(&mut self) {
+        if let Some((header, buffer)) = self.results.take() {
+            let first = self.results_first;
+            self.outbox.push_built(|batch| Message::Result { first, batch }, header, buffer);
+        }
+    }
+
+    fn give_back_unstarted(&mut self) {
+        for delivered in self.local.drain(..) {
+            let first = ItemId(delivered.first.0 + u64::from(delivered.taken));
+            let range = ItemRange { first, count: delivered.batch.count() - delivered.taken };
+            self.outbox.push(&Message::Return { range, outcome: Outcome::Unstarted });
+        }
+        self.local_items = 0;
+        self.local_bytes = 0;
+    }
+
+    fn is_watched(&self) -> bool {
+        let something_to_give = self.local_items > 0 || self.demanded_items > 0 || !self.questions.is_withdrawn();
+        self.callers_waiting == 0 && !self.prefetch.is_fixed() && something_to_give
+    }
+}
+
+impl Session for ConsumerSession {
+    fn handle(&mut self, incoming: Incoming) -> Result<(), Error> {
+        let Some(incoming) = self.questions.handle(incoming)? else { return Ok(()) };
+        match (incoming.message, incoming.batch) {
+            (Message::Deliver { first, attempt, .. }, Some(batch)) => {
+                self.demanded_items = self.demanded_items.saturating_sub(batch.count());
+                self.demanded_bytes = self.demanded_bytes.saturating_sub(batch.body_bytes());
+                // A demand ends, here as at the coordinator, when either of its numbers is used up.
+                if self.demanded_items == 0 || self.demanded_bytes == 0 {
+                    self.demanded_items = 0;
+                    self.demanded_bytes = 0;
+                }
+                self.local_items += batch.count();
+                self.local_bytes += batch.body_bytes();
+                self.local.push_back(Delivered { first, attempt, batch, taken: 0 });
+                if self.stopped {
+                    self.give_back_unstarted();
+                }
+                Ok(())
+            }
+            (Message::Stop, _) => {
+                self.stopped = true;
+                self.give_back_unstarted();
+                Ok(())
+            }
+            (other, _) => Err(Error::Unexpected(other.name())),
+        }
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    fn next_timeout(&self) -> Option<Duration> {
+        let settled = self.settled_since.map(|since| since + FLUSH_DELAY);
+        let watch = self.watch.as_ref().filter(|_| self.is_watched()).map(|watch| watch.since + PREFETCH_GIVE_BACK_AFTER);
+        settled.into_iter().chain(watch).min()
+    }
+
+    fn handle_timeout(&mut self, now: Duration) {
+        if self.settled_since.is_some_and(|since| since + FLUSH_DELAY <= now) {
+            self.send_settled();
+        }
+        let watched = self.is_watched();
+        let Some(watch) = &mut self.watch else { return };
+        if watch.since + PREFETCH_GIVE_BACK_AFTER > now {
+            return;
+        }
+        let idle = watch.taken_total == self.taken_total;
+        *watch = Watch { since: now, taken_total: self.taken_total };
+        if idle && watched {
+            if self.demanded_items > 0 && self.questions.is_withdrawn() {
+                self.withdraw();
+            }
+            self.give_back_unstarted();
+            self.prefetch.collapse();
+        }
+        if !self.is_watched() {
+            self.watch = None;
+        }
+    }
+
+    fn goodbye(&mut self) {
+        self.send_settled();
+        self.give_back_unstarted();
+        self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameReader;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn deliver(session: &mut ConsumerSession, first: u64, items: &[&'static [u8]]) {
+        let mut builder = BatchBuilder::default();
+        for item in items {
+            builder.push_bytes(item);
+        }
+        let batch = builder.take_batch().unwrap();
+        let message = Message::Deliver { first: ItemId(first), attempt: 1, batch: batch.header() };
+        session.handle(Incoming { message, batch: Some(batch) }).unwrap();
+    }
+
+    fn take(session: &mut ConsumerSession) -> Option<(u64, Vec<u8>)> {
+        session.take(|id, _, batch, index| (id.0, batch.item(index).to_vec()))
+    }
+
+    fn sent(session: &mut ConsumerSession) -> Vec<Message> {
+        let mut stream = Vec::new();
+        let write = |slices: &[std::io::IoSlice<'_>]| {
+            slices.iter().for_each(|slice| stream.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        session.outbox().write_to(write).unwrap();
+        let mut reader = FrameReader::new(1 << 20);
+        let mut input = &stream[..];
+        let mut messages = Vec::new();
+        while let Some(frame) = reader.next(&mut input).unwrap() {
+            messages.push(Message::decode(frame).unwrap().message);
+        }
+        messages
+    }
+
+    fn range(first: u64, count: u32) -> ItemRange {
+        ItemRange { first: ItemId(first), count }
+    }
+
+    #[test]
+    fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        session.refill(Duration::ZERO, true);
+        assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
+        deliver(&mut session, 5, &[b"five"]);
+        assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
+        assert!(!session.ack(ItemId(5), || 10 * MS));
+        session.refill(10 * MS, true);
+        let one = Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX };
+        assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one]);
+    }
+
+    #[test]
+    fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);
+        while take(&mut session).is_some() {}
+        for id in [0, 1, 3] {
+            session.ack(ItemId(id), || MS);
+        }
+        assert_eq!(session.next_timeout(), Some(MS + FLUSH_DELAY));
+        session.handle_timeout(MS + FLUSH_DELAY);
+        assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(0, 2), range(3, 1)] }]);
+        assert_eq!(session.next_timeout(), None);
+    }
+
+    #[test]
+    fn what_is_not_begun_goes_back_while_the_application_takes_nothing() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        session.refill(Duration::ZERO, true);
+        deliver(&mut session, 0, &[b"long", b"b", b"c"]);
+        take(&mut session);
+        sent(&mut session);
+        let due = session.next_timeout().unwrap();
+        session.handle_timeout(due);
+        assert_eq!(sent(&mut session), [], "one item was taken since the watch began");
+        let due = session.next_timeout().unwrap();
+        session.handle_timeout(due);
+        assert_eq!(sent(&mut session), [Message::Return { range: range(1, 2), outcome: Outcome::Unstarted }]);
+        assert_eq!(session.next_timeout(), None);
+    }
+
+    #[test]
+    fn demand_that_is_still_open_is_withdrawn_while_the_application_takes_nothing() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        session.refill(Duration::ZERO, true);
+        sent(&mut session);
+        session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
+        assert_eq!(sent(&mut session), [Message::Withdraw]);
+        deliver(&mut session, 0, &[b"crossed the withdrawal"]);
+        session.handle_timeout(2 * PREFETCH_GIVE_BACK_AFTER);
+        assert_eq!(sent(&mut session), [Message::Return { range: range(0, 1), outcome: Outcome::Unstarted }]);
+        session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+        session.handle_timeout(3 * PREFETCH_GIVE_BACK_AFTER);
+        assert_eq!(session.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_caller_that_waits_keeps_its_demand() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        session.refill(Duration::ZERO, true);
+        session.begin_wait();
+        sent(&mut session);
+        session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
+        assert_eq!(sent(&mut session), []);
+    }
+
+    #[test]
+    fn stop_gives_back_what_is_not_begun_and_ends() {
+        let mut session = ConsumerSession::new(1000, 2, Some(10));
+        deliver(&mut session, 7, &[b"a", b"b"]);
+        take(&mut session);
+        session.handle(Incoming { message: Message::Stop, batch: None }).unwrap();
+        assert!(session.is_stopped());
+        assert_eq!(sent(&mut session), [Message::Return { range: range(8, 1), outcome: Outcome::Unstarted }]);
+    }
+
+    #[test]
+    fn results_of_neighbours_share_a_batch_others_do_not() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        for id in [3, 4, 9] {
+            session.ack_with(ItemId(id), b"r", || MS).unwrap();
+        }
+        session.send_settled();
+        let ids: Vec<_> = sent(&mut session)
+            .into_iter()
+            .map(|message| match message {
+                Message::Result { first, batch } => (first.0, batch.count),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(ids, [(3, 2), (9, 1)]);
+    }
+
+    #[test]
+    fn a_result_over_the_limit_fails_its_item() {
+        let mut session = ConsumerSession::new(4, 2, None);
+        assert!(session.ack_with(ItemId(3), b"large", || MS).is_err());
+        assert!(
+            matches!(&sent(&mut session)[..], [Message::Return { outcome: Outcome::Failed { cause }, .. }] if cause.contains("5 bytes"))
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! The client that asks and steers: what `coordinator status` and `coordinator stop` use.
+
+use std::time::Instant;
+
+use crate::driver::Connection;
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::limits::DROP_FLUSH;
+use crate::message::{CloseReason, Incoming, Message, Role};
+use crate::outbox::Outbox;
+use crate::session::{Questions, Session};
+use crate::status::Status;
+
+/// A connection that neither puts nor gets.
+#[derive(Debug)]
+pub struct Control {
+    connection: Connection<ControlSession>,
+    coordinator_pid: u32,
+}
+
+impl Control {
+    /// Connects.
+    pub fn connect(endpoint: &Endpoint) -> Result<Control, Error> {
+        let (connection, greeting) = Connection::open(endpoint, Role::Control, "", |_| ControlSession::default())?;
+        Ok(Control { connection, coordinator_pid: greeting.pid })
+    }
+
+    /// The queue's state.
+    pub fn status(&self) -> Result<Status, Error> {
+        self.ask(|session| session.questions.ask_status(&mut session.outbox), |session| session.questions.take_status())
+    }
+
+    /// Asks the coordinator to end: once all items are settled, or at once (`now`). Returns when it has begun to.
+    pub fn stop(&self, now: bool) -> Result<(), Error> {
+        self.ask(|session| session.outbox.push(&Message::Shutdown { now }), |session| session.shutting_down.then_some(()))
+    }
+
+    /// Waits until the coordinator is gone.
+    pub fn wait_for_end(&self) {
+        let never = |_: &mut ControlSession| None::<()>;
+        // The wait ends by the connection's end, which is what is waited for.
+        let _ = self.connection.wait_for(self.connection.lock(), never);
+    }
+
+    /// The coordinator's process id.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator_pid
+    }
+
+    fn ask<R>(&self, question: impl FnOnce(&mut ControlSession), answer: impl FnMut(&mut ControlSession) -> Option<R>) -> Result<R, Error> {
+        let mut state = self.connection.lock();
+        question(&mut state.session);
+        self.connection.wait_for(state, answer)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.connection.close(Instant::now() + DROP_FLUSH, |_| true);
+    }
+}
+
+#[derive(Debug, Default)]
+struct ControlSession {
+    questions: Questions,
+    shutting_down: bool,
+    outbox: Outbox,
+}
+
+impl Session for ControlSession {
+    fn handle(&mut self, incoming: Incoming) -> Result<(), Error> {
+        match self.questions.handle(incoming)? {
+            None => Ok(()),
+            Some(Incoming { message: Message::ShuttingDown, .. }) => {
+                self.shutting_down = true;
+                Ok(())
+            }
+            Some(other) => Err(Error::Unexpected(other.message.name())),
+        }
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    fn next_timeout(&self) -> Option<std::time::Duration> {
+        None
+    }
+
+    fn handle_timeout(&mut self, _now: std::time::Duration) {}
+
+    fn goodbye(&mut self) {
+        self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
+    }
+}

@@ -1,0 +1,442 @@
+//! Moves bytes between a client's session and its socket. Callers do it in their own threads, so that an item pays no hand-over;
+//! a thread of the connection's own steps in only for what must leave although nobody calls.
+//!
+//! Of the callers that wait, one polls the socket; the others wait for it to bring news.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::frame::FrameReader;
+use crate::limits::{FLUSH_DELAY, HANDSHAKE, PROTOCOL_VERSION, frame_bytes_max};
+use crate::message::{Message, Position, Role};
+use crate::outbox::Outbox;
+use crate::session::Session;
+use crate::{Endpoint, message::Incoming};
+
+/// Read at once between frames: as much as a socket's buffer holds.
+const READ_BYTES: usize = 256 * 1024;
+
+/// The background thread goes on looking this often after the last thing to do, before it sleeps until called: to be woken costs
+/// more than to look.
+const IDLE_LOOKS: u32 = 20;
+
+/// What the coordinator said in its greeting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) pid: u32,
+    pub(crate) item_bytes_max: u64,
+    pub(crate) position: Position,
+    pub(crate) announce_from: u32,
+}
+
+/// A connection that both callers and the background thread drive.
+#[derive(Debug)]
+pub(crate) struct Driver<S> {
+    stream: UnixStream,
+    started: Instant,
+    state: Mutex<State<S>>,
+    news: Condvar,
+    alarm: Condvar,
+}
+
+#[derive(Debug)]
+pub(crate) struct State<S> {
+    pub(crate) session: S,
+    reader: FrameReader,
+    scratch: Vec<u8>,
+    failed: Option<Error>,
+    polling: bool,
+    waiters: u32,
+    alarm_at: Option<Duration>,
+    closing: bool,
+}
+
+/// A driver and its background thread; dropping it says goodbye.
+#[derive(Debug)]
+pub(crate) struct Connection<S: Session + 'static> {
+    driver: Arc<Driver<S>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl<S: Session + 'static> Connection<S> {
+    /// Connects, greets, and hands the greeting's answer to `session`.
+    pub(crate) fn open(
+        endpoint: &Endpoint,
+        role: Role,
+        name: &str,
+        session: impl FnOnce(Greeting) -> S,
+    ) -> Result<(Connection<S>, Greeting), Error> {
+        let stream = endpoint.connect()?;
+        let gone = |error: std::io::Error| Error::Gone(error.to_string());
+        stream.set_nonblocking(true).map_err(gone)?;
+        let (greeting, reader, rest) = greet(&stream, role, name)?;
+        let driver = Arc::new(Driver {
+            stream,
+            started: Instant::now(),
+            state: Mutex::new(State {
+                session: session(greeting),
+                reader,
+                scratch: Vec::new(),
+                failed: None,
+                polling: false,
+                waiters: 0,
+                alarm_at: None,
+                closing: false,
+            }),
+            news: Condvar::new(),
+            alarm: Condvar::new(),
+        });
+        driver.lock().feed(&rest);
+        let background = Arc::clone(&driver);
+        let thread = thread::Builder::new()
+            .name("procq-client".into())
+            .stack_size(128 * 1024)
+            .spawn(move || background.run_background())
+            .map_err(gone)?;
+        Ok((Connection { driver, thread: Some(thread) }, greeting))
+    }
+
+    /// Ends the connection after `last` has had until `deadline` to see everything through.
+    pub(crate) fn close(&mut self, deadline: Instant, mut last: impl FnMut(&mut S) -> bool) {
+        let Some(thread) = self.thread.take() else { return };
+        let mut state = self.driver.lock();
+        let (state_after, _) = self.driver.wait_until(state, Some(deadline), |session| last(session).then_some(()));
+        state = state_after;
+        state.session.goodbye();
+        let (mut state, _) = self.driver.wait_until(state, Some(deadline), |session| session.outbox().is_empty().then_some(()));
+        state.closing = true;
+        drop(state);
+        self.driver.alarm.notify_all();
+        let _ = self.driver.stream.shutdown(std::net::Shutdown::Both);
+        // It may be this very thread's turn only if a session's callback dropped its client, which none does.
+        let _ = thread.join();
+    }
+}
+
+impl<S: Session + 'static> std::ops::Deref for Connection<S> {
+    type Target = Driver<S>;
+
+    fn deref(&self) -> &Driver<S> {
+        &self.driver
+    }
+}
+
+impl<S> AsFd for Driver<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl<S: Session> Driver<S> {
+    /// The state, which only its holder may use.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<S>> {
+        // A panic while the lock is held can come only from an encoder of the caller's, which leaves the batch as it was.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time since the connection's beginning.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Writes what the socket takes, without waiting.
+    pub(crate) fn write(&self, state: &mut State<S>) -> Result<(), Error> {
+        state.check()?;
+        self.write_outbox(state);
+        state.check()
+    }
+
+    /// Takes in what has come, without waiting.
+    pub(crate) fn read(&self, state: &mut State<S>) -> Result<(), Error> {
+        state.check()?;
+        self.receive(state);
+        if state.waiters > 0 {
+            self.news.notify_all();
+        }
+        state.check()
+    }
+
+    /// Sees to it that the background thread wakes in time for what is pending now. Call it before giving the lock back.
+    pub(crate) fn arm(&self, state: &mut State<S>) {
+        let unwritten = (!state.session.outbox().is_empty()).then(|| self.now() + FLUSH_DELAY);
+        let Some(due) = state.session.next_timeout().into_iter().chain(unwritten).min() else { return };
+        if state.alarm_at.is_none_or(|at| due < at) {
+            state.alarm_at = Some(due);
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Writes and reads until `ready` has an answer (`Ok(Some)`), the deadline passes (`Ok(None)`), or the connection fails.
+    pub(crate) fn wait_until<'a, R>(
+        &'a self,
+        mut state: MutexGuard<'a, State<S>>,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut(&mut S) -> Option<R>,
+    ) -> (MutexGuard<'a, State<S>>, Result<Option<R>, Error>) {
+        loop {
+            if let Err(error) = state.check() {
+                return (state, Err(error));
+            }
+            if let Some(answer) = ready(&mut state.session) {
+                self.arm(&mut state);
+                return (state, Ok(Some(answer)));
+            }
+            self.write_outbox(&mut state);
+            if ready_after_write(&mut state, &mut ready) {
+                continue;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                self.arm(&mut state);
+                return (state, Ok(None));
+            }
+            state = if state.polling { self.wait_for_news(state, left) } else { self.poll_socket(state, left) };
+        }
+    }
+
+    /// Writes and reads until `ready` has an answer, however long that takes.
+    pub(crate) fn wait_for<'a, R>(&'a self, state: MutexGuard<'a, State<S>>, ready: impl FnMut(&mut S) -> Option<R>) -> Result<R, Error> {
+        let (state, waited) = self.wait_until(state, None, ready);
+        drop(state);
+        // Without a deadline, the wait ends with an answer or an error.
+        waited?.ok_or(Error::Unexpected("end of a wait without deadline"))
+    }
+
+    fn wait_for_news<'a>(&'a self, mut state: MutexGuard<'a, State<S>>, left: Option<Duration>) -> MutexGuard<'a, State<S>> {
+        state.waiters += 1;
+        // Who waits here may also have bytes that did not fit; the poller only looks for what was there when it began.
+        let unwritten = !state.session.outbox().is_empty();
+        let left = if unwritten { Some(left.unwrap_or(FLUSH_DELAY).min(FLUSH_DELAY)) } else { left };
+        let mut state = match left {
+            Some(left) => self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.waiters -= 1;
+        state
+    }
+
+    fn poll_socket<'a>(&'a self, mut state: MutexGuard<'a, State<S>>, left: Option<Duration>) -> MutexGuard<'a, State<S>> {
+        state.polling = true;
+        let mut flags = PollFlags::IN;
+        if !state.session.outbox().is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        drop(state);
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        let polled = poll(&mut [PollFd::new(&self.stream, flags)], timeout.as_ref());
+        let mut state = self.lock();
+        state.polling = false;
+        match polled {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => self.receive(&mut state),
+            Err(error) => state.fail(Error::Gone(error.to_string())),
+        }
+        if state.waiters > 0 {
+            self.news.notify_all();
+        }
+        state
+    }
+
+    fn write_outbox(&self, state: &mut State<S>) {
+        if state.session.outbox().is_empty() {
+            return;
+        }
+        let written = state.session.outbox().write_to(|slices| Ok(send(&self.stream, slices)?));
+        if let Err(error) = written {
+            // What the coordinator said before it closed is still there to be read, and says more than a broken pipe.
+            self.receive(state);
+            state.fail(Error::Gone(error.to_string()));
+        }
+    }
+
+    fn receive(&self, state: &mut State<S>) {
+        while state.failed.is_none() {
+            match read_some(&self.stream, &mut state.reader, &mut state.scratch) {
+                Ok(Read { frame, loose, drained }) => {
+                    if let Some(frame) = frame {
+                        state.take_frame(frame);
+                    }
+                    match loose {
+                        Loose::Scratch => {
+                            let scratch = std::mem::take(&mut state.scratch);
+                            state.feed(&scratch);
+                            state.scratch = scratch;
+                        }
+                        Loose::Beyond(bytes) => state.feed(&bytes),
+                    }
+                    if drained {
+                        return;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(error) => state.fail(Error::Gone(error.to_string())),
+            }
+        }
+    }
+
+    fn run_background(&self) {
+        let mut looks = 0;
+        let mut state = self.lock();
+        while !state.closing {
+            let Some(alarm_at) = state.alarm_at else {
+                state = self.alarm.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = alarm_at.saturating_sub(self.now());
+            if !left.is_zero() {
+                state = self.alarm.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            if state.failed.is_some() {
+                state.alarm_at = None;
+                continue;
+            }
+            let now = self.now();
+            if state.session.next_timeout().is_some_and(|due| due <= now) {
+                looks = 0;
+                self.receive(&mut state);
+                state.session.handle_timeout(now);
+                if state.waiters > 0 {
+                    self.news.notify_all();
+                }
+            }
+            self.write_outbox(&mut state);
+            looks += 1;
+            let soon = now + FLUSH_DELAY;
+            state.alarm_at = match state.session.next_timeout() {
+                Some(due) => Some(due.max(now)),
+                None if looks < IDLE_LOOKS || !state.session.outbox().is_empty() => Some(soon),
+                None => None,
+            };
+        }
+    }
+}
+
+fn ready_after_write<S: Session, R>(state: &mut State<S>, ready: &mut impl FnMut(&mut S) -> Option<R>) -> bool {
+    // Only "all is written" can have become true by writing, and asking twice costs nothing.
+    state.failed.is_some() || (state.session.outbox().is_empty() && ready(&mut state.session).is_some())
+}
+
+impl<S: Session> State<S> {
+    fn check(&self) -> Result<(), Error> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        let mut input = bytes;
+        while self.failed.is_none() {
+            match self.reader.next(&mut input) {
+                Ok(Some(frame)) => self.take_frame(frame),
+                Ok(None) => return,
+                Err(error) => self.fail(error.into()),
+            }
+        }
+    }
+
+    fn take_frame(&mut self, frame: Bytes) {
+        let taken = Message::decode(frame).map_err(Error::from).and_then(|incoming| self.session.handle(incoming));
+        if let Err(error) = taken {
+            self.fail(error);
+        }
+    }
+}
+
+/// What one read brought.
+struct Read {
+    frame: Option<Bytes>,
+    loose: Loose,
+    drained: bool,
+}
+
+enum Loose {
+    Scratch,
+    Beyond(Vec<u8>),
+}
+
+/// Reads once: into the frame under way, else into `scratch`, which it then fills with nothing but what came.
+fn read_some(stream: &UnixStream, reader: &mut FrameReader, scratch: &mut Vec<u8>) -> Result<Read, Errno> {
+    scratch.clear();
+    if let Some(frame) = reader.direct() {
+        let room = frame.capacity() - frame.len();
+        let count = rustix::io::read(stream, spare_capacity(frame))?;
+        if count == 0 {
+            return Err(Errno::CONNRESET);
+        }
+        let (frame, beyond) = reader.direct_done();
+        return Ok(Read { frame, loose: Loose::Beyond(beyond), drained: count < room });
+    }
+    scratch.reserve_exact(READ_BYTES);
+    let count = rustix::io::read(stream, spare_capacity(scratch))?;
+    if count == 0 {
+        return Err(Errno::CONNRESET);
+    }
+    Ok(Read { frame: None, loose: Loose::Scratch, drained: count < READ_BYTES })
+}
+
+/// Writes without ever raising SIGPIPE.
+pub(crate) fn send(stream: &UnixStream, slices: &[std::io::IoSlice<'_>]) -> Result<usize, Errno> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+    sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+}
+
+/// Says hello and waits for the answer, and returns it with what was read behind it.
+fn greet(stream: &UnixStream, role: Role, name: &str) -> Result<(Greeting, FrameReader, Vec<u8>), Error> {
+    let deadline = Instant::now() + HANDSHAKE;
+    let gone = |error: Errno| Error::Gone(error.to_string());
+    let mut outbox = Outbox::default();
+    outbox.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
+    let mut reader = FrameReader::new(frame_bytes_max(0));
+    let mut scratch = Vec::new();
+    loop {
+        let written = outbox.write_to(|slices| Ok(send(stream, slices)?));
+        let flags = if matches!(written, Ok(false)) { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Error::Handshake)?;
+        match poll(&mut [PollFd::new(stream, flags)], Some(&timeout)) {
+            Ok(0) => return Err(Error::Handshake),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(gone(error)),
+        }
+        let read = match read_some(stream, &mut reader, &mut scratch) {
+            Ok(read) => read,
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(error) => return Err(gone(error)),
+        };
+        let loose = match read.loose {
+            Loose::Scratch => std::mem::take(&mut scratch),
+            Loose::Beyond(bytes) => bytes,
+        };
+        let mut input = &loose[..];
+        let frame = match read.frame {
+            Some(frame) => Some(frame),
+            None => reader.next(&mut input)?,
+        };
+        let Some(frame) = frame else { continue };
+        let Incoming { message, .. } = Message::decode(frame)?;
+        return match message {
+            Message::Welcome { pid, item_bytes_max, position, announce_from, .. } => {
+                reader.set_bytes_max(frame_bytes_max(item_bytes_max));
+                Ok((Greeting { pid, item_bytes_max, position, announce_from }, reader, input.to_vec()))
+            }
+            Message::Close { reason, words } => Err(Error::Closed { reason, words }),
+            other => Err(Error::Unexpected(other.name())),
+        };
+    }
+}

@@ -1,0 +1,60 @@
+//! procq's message format and client library: put items into a bounded queue between processes, get and acknowledge them.
+//!
+//! ```no_run
+//! use common::{Consumer, Endpoint, Producer};
+//!
+//! # fn work(_: &String) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint = Endpoint::from_env();
+//!
+//! let producer = Producer::<String>::connect(&endpoint)?;
+//! producer.put(&"a job".to_string())?; // waits while the queue is full
+//! producer.finish()?;
+//!
+//! let consumer = Consumer::<String>::connect(&endpoint)?;
+//! while let Some(delivery) = consumer.get()? { // None: Stop
+//!     work(delivery.item())?; // dropped unsettled: delivered again
+//!     delivery.ack()?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layout
+//!
+//! In the order in which an item passes:
+//! - [`producer`]: the blocking, typed client that puts; [`payload`]: how a value becomes an item's bytes;
+//! - [`batch`]: many items in one body; [`message`]: what is said; [`frame`], [`outbox`]: how it goes in and out of a socket;
+//! - [`endpoint`]: which socket; [`consumer`]: the client that gets;
+//! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
+//!   `driver`: moves bytes between a session and its socket;
+//! - [`status`], [`control`]: asking and steering; [`error`]; [`limits`]: every limit with its reason;
+//!   [`migrating`]: how `multiprocessing.Queue`'s methods map to these.
+
+pub mod batch;
+pub mod consumer;
+mod consumer_session;
+pub mod control;
+mod driver;
+pub mod endpoint;
+pub mod error;
+pub mod frame;
+pub mod limits;
+pub mod message;
+pub mod migrating;
+pub mod outbox;
+pub mod payload;
+mod prefetch;
+pub mod producer;
+mod producer_session;
+mod session;
+pub mod status;
+
+pub use consumer::{Consumer, Delivery};
+pub use control::Control;
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::{Error, GetError, PutError};
+pub use message::{ItemId, Message, Position};
+pub use payload::{Decode, Encode};
+pub use producer::Producer;
+pub use status::Status;

@@ -1,0 +1,414 @@
+//! The messages between coordinator, producers and consumers, and how a frame holds one: a postcard-encoded [`Message`],
+//! and behind a `Put`, `Deliver` or `Result` the body of its batch. `PROTOCOL.md` tells when each is sent and how it is answered.
+//!
+//! postcard numbers variants by their order here: append, never reorder. `Hello`, `Welcome` and `Close` keep their numbers and
+//! their first fields for ever, so that peers of different versions can tell each other so.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, BatchError, BatchHeader};
+use crate::limits::{ACK_RANGES_MAX, CAUSE_BYTES_MAX, FRAME_PREFIX_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
+use crate::status::Status;
+
+/// An item's number: given by the coordinator in the order of acceptance, from 0 on, and kept through every redelivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ItemId(pub u64);
+
+impl fmt::Display for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// How many items of one producer came before: its items are numbered by it, from 0 on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position(pub u64);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Consecutive items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemRange {
+    /// The first.
+    pub first: ItemId,
+    /// How many; at least one.
+    pub count: u32,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Puts items.
+    Producer,
+    /// Gets and settles items.
+    Consumer,
+    /// Asks and steers: `status`, `stop`.
+    Control,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Producer => "producer",
+            Role::Consumer => "consumer",
+            Role::Control => "control connection",
+        })
+    }
+}
+
+/// Why a connection is closed on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CloseReason {
+    /// The peers speak different versions.
+    Version,
+    /// The client is done.
+    Goodbye,
+    /// Bytes that are no message, or a message that this role or this moment does not allow.
+    Protocol,
+    /// The queue takes no more puts, or ends.
+    Ended,
+    /// Another producer came under the same name.
+    Replaced,
+    /// The peer is not the user who runs the coordinator.
+    Forbidden,
+    /// Too many connections, or one that took too long to say `Hello`.
+    Limit,
+}
+
+/// How an item's attempt ended other than by acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Given back before anyone began it: as if never delivered.
+    Unstarted,
+    /// Let go without a verdict; delivered again at once, as a failed attempt.
+    Released,
+    /// Failed; delivered again after the retry delay, or dead-lettered after the last attempt.
+    Failed {
+        /// What went wrong, for people.
+        cause: String,
+    },
+    /// Will never succeed: dead-lettered at once.
+    Rejected {
+        /// What is wrong with it, for people.
+        cause: String,
+    },
+    /// To be delivered again later; not a failed attempt.
+    RetryAfter {
+        /// Milliseconds until then.
+        delay_ms: u64,
+    },
+}
+
+/// Everything that is said over the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Client's first message.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the client.
+        version: u16,
+        /// What the connection is for.
+        role: Role,
+        /// A producer's name, under which its position is kept; empty for none.
+        name: String,
+    },
+    /// The answer to `Hello`.
+    Welcome {
+        /// [`PROTOCOL_VERSION`] of the coordinator.
+        version: u16,
+        /// The coordinator's process id.
+        pid: u32,
+        /// The largest item accepted, in bytes.
+        item_bytes_max: u64,
+        /// Items accepted so far under this producer's name.
+        position: Position,
+        /// A consumer says `Begin` for deliveries of this attempt and later ones.
+        announce_from: u32,
+    },
+    /// The last message of a connection, from either side.
+    Close {
+        /// Why, for programs.
+        reason: CloseReason,
+        /// Why, and what to do, for people.
+        words: String,
+    },
+    /// To a consumer: there is and will be nothing more. The queue's state, not an item: each consumer gets it.
+    Stop,
+    /// Items from a producer; their bodies follow. Needs credit.
+    Put {
+        /// The first item's number among this producer's.
+        position: Position,
+        /// The batch behind this message.
+        batch: BatchHeader,
+    },
+    /// To a producer: how far its items are accepted, and what more it may send.
+    Confirm {
+        /// Items accepted so far, all in all.
+        position: Position,
+        /// More items that it may put.
+        credit_items: u64,
+        /// More bytes that it may put, counted by `limits::batch_cost_bytes`.
+        credit_bytes: u64,
+    },
+    /// A producer waits for credit: it needs as much as this for its next item.
+    Want {
+        /// Bytes that it lacks credit for at least.
+        bytes: u64,
+    },
+    /// A producer puts no more: its end of stream.
+    Finish,
+    /// The answer to `Finish`, once all its items are accepted.
+    Finished,
+    /// Asks to be told when every item accepted so far is settled.
+    Join,
+    /// The answer to `Join`.
+    Joined,
+    /// A consumer asks for more: adds to what it may be sent.
+    Demand {
+        /// More items.
+        items: u32,
+        /// More bytes; one item is delivered even if larger.
+        bytes: u64,
+    },
+    /// Items to a consumer; their bodies follow.
+    Deliver {
+        /// The first item; the others follow it.
+        first: ItemId,
+        /// Which delivery this is of these items, from 1 on.
+        attempt: u32,
+        /// The batch behind this message.
+        batch: BatchHeader,
+    },
+    /// A client asks for nothing more for now: takes back its whole `Demand`, or its `Want`.
+    Withdraw,
+    /// The answer to `Withdraw`: all that was granted or delivered before is on its way ahead of this.
+    Withdrawn,
+    /// Items are done.
+    Ack {
+        /// Which, at most [`ACK_RANGES_MAX`] ranges.
+        ranges: Vec<ItemRange>,
+    },
+    /// Items are done, and this is what came out: one result each, behind this message.
+    Result {
+        /// The first item; the others follow it.
+        first: ItemId,
+        /// The batch of results behind this message.
+        batch: BatchHeader,
+    },
+    /// Items are not done.
+    Return {
+        /// Which.
+        range: ItemRange,
+        /// Why, and what shall become of them.
+        outcome: Outcome,
+    },
+    /// Asks for the queue's state.
+    StatusRequest,
+    /// The answer to `StatusRequest`.
+    Status(Box<Status>),
+    /// Asks the coordinator to end.
+    Shutdown {
+        /// At once, instead of when all items are settled.
+        now: bool,
+    },
+    /// The answer to `Shutdown`: it has begun.
+    ShuttingDown,
+    /// A consumer begins to work on an item whose attempt is at least `Welcome`'s `announce_from`: if the consumer dies now, this
+    /// attempt has failed, while what it merely had at hand is not to blame.
+    Begin {
+        /// Which.
+        id: ItemId,
+    },
+}
+
+/// A decoded frame: the message, and its batch where it has one.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// What was said.
+    pub message: Message,
+    /// The checked batch of a `Put`, `Deliver` or `Result`.
+    pub batch: Option<Batch>,
+}
+
+/// Why a frame holds no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The other side speaks another version.
+    #[error(
+        "the client speaks protocol version {came}, this coordinator version {PROTOCOL_VERSION}; \
+         use programs of one procq release"
+    )]
+    Version {
+        /// The version that came.
+        came: u64,
+    },
+    /// Not a message.
+    #[error("a frame of {bytes} bytes that holds no message: {why}")]
+    Invalid {
+        /// The frame's length.
+        bytes: usize,
+        /// What the decoder says.
+        why: String,
+    },
+    /// More bytes than the message has.
+    #[error("{bytes} bytes behind a message that ends before them")]
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// The batch is not what the message says.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A field is over its limit.
+    #[error("{field} of {came}; at most {max} are accepted")]
+    Limit {
+        /// Which.
+        field: &'static str,
+        /// Its size.
+        came: usize,
+        /// The most.
+        max: usize,
+    },
+}
+
+impl Message {
+    /// Appends the frame of this message to `out`, its length counting `body_bytes` that the caller sends behind it.
+    pub fn encode(&self, body_bytes: usize, out: &mut Vec<u8>) {
+        let at = out.len();
+        out.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
+        #[expect(clippy::expect_used, reason = "only types of unknown length cannot be encoded, and Message has none")]
+        crate::payload::append(self, out).expect("every Message can be encoded");
+        let bytes = (out.len() - at - FRAME_PREFIX_BYTES + body_bytes) as u32;
+        out[at..at + FRAME_PREFIX_BYTES].copy_from_slice(&bytes.to_le_bytes());
+    }
+
+    /// Decodes and checks a whole frame.
+    pub fn decode(frame: Bytes) -> Result<Incoming, DecodeError> {
+        refuse_other_version(&frame)?;
+        let bytes = frame.len();
+        let (message, rest) = postcard::take_from_bytes::<Message>(&frame[..bytes.min(MESSAGE_BYTES_MAX)])
+            .map_err(|error| DecodeError::Invalid { bytes, why: error.to_string() })?;
+        let message_bytes = bytes.min(MESSAGE_BYTES_MAX) - rest.len();
+        message.check_limits()?;
+        let batch = match &message {
+            Message::Put { batch, .. } | Message::Deliver { batch, .. } | Message::Result { batch, .. } => {
+                Some(Batch::check(*batch, frame.slice(message_bytes..))?)
+            }
+            _ if message_bytes < bytes => return Err(DecodeError::Trailing { bytes: bytes - message_bytes }),
+            _ => None,
+        };
+        Ok(Incoming { message, batch })
+    }
+
+    /// The message's name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Hello { .. } => "Hello",
+            Message::Welcome { .. } => "Welcome",
+            Message::Close { .. } => "Close",
+            Message::Stop => "Stop",
+            Message::Put { .. } => "Put",
+            Message::Confirm { .. } => "Confirm",
+            Message::Want { .. } => "Want",
+            Message::Finish => "Finish",
+            Message::Finished => "Finished",
+            Message::Join => "Join",
+            Message::Joined => "Joined",
+            Message::Demand { .. } => "Demand",
+            Message::Deliver { .. } => "Deliver",
+            Message::Withdraw => "Withdraw",
+            Message::Withdrawn => "Withdrawn",
+            Message::Ack { .. } => "Ack",
+            Message::Result { .. } => "Result",
+            Message::Return { .. } => "Return",
+            Message::StatusRequest => "StatusRequest",
+            Message::Status(_) => "Status",
+            Message::Shutdown { .. } => "Shutdown",
+            Message::ShuttingDown => "ShuttingDown",
+            Message::Begin { .. } => "Begin",
+        }
+    }
+
+    fn check_limits(&self) -> Result<(), DecodeError> {
+        let (field, came, max) = match self {
+            Message::Hello { name, .. } => ("a name in bytes", name.len(), NAME_BYTES_MAX),
+            Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
+            Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. } => {
+                ("a cause in bytes", cause.len(), CAUSE_BYTES_MAX)
+            }
+            _ => return Ok(()),
+        };
+        if came > max { Err(DecodeError::Limit { field, came, max }) } else { Ok(()) }
+    }
+}
+
+/// Cuts a cause of failure to [`CAUSE_BYTES_MAX`], at a character.
+pub fn cut_cause(mut cause: String) -> String {
+    if cause.len() > CAUSE_BYTES_MAX {
+        cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX - '…'.len_utf8()));
+        cause.push('…');
+    }
+    cause
+}
+
+/// `Hello` and `Welcome` begin with their number and the version in every version: read just these before the rest.
+fn refuse_other_version(frame: &[u8]) -> Result<(), DecodeError> {
+    let Some((0 | 1, rest)) = frame.split_first() else { return Ok(()) };
+    match postcard::take_from_bytes::<u64>(rest) {
+        Ok((came, _)) if came != u64::from(PROTOCOL_VERSION) => Err(DecodeError::Version { came }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame_of(message: &Message, body: &[u8]) -> Bytes {
+        let mut out = Vec::new();
+        message.encode(body.len(), &mut out);
+        out.extend_from_slice(body);
+        assert_eq!(u32::from_le_bytes([out[0], out[1], out[2], out[3]]) as usize, out.len() - FRAME_PREFIX_BYTES);
+        Bytes::from(out).slice(FRAME_PREFIX_BYTES..)
+    }
+
+    #[test]
+    fn another_version_is_told_apart_whatever_follows_it() {
+        assert_eq!(Message::decode(Bytes::from_static(&[0, 99, 1, 2, 3, 4])).unwrap_err(), DecodeError::Version { came: 99 });
+        assert_eq!(Message::decode(Bytes::from_static(&[1, 0xac, 0x02])).unwrap_err(), DecodeError::Version { came: 300 });
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let frame = frame_of(&Message::Stop, b"xy");
+        assert_eq!(Message::decode(frame).unwrap_err(), DecodeError::Trailing { bytes: 2 });
+    }
+
+    #[test]
+    fn fields_over_their_limit_are_refused() {
+        let name = "n".repeat(NAME_BYTES_MAX + 1);
+        let hello = Message::Hello { version: PROTOCOL_VERSION, role: Role::Producer, name };
+        assert!(matches!(Message::decode(frame_of(&hello, b"")), Err(DecodeError::Limit { came: 256, max: 255, .. })));
+    }
+
+    #[test]
+    fn a_long_cause_is_cut_at_a_character() {
+        let cut = cut_cause("é".repeat(CAUSE_BYTES_MAX));
+        assert!(cut.len() <= CAUSE_BYTES_MAX && cut.ends_with('…') && cut.starts_with("éé"));
+        assert_eq!(cut_cause("short".into()), "short");
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_however_odd_makes_decode_panic(frame: Vec<u8>) {
+            let _ = Message::decode(frame.into());
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Bytes on their way out: small messages are gathered, large bodies kept by reference, all written with one vectored call.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::batch::{Batch, BatchHeader, HEADROOM_BYTES};
+use crate::message::Message;
+
+/// Bodies below this are copied next to their header: dearer than nothing, cheaper than one more piece in a vectored write.
+const COPY_BYTES_MAX: usize = 2048;
+
+/// A gathered piece is closed at this size, so that its memory goes back once it is written.
+const GATHER_BYTES_MAX: usize = 64 * 1024;
+
+/// Pieces in one write; Linux takes up to 1024.
+const PIECES_MAX: usize = 64;
+
+/// What waits to be written to one socket, in order.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pieces: VecDeque<Piece>,
+    gather: Vec<u8>,
+    bytes: usize,
+    written_of_front: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Shared(Bytes),
+    Own(Vec<u8>, Range<usize>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::Shared(bytes) => bytes,
+            Piece::Own(buffer, range) => &buffer[range.clone()],
+        }
+    }
+}
+
+impl Outbox {
+    /// Adds a message without a batch.
+    pub fn push(&mut self, message: &Message) {
+        let before = self.gather.len();
+        message.encode(0, &mut self.gather);
+        self.bytes += self.gather.len() - before;
+        if self.gather.len() >= GATHER_BYTES_MAX {
+            self.close_gathered();
+        }
+    }
+
+    /// Adds a message and its batch.
+    pub fn push_batch(&mut self, message: &Message, batch: &Batch) {
+        let body_bytes = batch.body_bytes() as usize;
+        let before = self.gather.len();
+        message.encode(body_bytes, &mut self.gather);
+        self.bytes += self.gather.len() - before + body_bytes;
+        for piece in batch.body() {
+            if piece.len() <= COPY_BYTES_MAX {
+                self.gather.extend_from_slice(piece);
+            } else {
+                self.close_gathered();
+                self.pieces.push_back(Piece::Shared(piece.clone()));
+            }
+        }
+        if self.gather.len() >= GATHER_BYTES_MAX {
+            self.close_gathered();
+        }
+    }
+
+    /// Adds a batch as its builder made it, writing the message into the room before the body.
+    pub(crate) fn push_built(&mut self, message: impl FnOnce(BatchHeader) -> Message, header: BatchHeader, mut buffer: Vec<u8>) {
+        let mut head = Vec::with_capacity(HEADROOM_BYTES);
+        message(header).encode(buffer.len() - HEADROOM_BYTES, &mut head);
+        debug_assert!(head.len() <= HEADROOM_BYTES, "HEADROOM_BYTES is too small for {} bytes", head.len());
+        let from = HEADROOM_BYTES - head.len();
+        buffer[from..HEADROOM_BYTES].copy_from_slice(&head);
+        self.bytes += buffer.len() - from;
+        if buffer.len() - from <= COPY_BYTES_MAX {
+            self.gather.extend_from_slice(&buffer[from..]);
+        } else {
+            self.close_gathered();
+            let range = from..buffer.len();
+            self.pieces.push_back(Piece::Own(buffer, range));
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Writes as much as `write` takes, until nothing waits or it would block. True when nothing waits any more.
+    pub fn write_to(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<bool> {
+        self.close_gathered();
+        while !self.is_empty() {
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+            let mut used = 0;
+            for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
+                let skip = if used == 0 { self.written_of_front } else { 0 };
+                *slot = IoSlice::new(&piece.bytes()[skip..]);
+                used += 1;
+            }
+            match write(&slices[..used]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.bytes -= written;
+        self.written_of_front += written;
+        while let Some(front) = self.pieces.front() {
+            let front_bytes = front.bytes().len();
+            if self.written_of_front < front_bytes {
+                break;
+            }
+            self.written_of_front -= front_bytes;
+            self.pieces.pop_front();
+        }
+    }
+
+    fn close_gathered(&mut self) {
+        if !self.gather.is_empty() {
+            let gathered = std::mem::take(&mut self.gather);
+            let range = 0..gathered.len();
+            self.pieces.push_back(Piece::Own(gathered, range));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameReader;
+    use crate::message::{ItemId, Position};
+
+    #[test]
+    fn messages_and_batches_leave_in_order_however_little_each_write_takes() {
+        let large = Batch::one(Bytes::from(vec![7; COPY_BYTES_MAX + 1]));
+        let small = Batch::one(Bytes::from_static(b"small"));
+        for step in [1, 3, 1000, 100_000] {
+            let mut outbox = Outbox::default();
+            outbox.push(&Message::Stop);
+            for batch in [&large, &small, &large] {
+                let message = Message::Put { position: Position(5), batch: batch.header() };
+                outbox.push_batch(&message, batch);
+            }
+            outbox.push(&Message::Finish);
+            let total = outbox.bytes();
+            let mut stream = Vec::new();
+            let mut blocked = false;
+            loop {
+                let done = outbox.write_to(|slices| {
+                    blocked = !blocked;
+                    if blocked {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).take(step).collect();
+                    stream.extend_from_slice(&bytes);
+                    Ok(bytes.len())
+                });
+                if done.unwrap() {
+                    break;
+                }
+            }
+            assert_eq!(stream.len(), total);
+            assert!(outbox.is_empty());
+            let mut reader = FrameReader::new(100_000);
+            let mut input = &stream[..];
+            let mut names = Vec::new();
+            while let Some(frame) = reader.next(&mut input).unwrap() {
+                let incoming = Message::decode(frame).unwrap();
+                names.push((incoming.message.name(), incoming.batch.map(|batch| batch.item(0).len())));
+            }
+            let expected = [("Stop", None), ("Put", Some(2049)), ("Put", Some(5)), ("Put", Some(2049)), ("Finish", None)];
+            assert_eq!(names, expected);
+        }
+    }
+
+    #[test]
+    fn the_longest_head_fits_the_headroom() {
+        let batch = BatchHeader { count: u32::MAX, layout: crate::batch::Layout::Table { base: u32::MAX } };
+        for message in [Message::Put { position: Position(u64::MAX), batch }, Message::Result { first: ItemId(u64::MAX), batch }] {
+            let mut head = Vec::new();
+            message.encode(0, &mut head);
+            assert!(head.len() <= HEADROOM_BYTES, "{} bytes", head.len());
+        }
+    }
+}

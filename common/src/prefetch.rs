@@ -1,0 +1,135 @@
+//! How much a consumer asks for ahead: as many items as it works off in [`PREFETCH_TIME_TARGET`], so that long items are handed
+//! out one by one and tiny ones by the thousand.
+
+use std::time::Duration;
+
+use crate::limits::{PREFETCH_ITEMS_MAX, PREFETCH_TIME_TARGET};
+
+/// The window grows at most by this factor at a time: one lucky measurement does not make it jump.
+const GROWTH_MAX: u32 = 8;
+
+/// The number of items to have at hand beyond the one being worked on.
+#[derive(Debug)]
+pub(crate) struct Prefetch {
+    ahead: u32,
+    fixed: bool,
+    item_ns: Option<u64>,
+    measured_from: Duration,
+    waited: Duration,
+    taken: u32,
+}
+
+impl Prefetch {
+    /// Adapts by itself, or stays at `fixed`.
+    pub(crate) fn new(fixed: Option<u32>) -> Prefetch {
+        Prefetch {
+            ahead: fixed.unwrap_or(0).min(PREFETCH_ITEMS_MAX),
+            fixed: fixed.is_some(),
+            item_ns: None,
+            measured_from: Duration::ZERO,
+            waited: Duration::ZERO,
+            taken: 0,
+        }
+    }
+
+    pub(crate) fn ahead(&self) -> u32 {
+        self.ahead
+    }
+
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
+    /// An item went to the application.
+    pub(crate) fn count_taken(&mut self) {
+        self.taken = self.taken.saturating_add(1);
+    }
+
+    /// The application waited this long for an item: not work.
+    pub(crate) fn count_waited(&mut self, waited: Duration) {
+        self.waited += waited;
+    }
+
+    /// Takes the items since the last call into account. A slower pace counts at once, a faster one half.
+    pub(crate) fn measure(&mut self, now: Duration) {
+        if self.fixed || self.taken == 0 {
+            return;
+        }
+        let worked = now.saturating_sub(self.measured_from).saturating_sub(self.waited);
+        let measured_ns = (worked.as_nanos() as u64 / u64::from(self.taken)).max(1);
+        let item_ns = match self.item_ns {
+            Some(before) if measured_ns < before => before / 2 + measured_ns / 2,
+            _ => measured_ns,
+        };
+        self.item_ns = Some(item_ns.max(1));
+        let target = PREFETCH_TIME_TARGET.as_nanos() as u64 / item_ns.max(1);
+        let most = (self.ahead.saturating_mul(GROWTH_MAX)).clamp(GROWTH_MAX, PREFETCH_ITEMS_MAX);
+        self.ahead = target.min(u64::from(most)) as u32;
+        self.measured_from = now;
+        self.waited = Duration::ZERO;
+        self.taken = 0;
+    }
+
+    /// The item at hand takes long: begin again from one at a time.
+    pub(crate) fn collapse(&mut self) {
+        if !self.fixed {
+            self.ahead = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(prefetch: &mut Prefetch, item: Duration, rounds: u32) {
+        let mut now = prefetch.measured_from;
+        for _ in 0..rounds {
+            let items = prefetch.ahead().max(1);
+            (0..items).for_each(|_| prefetch.count_taken());
+            now += item * items;
+            prefetch.measure(now);
+        }
+    }
+
+    #[test]
+    fn tiny_items_are_asked_for_by_the_thousand_within_a_few_rounds() {
+        let mut prefetch = Prefetch::new(None);
+        run(&mut prefetch, Duration::from_nanos(100), 8);
+        assert!(prefetch.ahead() >= 16_000, "{}", prefetch.ahead());
+    }
+
+    #[test]
+    fn long_items_are_asked_for_one_by_one() {
+        let mut prefetch = Prefetch::new(None);
+        run(&mut prefetch, Duration::from_millis(3), 3);
+        assert_eq!(prefetch.ahead(), 0);
+    }
+
+    #[test]
+    fn one_long_item_ends_the_prefetching_of_tiny_ones_at_once() {
+        let mut prefetch = Prefetch::new(None);
+        run(&mut prefetch, Duration::from_micros(1), 8);
+        assert!(prefetch.ahead() > 1000);
+        prefetch.count_taken();
+        prefetch.measure(prefetch.measured_from + Duration::from_millis(10));
+        assert_eq!(prefetch.ahead(), 0);
+    }
+
+    #[test]
+    fn waiting_does_not_count_as_work() {
+        let mut prefetch = Prefetch::new(None);
+        prefetch.count_taken();
+        prefetch.count_waited(Duration::from_secs(1));
+        prefetch.measure(Duration::from_secs(1) + Duration::from_micros(1));
+        assert!(prefetch.ahead() > 0);
+    }
+
+    #[test]
+    fn a_fixed_number_stays() {
+        let mut prefetch = Prefetch::new(Some(7));
+        run(&mut prefetch, Duration::from_millis(50), 5);
+        prefetch.collapse();
+        assert_eq!(prefetch.ahead(), 7);
+    }
+}

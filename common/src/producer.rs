@@ -1,0 +1,198 @@
+//! The client that puts.
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use crate::driver::{Connection, Greeting};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, PutError};
+use crate::limits::DROP_FLUSH;
+use crate::message::{Position, Role};
+use crate::payload::Encode;
+use crate::producer_session::{ProducerSession, Put};
+use crate::status::Status;
+
+/// Puts items of type `T` into the queue; `Producer<[u8]>` puts bytes as they are. Shared by threads, it keeps their order of calls.
+///
+/// An item put is on its way within a millisecond, whether or not another call follows; under load, calls share frames. Dropping a
+/// producer waits up to [`DROP_FLUSH`] for what it has put to be confirmed; [`Producer::finish`] waits as long as it takes.
+#[derive(Debug)]
+pub struct Producer<T: ?Sized> {
+    connection: Connection<ProducerSession>,
+    coordinator_pid: u32,
+    resumed_at: Position,
+    items: PhantomData<fn(&T)>,
+}
+
+impl<T: Encode + ?Sized> Producer<T> {
+    /// Connects without a name.
+    pub fn connect(endpoint: &Endpoint) -> Result<Producer<T>, Error> {
+        Producer::connect_named(endpoint, "")
+    }
+
+    /// Connects under a name, of at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes: the coordinator keeps the count
+    /// of items accepted under it, so that one that comes again can go on at [`Producer::resumed_at`]. It replaces an older
+    /// connection of the same name.
+    pub fn connect_named(endpoint: &Endpoint, name: &str) -> Result<Producer<T>, Error> {
+        let session = |greeting: Greeting| ProducerSession::new(greeting.item_bytes_max, greeting.position);
+        let (connection, greeting) = Connection::open(endpoint, Role::Producer, name, session)?;
+        Ok(Producer { connection, coordinator_pid: greeting.pid, resumed_at: greeting.position, items: PhantomData })
+    }
+
+    /// Puts an item; waits while the queue is full.
+    pub fn put(&self, item: &T) -> Result<(), Error> {
+        match self.put_until(item, Wait::Forever) {
+            Ok(()) => Ok(()),
+            // Without a deadline there is no such thing as "still full".
+            Err(PutError::Full) => Err(Error::Unexpected("refusal of a put that waits")),
+            Err(PutError::Other(error)) => Err(error),
+        }
+    }
+
+    /// Puts an item if the queue has room now.
+    pub fn try_put(&self, item: &T) -> Result<(), PutError> {
+        self.put_until(item, Wait::No)
+    }
+
+    /// Puts an item; waits for room for `wait` at most, the whole call included.
+    pub fn put_timeout(&self, item: &T, wait: Duration) -> Result<(), PutError> {
+        // A wait beyond what the clock can express is one without end.
+        let wait = Instant::now().checked_add(wait).map_or(Wait::Forever, Wait::Until);
+        self.put_until(item, wait)
+    }
+
+    /// Puts all of an iterator's items; waits while the queue is full.
+    pub fn put_all<'a>(&self, items: impl IntoIterator<Item = &'a T>) -> Result<(), Error>
+    where
+        T: 'a,
+    {
+        items.into_iter().try_for_each(|item| self.put(item))
+    }
+
+    /// Returns once all that was put so far is confirmed: in the coordinator's hands, and on disk where it keeps a journal.
+    pub fn flush(&self) -> Result<(), Error> {
+        let mut state = self.connection.lock();
+        state.session.send_gathered();
+        self.connection.wait_for(state, |session| session.is_confirmed().then_some(()))
+    }
+
+    /// Returns once every item that the queue has accepted so far, from anyone, is settled: acknowledged or dead-lettered.
+    pub fn join(&self) -> Result<(), Error> {
+        self.flush()?;
+        let mut state = self.connection.lock();
+        state.session.join();
+        self.connection.wait_for(state, |session| session.questions.is_joined().then_some(()))
+    }
+
+    /// Ends this producer's stream, after all that it has put is confirmed: the queue knows that nothing more comes from it.
+    pub fn finish(self) -> Result<(), Error> {
+        self.flush()?;
+        let mut state = self.connection.lock();
+        state.session.finish();
+        self.connection.wait_for(state, |session| session.is_finished().then_some(()))
+    }
+
+    /// Items that wait in the queue to be delivered; those delayed for a retry count, those that consumers hold don't.
+    pub fn len(&self) -> Result<u64, Error> {
+        self.stats().map(|status| status.ready + status.delayed)
+    }
+
+    /// True when no item waits to be delivered.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        self.len().map(|len| len == 0)
+    }
+
+    /// True when the queue takes no further item now.
+    pub fn is_full(&self) -> Result<bool, Error> {
+        self.stats().map(|status| status.is_full())
+    }
+
+    /// The queue's state, all that this producer has put before included.
+    pub fn stats(&self) -> Result<Status, Error> {
+        let mut state = self.connection.lock();
+        state.session.send_gathered();
+        state.session.ask_status();
+        self.connection.wait_for(state, |session| session.questions.take_status())
+    }
+
+    /// How many items the coordinator had accepted under this producer's name before it connected: where to go on.
+    pub fn resumed_at(&self) -> Position {
+        self.resumed_at
+    }
+
+    /// How many items are confirmed, [`Producer::resumed_at`] included.
+    pub fn confirmed(&self) -> Position {
+        self.connection.lock().session.confirmed()
+    }
+
+    /// The coordinator's process id.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator_pid
+    }
+
+    fn put_until(&self, item: &T, wait: Wait) -> Result<(), PutError> {
+        let connection = &self.connection;
+        let mut state = connection.lock();
+        loop {
+            let put = state.session.put(|out| item.encode(out), || connection.now())?;
+            match put {
+                Put::Taken => return Ok(()),
+                Put::Gathering => {
+                    // The confirmation of the batch before may have come unread.
+                    connection.read(&mut state)?;
+                    if state.session.send_if_confirmed() {
+                        connection.write(&mut state)?;
+                    }
+                    connection.arm(&mut state);
+                    return Ok(());
+                }
+                Put::Ready => {
+                    connection.read(&mut state)?;
+                    connection.write(&mut state)?;
+                    connection.arm(&mut state);
+                    return Ok(());
+                }
+                Put::NoCredit => {
+                    connection.read(&mut state)?;
+                    if state.session.has_wanted() {
+                        continue;
+                    }
+                    state.session.want();
+                    let no_wait = matches!(wait, Wait::No);
+                    if no_wait {
+                        state.session.withdraw();
+                    }
+                    let deadline = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
+                    let answered = |session: &mut ProducerSession| {
+                        let refused = no_wait && session.questions.is_withdrawn();
+                        if session.has_wanted() { Some(true) } else { refused.then_some(false) }
+                    };
+                    let (state_after, waited) = connection.wait_until(state, deadline, answered);
+                    state = state_after;
+                    if waited? != Some(true) {
+                        state.session.withdraw();
+                        connection.write(&mut state)?;
+                        connection.arm(&mut state);
+                        return Err(PutError::Full);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Wait {
+    No,
+    Until(Instant),
+    Forever,
+}
+
+impl<T: ?Sized> Drop for Producer<T> {
+    fn drop(&mut self) {
+        self.connection.close(Instant::now() + DROP_FLUSH, |session| {
+            session.send_gathered();
+            session.is_confirmed()
+        });
+    }
+}

@@ -1,0 +1,316 @@
+//! A producer's side of a connection, without I/O: collects items into batches, keeps to the credit, counts confirmations.
+//!
+//! A lone item leaves at once. While an earlier batch is unconfirmed, items gather until the batch is full, the confirmation
+//! comes, or [`FLUSH_DELAY`] has passed (Nagle's rule, RFC 896, with an end).
+
+use std::time::Duration;
+
+use crate::batch::BatchBuilder;
+use crate::error::Error;
+use crate::limits::{FLUSH_DELAY, batch_cost_bytes};
+use crate::message::{CloseReason, Incoming, Message, Position};
+use crate::outbox::Outbox;
+use crate::session::{Questions, Session};
+
+/// What became of an item.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is in; nothing needs to be done.
+    Taken,
+    /// It is in, the first of a batch that waits for an earlier one's confirmation.
+    Gathering,
+    /// It is in, and a batch is in the outbox.
+    Ready,
+    /// It is not in: [`ProducerSession::want`] says what lacks.
+    NoCredit,
+}
+
+enum Refusal {
+    Credit(u64),
+    Error(Error),
+}
+
+#[derive(Debug)]
+pub(crate) struct ProducerSession {
+    item_bytes_max: u64,
+    credit_items: u64,
+    credit_bytes: u64,
+    gathered: BatchBuilder,
+    gathering_since: Option<Duration>,
+    sent: Position,
+    confirmed: Position,
+    lacking_bytes: u64,
+    wanted_bytes: Option<u64>,
+    finish: Finish,
+    pub(crate) questions: Questions,
+    outbox: Outbox,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finish {
+    No,
+    Asked,
+    Done,
+}
+
+impl ProducerSession {
+    pub(crate) fn new(item_bytes_max: u64, position: Position) -> ProducerSession {
+        ProducerSession {
+            item_bytes_max,
+            credit_items: 0,
+            credit_bytes: 0,
+            gathered: BatchBuilder::default(),
+            gathering_since: None,
+            sent: position,
+            confirmed: position,
+            lacking_bytes: 0,
+            wanted_bytes: None,
+            finish: Finish::No,
+            questions: Questions::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Adds the item whose bytes `encode` appends, if the credit reaches.
+    pub(crate) fn put(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<Put, Error> {
+        if self.finish != Finish::No {
+            return Err(Error::Finished);
+        }
+        let item_bytes_max = self.item_bytes_max;
+        let items_left = u64::from(self.gathered.count()) < self.credit_items;
+        let credit_bytes = self.credit_bytes;
+        let body_before = self.gathered.items_bytes();
+        let table_bytes = 4 * (u64::from(self.gathered.count()) + 1);
+        let pushed = self.gathered.push(
+            |out| encode(out).map_err(|why| Refusal::Error(Error::Encode(why))),
+            |bytes| {
+                if bytes > item_bytes_max {
+                    Err(Refusal::Error(Error::ItemTooLarge { bytes, bytes_max: item_bytes_max }))
+                } else if !items_left || batch_cost_bytes(body_before + bytes + table_bytes) > credit_bytes {
+                    Err(Refusal::Credit(batch_cost_bytes(bytes + 4)))
+                } else {
+                    Ok(())
+                }
+            },
+        );
+        match pushed {
+            Ok(()) => {}
+            Err(Refusal::Error(error)) => return Err(error),
+            Err(Refusal::Credit(bytes)) => {
+                self.send_gathered();
+                self.lacking_bytes = bytes;
+                return Ok(Put::NoCredit);
+            }
+        }
+        if self.gathered.is_full() || self.is_confirmed_but_gathered() {
+            self.send_gathered();
+            return Ok(Put::Ready);
+        }
+        if self.gathered.count() == 1 {
+            self.gathering_since = Some(now());
+            return Ok(Put::Gathering);
+        }
+        Ok(Put::Taken)
+    }
+
+    /// Sends what has gathered if nothing is unconfirmed any more. True when something went to the outbox.
+    pub(crate) fn send_if_confirmed(&mut self) -> bool {
+        self.is_confirmed_but_gathered() && self.send_gathered()
+    }
+
+    /// Asks for the credit that the last put lacked, once.
+    pub(crate) fn want(&mut self) {
+        if self.wanted_bytes != Some(self.lacking_bytes) {
+            self.wanted_bytes = Some(self.lacking_bytes);
+            self.outbox.push(&Message::Want { bytes: self.lacking_bytes });
+        }
+    }
+
+    /// True when the last put that lacked credit may be tried again.
+    pub(crate) fn has_wanted(&self) -> bool {
+        self.credit_items > 0 && self.credit_bytes >= self.lacking_bytes
+    }
+
+    /// Takes the question for credit back.
+    pub(crate) fn withdraw(&mut self) {
+        if self.wanted_bytes.take().is_some() {
+            self.questions.withdraw(&mut self.outbox);
+        }
+    }
+
+    /// Sends what has gathered, full or not. True when there was something.
+    pub(crate) fn send_gathered(&mut self) -> bool {
+        self.gathering_since = None;
+        let Some((header, buffer)) = self.gathered.take() else { return false };
+        let body_bytes = (buffer.len() - crate::batch::HEADROOM_BYTES) as u64;
+        // put() has let nothing in that the credit does not cover.
+        self.credit_items -= u64::from(header.count);
+        self.credit_bytes -= batch_cost_bytes(body_bytes);
+        let position = self.sent;
+        self.sent.0 += u64::from(header.count);
+        self.outbox.push_built(|batch| Message::Put { position, batch }, header, buffer);
+        true
+    }
+
+    /// True when all that was put is confirmed.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.gathered.count() == 0 && self.confirmed == self.sent
+    }
+
+    /// Says that no more comes. Only once all is confirmed.
+    pub(crate) fn finish(&mut self) {
+        debug_assert!(self.is_confirmed(), "finish comes after flush");
+        if self.finish == Finish::No {
+            self.finish = Finish::Asked;
+            self.outbox.push(&Message::Finish);
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finish == Finish::Done
+    }
+
+    /// Asks when all that is accepted is settled.
+    pub(crate) fn join(&mut self) {
+        self.questions.join(&mut self.outbox);
+    }
+
+    /// Asks for the queue's state.
+    pub(crate) fn ask_status(&mut self) {
+        self.questions.ask_status(&mut self.outbox);
+    }
+
+    /// How many of this producer's items the coordinator has confirmed, those of earlier connections under its name among them.
+    pub(crate) fn confirmed(&self) -> Position {
+        self.confirmed
+    }
+
+    fn is_confirmed_but_gathered(&self) -> bool {
+        self.confirmed == self.sent && self.gathered.count() > 0
+    }
+}
+
+impl Session for ProducerSession {
+    fn handle(&mut self, incoming: Incoming) -> Result<(), Error> {
+        let Some(incoming) = self.questions.handle(incoming)? else { return Ok(()) };
+        match incoming.message {
+            Message::Confirm { position, credit_items, credit_bytes } => {
+                if position < self.confirmed || position > self.sent {
+                    return Err(Error::Unexpected("Confirm of items that were not put"));
+                }
+                self.confirmed = position;
+                self.credit_items = self.credit_items.saturating_add(credit_items);
+                self.credit_bytes = self.credit_bytes.saturating_add(credit_bytes);
+                if credit_items > 0 || credit_bytes > 0 {
+                    self.wanted_bytes = None;
+                }
+                Ok(())
+            }
+            Message::Finished if self.finish == Finish::Asked => {
+                self.finish = Finish::Done;
+                Ok(())
+            }
+            other => Err(Error::Unexpected(other.name())),
+        }
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    fn next_timeout(&self) -> Option<Duration> {
+        self.gathering_since.map(|since| since + FLUSH_DELAY)
+    }
+
+    fn handle_timeout(&mut self, now: Duration) {
+        if self.next_timeout().is_some_and(|due| due <= now) || self.is_confirmed_but_gathered() {
+            self.send_gathered();
+        }
+    }
+
+    fn goodbye(&mut self) {
+        self.send_gathered();
+        self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Encode;
+
+    fn session(credit_items: u64, credit_bytes: u64) -> ProducerSession {
+        let mut session = ProducerSession::new(1000, Position(0));
+        confirm(&mut session, 0, credit_items, credit_bytes);
+        session
+    }
+
+    fn confirm(session: &mut ProducerSession, position: u64, credit_items: u64, credit_bytes: u64) {
+        let message = Message::Confirm { position: Position(position), credit_items, credit_bytes };
+        session.handle(Incoming { message, batch: None }).unwrap();
+    }
+
+    fn put(session: &mut ProducerSession, item: &[u8]) -> Put {
+        session.put(|out| item.encode(out), || Duration::ZERO).unwrap()
+    }
+
+    #[test]
+    fn a_lone_item_leaves_at_once_and_the_next_gather_until_it_is_confirmed() {
+        let mut session = session(100, 100_000);
+        assert_eq!(put(&mut session, b"one"), Put::Ready);
+        assert_eq!(put(&mut session, b"two"), Put::Gathering);
+        assert_eq!(put(&mut session, b"three"), Put::Taken);
+        assert!(!session.send_if_confirmed());
+        confirm(&mut session, 1, 0, 0);
+        assert!(session.send_if_confirmed());
+        assert!(!session.is_confirmed());
+        confirm(&mut session, 3, 0, 0);
+        assert!(session.is_confirmed());
+    }
+
+    #[test]
+    fn what_gathers_leaves_after_the_delay() {
+        let mut session = session(100, 100_000);
+        put(&mut session, b"one");
+        put(&mut session, b"two");
+        assert_eq!(session.next_timeout(), Some(FLUSH_DELAY));
+        let before = session.outbox().bytes();
+        session.handle_timeout(FLUSH_DELAY);
+        assert!(session.outbox().bytes() > before);
+        assert_eq!(session.next_timeout(), None);
+    }
+
+    #[test]
+    fn no_item_goes_beyond_the_credit_in_items_or_bytes() {
+        let mut few = session(1, 100_000);
+        assert_eq!(put(&mut few, b"one"), Put::Ready);
+        assert_eq!(put(&mut few, b"two"), Put::NoCredit);
+        assert!(!few.has_wanted());
+        confirm(&mut few, 0, 1, 0);
+        assert!(few.has_wanted());
+        let mut small = session(100, batch_cost_bytes(13));
+        assert_eq!(put(&mut small, b"ten bytes."), Put::NoCredit);
+        assert_eq!(put(&mut small, b"nine byte"), Put::Ready);
+    }
+
+    #[test]
+    fn an_item_over_the_limit_is_refused_and_the_others_stay() {
+        let mut session = session(100, 1_000_000);
+        put(&mut session, b"one");
+        put(&mut session, b"two");
+        let refused = session.put(|out| [0; 1001][..].encode(out), || Duration::ZERO);
+        assert!(matches!(refused, Err(Error::ItemTooLarge { bytes: 1001, bytes_max: 1000 })));
+        assert_eq!(session.gathered.count(), 1);
+    }
+
+    #[test]
+    fn a_confirmation_of_what_was_not_put_is_an_error() {
+        let mut session = session(100, 100_000);
+        let message = Message::Confirm { position: Position(1), credit_items: 0, credit_bytes: 0 };
+        assert!(session.handle(Incoming { message, batch: None }).is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! The queue's state as `status` and the clients' `stats` show it.
+
+use serde::{Deserialize, Serialize};
+
+/// A moment of the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The coordinator's process id.
+    pub pid: u32,
+    /// Milliseconds since it began.
+    pub uptime_ms: u64,
+    /// What the queue does.
+    pub phase: Phase,
+    /// Items that wait to be delivered.
+    pub ready: u64,
+    /// Items that wait for their retry delay to pass.
+    pub delayed: u64,
+    /// Items that consumers hold, or whose results are being written.
+    pub held: u64,
+    /// Items in the dead letters.
+    pub dead: u64,
+    /// Items acknowledged so far.
+    pub acknowledged: u64,
+    /// Items accepted so far.
+    pub accepted: u64,
+    /// Deliveries so far beyond each item's first.
+    pub redelivered: u64,
+    /// Bytes that the items take of `capacity_bytes`.
+    pub bytes: u64,
+    /// The most items that the queue holds.
+    pub capacity_items: u64,
+    /// The most bytes that the queue holds.
+    pub capacity_bytes: u64,
+    /// Connected producers.
+    pub producers: u64,
+    /// Producers that have finished.
+    pub producers_finished: u64,
+    /// Producers that wait for room.
+    pub producers_waiting: u64,
+    /// Connected consumers.
+    pub consumers: u64,
+    /// Consumers that wait for items.
+    pub consumers_waiting: u64,
+}
+
+impl Status {
+    /// Items that count against the capacity: all that are accepted and not settled.
+    pub fn stored(&self) -> u64 {
+        self.ready + self.delayed + self.held
+    }
+
+    /// True when the queue takes no further item.
+    pub fn is_full(&self) -> bool {
+        self.stored() >= self.capacity_items || self.bytes >= self.capacity_bytes
+    }
+}
+
+/// What the queue as a whole is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Takes and hands out items.
+    #[default]
+    Running,
+    /// Takes no more items; hands out what it has.
+    Draining,
+    /// Neither takes nor hands out; waits for what consumers hold.
+    Stopping,
+    /// All is settled: every consumer gets `Stop`.
+    Done,
+}
