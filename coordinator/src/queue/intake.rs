@@ -1,0 +1,409 @@
+//! The producers: credit, and who waits for room.
+//!
+//! Credit is what a producer may send without asking. As long as nobody lacks room it is a reservation: the place is there when the
+//! items come. When somebody does lack it, reservations that are not used are taken back, oldest first: their owner may be stopped,
+//! and must not hold others up. Its credit stays; if it uses it after all and the queue is full by then, its items wait *parked* with
+//! its connection, unconfirmed, first come first served. So the bounds always hold for what is accepted, and a connection costs at
+//! most its credit beyond them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use common::batch::Batch;
+use common::limits::{CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, batch_cost_bytes};
+use common::message::CloseReason;
+
+use super::{ClientId, Refusal, Rules};
+
+/// Items and bytes together: what both bounds are counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) items: u64,
+    pub(super) bytes: u64,
+}
+
+impl Amount {
+    fn of(batch: &Batch) -> Amount {
+        Amount { items: u64::from(batch.count()), bytes: batch_cost_bytes(batch.body_bytes()) }
+    }
+
+    fn covers(self, other: Amount) -> bool {
+        self.items >= other.items && self.bytes >= other.bytes
+    }
+
+    fn plus(self, other: Amount) -> Amount {
+        Amount { items: self.items + other.items, bytes: self.bytes + other.bytes }
+    }
+
+    /// What is left of it, each number for itself, without going below nothing.
+    fn less(self, other: Amount) -> Amount {
+        Amount { items: self.items.saturating_sub(other.items), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    fn min(self, other: Amount) -> Amount {
+        Amount { items: self.items.min(other.items), bytes: self.bytes.min(other.bytes) }
+    }
+
+    fn max(self, other: Amount) -> Amount {
+        Amount { items: self.items.max(other.items), bytes: self.bytes.max(other.bytes) }
+    }
+
+    fn divided(self, by: u64) -> Amount {
+        Amount { items: self.items / by, bytes: self.bytes / by }
+    }
+
+    fn is_nothing(self) -> bool {
+        self == Amount::default()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Intake {
+    capacity: Amount,
+    credit_max: Amount,
+    stored: Amount,
+    reserved: Amount,
+    producers: BTreeMap<ClientId, Producer>,
+    names: BTreeMap<String, Named>,
+    /// Who waits for room, longest first; each once, and only while it does wait.
+    waiting: VecDeque<ClientId>,
+    /// Who was granted credit when; may name producers that have used it up or gone.
+    granted: VecDeque<ClientId>,
+    unconfirmed: VecDeque<ClientId>,
+    finished: u64,
+    /// The last admitted batch's owner, until the batch is stored.
+    admitting: Option<ClientId>,
+}
+
+#[derive(Debug, Default)]
+struct Named {
+    position: u64,
+    client: Option<ClientId>,
+    finished: bool,
+}
+
+#[derive(Debug, Default)]
+struct Producer {
+    name: Option<String>,
+    /// Items accepted.
+    position: u64,
+    /// Items accepted or parked: what the next put begins with.
+    next: u64,
+    credit: Amount,
+    reserved: Amount,
+    in_granted: bool,
+    wanted: Option<Amount>,
+    parked: VecDeque<Batch>,
+    finished: bool,
+    /// Credit granted since the last confirmation.
+    granted: Amount,
+    confirm: bool,
+}
+
+impl Intake {
+    pub(super) fn new(rules: &Rules) -> Intake {
+        let capacity = Amount { items: rules.capacity_items, bytes: rules.capacity_bytes };
+        let one_item = Amount { items: 1, bytes: batch_cost_bytes(rules.item_bytes_max + 4) };
+        let credit_max = Amount { items: CREDIT_ITEMS_MAX, bytes: CREDIT_BYTES_MAX };
+        Intake {
+            capacity,
+            credit_max: credit_max.max(one_item),
+            stored: Amount::default(),
+            reserved: Amount::default(),
+            producers: BTreeMap::new(),
+            names: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            granted: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            finished: 0,
+            admitting: None,
+        }
+    }
+
+    /// Adds a producer. Returns the connection that it replaces.
+    pub(super) fn join(&mut self, client: ClientId, name: Option<String>) -> Option<ClientId> {
+        let mut producer = Producer { name: name.clone(), ..Producer::default() };
+        let mut replaced = None;
+        if let Some(name) = name {
+            replaced = self.names.get(&name).and_then(|named| named.client);
+            if let Some(replaced) = replaced {
+                self.leave(replaced);
+            }
+            let named = self.names.entry(name).or_default();
+            named.client = Some(client);
+            producer.position = named.position;
+            producer.next = named.position;
+        }
+        self.producers.insert(client, producer);
+        self.grant_ahead(client);
+        replaced
+    }
+
+    /// Forgets a producer, and what it has parked.
+    pub(super) fn leave(&mut self, client: ClientId) {
+        let Some(producer) = self.producers.remove(&client) else { return };
+        self.reserved = self.reserved.less(producer.reserved);
+        self.waiting.retain(|waiting| *waiting != client);
+        self.granted.retain(|granted| *granted != client);
+        if let Some(named) = producer.name.and_then(|name| self.names.get_mut(&name)) {
+            named.client = None;
+        }
+    }
+
+    /// Takes a batch into the line for room.
+    pub(super) fn put(&mut self, client: ClientId, position: u64, batch: Batch) -> Result<(), Refusal> {
+        let cost = Amount::of(&batch);
+        let producer = self.get(client, "Put")?;
+        if producer.finished {
+            return Err((CloseReason::Protocol, "a Put after Finish".into()));
+        }
+        if position != producer.next {
+            let next = producer.next;
+            return Err((CloseReason::Protocol, format!("a Put of position {position}; the next is {next}")));
+        }
+        if !producer.credit.covers(cost) {
+            let (Amount { items, bytes }, credit) = (cost, producer.credit);
+            let words = format!("a Put of {items} items and {bytes} bytes on credit for {} and {}", credit.items, credit.bytes);
+            return Err((CloseReason::Protocol, words));
+        }
+        producer.credit = producer.credit.less(cost);
+        producer.next += cost.items;
+        producer.parked.push_back(batch);
+        if producer.parked.len() == 1 && producer.wanted.is_none() {
+            // What holds a reservation passes those who wait for room: its place is not theirs.
+            if producer.reserved.covers(cost) { self.waiting.push_front(client) } else { self.waiting.push_back(client) }
+        }
+        Ok(())
+    }
+
+    /// Notes that a producer waits until its credit reaches `bytes`.
+    pub(super) fn want(&mut self, client: ClientId, bytes: u64) -> Result<(), Refusal> {
+        let most = self.credit_max.bytes;
+        let producer = self.get(client, "Want")?;
+        if bytes > most {
+            return Err((CloseReason::Protocol, format!("wants {bytes} bytes; the largest item needs {most}")));
+        }
+        let wanted = Amount { items: 1, bytes };
+        if producer.credit.covers(wanted) {
+            // A grant that is on its way crosses the question, and answers it.
+            return Ok(());
+        }
+        let waits = producer.wanted.replace(wanted).is_some() || !producer.parked.is_empty();
+        if !waits {
+            self.waiting.push_back(client);
+        }
+        Ok(())
+    }
+
+    pub(super) fn withdraw(&mut self, client: ClientId) {
+        if let Some(producer) = self.producers.get_mut(&client)
+            && producer.wanted.take().is_some()
+            && producer.parked.is_empty()
+        {
+            self.waiting.retain(|waiting| *waiting != client);
+        }
+    }
+
+    /// Notes that a producer puts no more. A name finishes once.
+    pub(super) fn finish(&mut self, client: ClientId) -> Result<(), Refusal> {
+        let producer = self.get(client, "Finish")?;
+        if !producer.parked.is_empty() {
+            return Err((CloseReason::Protocol, "Finish before all that was put is confirmed".into()));
+        }
+        if std::mem::replace(&mut producer.finished, true) {
+            return Err((CloseReason::Protocol, "Finish twice".into()));
+        }
+        match producer.name.clone() {
+            Some(name) => self.finish_name(name),
+            None => self.finished += 1,
+        }
+        Ok(())
+    }
+
+    /// Notes that nothing more comes under a name.
+    pub(super) fn finish_name(&mut self, name: String) {
+        let named = self.names.entry(name).or_default();
+        if !std::mem::replace(&mut named.finished, true) {
+            self.finished += 1;
+        }
+    }
+
+    /// Grants and admits in the order of waiting. Returns a batch that now has its place; report it by [`Intake::stored`].
+    pub(super) fn next_admitted(&mut self) -> Option<Batch> {
+        assert!(self.admitting.is_none(), "a batch was admitted and not stored");
+        while let Some(&client) = self.waiting.front() {
+            let Some(producer) = self.producers.get(&client) else { panic!("{client:?} waits but has left") };
+            let Some(batch) = producer.parked.front() else {
+                if !self.grant_wanted(client) {
+                    return None;
+                }
+                self.waiting.pop_front();
+                continue;
+            };
+            let cost = Amount::of(batch);
+            let own = producer.reserved.min(cost);
+            if !self.find_room(client, cost.less(own)) {
+                return None;
+            }
+            self.reserved = self.reserved.less(own);
+            let Some(producer) = self.producers.get_mut(&client) else { return None };
+            producer.reserved = producer.reserved.less(own);
+            producer.position += cost.items;
+            if let Some(named) = producer.name.as_ref().and_then(|name| self.names.get_mut(name)) {
+                named.position = producer.position;
+            }
+            let batch = producer.parked.pop_front();
+            if producer.parked.is_empty() && producer.wanted.is_none() {
+                self.waiting.pop_front();
+            }
+            self.confirm(client);
+            self.admitting = Some(client);
+            return batch;
+        }
+        None
+    }
+
+    /// The admitted batch is stored: `items` more, all bytes now being `bytes`.
+    pub(super) fn stored(&mut self, items: u64, bytes: u64) {
+        let Some(client) = self.admitting.take() else { panic!("a batch is stored that was not admitted") };
+        self.stored = Amount { items: self.stored.items + items, bytes };
+        assert!(self.capacity.covers(self.stored.plus(self.reserved)), "the bounds are broken: {self:?}");
+        self.grant_ahead(client);
+    }
+
+    /// Items are settled: `items` fewer, all bytes now being `bytes`.
+    pub(super) fn settle(&mut self, items: u64, bytes: u64) {
+        self.stored = Amount { items: self.stored.items - items, bytes };
+    }
+
+    /// The next producer to be told of its position and of credit granted since the last time.
+    pub(super) fn next_confirmation(&mut self) -> Option<(ClientId, u64, Amount)> {
+        while let Some(client) = self.unconfirmed.pop_front() {
+            if let Some(producer) = self.producers.get_mut(&client) {
+                producer.confirm = false;
+                return Some((client, producer.position, std::mem::take(&mut producer.granted)));
+            }
+        }
+        None
+    }
+
+    /// Forgets all producers, parked items included; returns them.
+    pub(super) fn close(&mut self) -> Vec<ClientId> {
+        let clients: Vec<ClientId> = self.producers.keys().copied().collect();
+        clients.iter().for_each(|client| self.leave(*client));
+        clients
+    }
+
+    /// True when no item waits parked.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.iter().all(|client| self.producers.get(client).is_none_or(|producer| producer.parked.is_empty()))
+    }
+
+    pub(super) fn position(&self, name: &str) -> u64 {
+        self.names.get(name).map_or(0, |named| named.position)
+    }
+
+    pub(super) fn connected(&self) -> u64 {
+        self.producers.len() as u64
+    }
+
+    pub(super) fn finished(&self) -> u64 {
+        self.finished
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
+    fn room(&self) -> Amount {
+        self.capacity.less(self.stored.plus(self.reserved))
+    }
+
+    /// Tops a producer's credit up to its share while nobody waits for room: half of it stays for others.
+    fn grant_ahead(&mut self, client: ClientId) {
+        let Some(producer) = self.producers.get(&client) else { return };
+        let low = producer.credit.items <= self.credit_max.items / 2 || producer.credit.bytes <= self.credit_max.bytes / 2;
+        if !low || producer.finished || !self.waiting.is_empty() {
+            return;
+        }
+        let amount = self.credit_max.less(producer.credit).min(self.room().divided(2));
+        let credit = producer.credit.plus(amount);
+        if credit.items > 0 && credit.bytes > batch_cost_bytes(0) {
+            self.grant(client, amount);
+        }
+    }
+
+    /// Grants what a producer waits for, and more if there is room for its share. False when there is not even room for that.
+    fn grant_wanted(&mut self, client: ClientId) -> bool {
+        let Some(producer) = self.producers.get(&client) else { return true };
+        let Some(wanted) = producer.wanted else { return true };
+        let lacking = wanted.less(producer.credit);
+        let headroom = self.credit_max.less(producer.credit);
+        if !self.find_room(client, lacking) {
+            return false;
+        }
+        let share = self.room().divided(self.waiting.len() as u64 + 1).min(headroom);
+        self.grant(client, lacking.max(share));
+        if let Some(producer) = self.producers.get_mut(&client) {
+            producer.wanted = None;
+        }
+        true
+    }
+
+    fn grant(&mut self, client: ClientId, amount: Amount) {
+        if amount.is_nothing() {
+            return;
+        }
+        let Some(producer) = self.producers.get_mut(&client) else { return };
+        producer.credit = producer.credit.plus(amount);
+        if !std::mem::replace(&mut producer.in_granted, true) {
+            self.granted.push_back(client);
+        }
+        producer.reserved = producer.reserved.plus(amount);
+        producer.granted = producer.granted.plus(amount);
+        self.reserved = self.reserved.plus(amount);
+        self.confirm(client);
+    }
+
+    /// True when there is room for `amount`; if need be, others' unused reservations are taken back for it.
+    fn find_room(&mut self, client: ClientId, amount: Amount) -> bool {
+        if self.room().covers(amount) {
+            return true;
+        }
+        let free = self.capacity.less(self.stored);
+        let own = self.producers.get(&client).map(|producer| producer.reserved).unwrap_or_default();
+        if !free.covers(amount.plus(own)) {
+            // Taking reservations back would not help.
+            return false;
+        }
+        let mut own_turns = 0;
+        while !self.room().covers(amount) {
+            let Some(holder) = self.granted.pop_front() else { return false };
+            if holder == client {
+                self.granted.push_back(holder);
+                own_turns += 1;
+                if own_turns > 1 {
+                    return false;
+                }
+                continue;
+            }
+            if let Some(producer) = self.producers.get_mut(&holder) {
+                producer.in_granted = false;
+                self.reserved = self.reserved.less(producer.reserved);
+                producer.reserved = Amount::default();
+            }
+        }
+        true
+    }
+
+    fn confirm(&mut self, client: ClientId) {
+        if let Some(producer) = self.producers.get_mut(&client)
+            && !std::mem::replace(&mut producer.confirm, true)
+        {
+            self.unconfirmed.push_back(client);
+        }
+    }
+
+    fn get(&mut self, client: ClientId, what: &str) -> Result<&mut Producer, Refusal> {
+        self.producers.get_mut(&client).ok_or_else(|| (CloseReason::Protocol, format!("{what} is for producers")))
+    }
+}

@@ -1,0 +1,554 @@
+//! The queue: a state machine without I/O, clock or randomness. [`Queue::handle`] takes what happened and when, [`Queue::poll`]
+//! gives what is to be done about it, [`Queue::next_timeout`] says when to come back. The same inputs give the same outputs.
+//!
+//! An item passes so, by number; its bytes rest in `store` until it is settled:
+//!
+//! ```text
+//! put → [parked] → ready → held → writing → settled
+//!                    ↑ delayed ↲      (a result or a dead letter on its way out)
+//! ```
+
+mod consumers;
+mod intake;
+mod runs;
+mod store;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::batch::Batch;
+use common::limits::batch_cost_bytes;
+use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position};
+use common::status::{Phase, Status};
+
+use consumers::Consumers;
+use intake::Intake;
+use runs::{Past, Run, Runs};
+use store::Store;
+
+/// A connection's number, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// The bounds and rules of a queue.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The most items accepted and not settled.
+    pub capacity_items: u64,
+    /// The most bytes that they cost; at least what one item of `item_bytes_max` costs.
+    pub capacity_bytes: u64,
+    /// The largest item.
+    pub item_bytes_max: u64,
+    /// Failed attempts after which an item is dead-lettered.
+    pub attempts_max: u32,
+    /// The delay after the first failed attempt; doubled for each further one.
+    pub retry_delay_min: Duration,
+    /// The longest delay after a failed attempt.
+    pub retry_delay_max: Duration,
+    /// How many producers must finish before the queue can be done; `None`: it is done only when it is told to drain.
+    pub producers_expected: Option<u64>,
+}
+
+/// What happens to the queue.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A producer has connected, under a name or none.
+    ProducerJoined {
+        /// Its connection.
+        client: ClientId,
+        /// Its name.
+        name: Option<String>,
+    },
+    /// A consumer has connected.
+    ConsumerJoined {
+        /// Its connection.
+        client: ClientId,
+    },
+    /// A connection is closed, however it came to that.
+    Left {
+        /// Which.
+        client: ClientId,
+    },
+    /// A client said something.
+    Said {
+        /// Which.
+        client: ClientId,
+        /// What.
+        message: Message,
+        /// The batch of a `Put` or `Result`.
+        batch: Option<Batch>,
+    },
+    /// What [`Output::Write`] gave out is written.
+    Written {
+        /// Its ticket.
+        ticket: Ticket,
+    },
+    /// A producer that is expected will never come again: it counts as finished.
+    ProducerLost {
+        /// Its name.
+        name: String,
+    },
+    /// Take no more items; hand out what is there.
+    Drain,
+    /// Take and hand out nothing any more.
+    Stop,
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a message, and its batch.
+    Send {
+        /// To whom.
+        client: ClientId,
+        /// What.
+        message: Message,
+        /// The batch of a `Deliver`.
+        batch: Option<Batch>,
+    },
+    /// Close a connection, which the queue has forgotten already.
+    Close {
+        /// Which.
+        client: ClientId,
+        /// Why, for programs.
+        reason: CloseReason,
+        /// Why, for people.
+        words: String,
+    },
+    /// Write a record to the outside, then report [`Input::Written`]: only then do its items count as settled.
+    Write {
+        /// To be reported.
+        ticket: Ticket,
+        /// What to write.
+        record: Record,
+    },
+}
+
+/// What leaves the queue other than to a client.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// Results of acknowledged items.
+    Results(Batch),
+    /// An item that is given up.
+    DeadLetter(DeadLetter),
+}
+
+/// An item that is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: ItemId,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// What became of the last attempt.
+    pub cause: String,
+    /// The item.
+    pub item: Bytes,
+}
+
+/// Names a [`Record`] that is being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+#[derive(Debug)]
+struct Writing {
+    first: u64,
+    count: u64,
+    dead: bool,
+}
+
+/// A protocol violation or another reason to close a client's connection.
+type Refusal = (CloseReason, String);
+
+/// The queue.
+#[derive(Debug)]
+pub struct Queue {
+    rules: Rules,
+    phase: Phase,
+    store: Store,
+    next_id: u64,
+    ready: Runs,
+    delayed: BTreeMap<(Duration, u64), Run>,
+    delayed_items: u64,
+    writing: BTreeMap<Ticket, Writing>,
+    writing_items: u64,
+    next_ticket: u64,
+    intake: Intake,
+    consumers: Consumers,
+    joins: BTreeMap<(u64, ClientId), u32>,
+    outputs: VecDeque<Output>,
+    acknowledged: u64,
+    dead: u64,
+    redelivered: u64,
+}
+
+impl Queue {
+    /// An empty queue.
+    ///
+    /// # Panics
+    /// When the bounds cannot hold one item of the largest size.
+    pub fn new(rules: Rules) -> Queue {
+        assert!(rules.capacity_items > 0, "a queue without room for an item");
+        assert!(rules.capacity_bytes >= batch_cost_bytes(rules.item_bytes_max + 4), "a queue without room for its largest item");
+        Queue {
+            intake: Intake::new(&rules),
+            rules,
+            phase: Phase::Running,
+            store: Store::default(),
+            next_id: 0,
+            ready: Runs::default(),
+            delayed: BTreeMap::new(),
+            delayed_items: 0,
+            writing: BTreeMap::new(),
+            writing_items: 0,
+            next_ticket: 0,
+            consumers: Consumers::default(),
+            joins: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            acknowledged: 0,
+            dead: 0,
+            redelivered: 0,
+        }
+    }
+
+    /// Takes in what happened at `now`, counted from any fixed moment.
+    pub fn handle(&mut self, input: Input, now: Duration) {
+        match input {
+            Input::ProducerJoined { client, name } => self.producer_joined(client, name),
+            Input::ConsumerJoined { client } => {
+                self.consumers.join(client);
+                if matches!(self.phase, Phase::Done | Phase::Stopping) {
+                    self.send(client, Message::Stop);
+                }
+            }
+            Input::Left { client } => self.left(client, now),
+            Input::Said { client, message, batch } => {
+                if let Err((reason, words)) = self.said(client, message, batch, now) {
+                    self.left(client, now);
+                    self.outputs.push_back(Output::Close { client, reason, words });
+                }
+            }
+            Input::Written { ticket } => self.written(ticket),
+            Input::ProducerLost { name } => self.intake.finish_name(name),
+            Input::Drain => self.end_intake(Phase::Draining),
+            Input::Stop => self.stop(),
+            Input::Tick => {}
+        }
+        self.wake_delayed(now);
+        self.admit();
+        self.dispatch();
+        self.answer_joins();
+        self.check_done();
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front().or_else(|| {
+            let (client, position, credit) = self.intake.next_confirmation()?;
+            let (credit_items, credit_bytes) = (credit.items, credit.bytes);
+            let message = Message::Confirm { position: Position(position), credit_items, credit_bytes };
+            Some(Output::Send { client, message, batch: None })
+        })
+    }
+
+    /// When to call [`Queue::handle`] with [`Input::Tick`] at the latest.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.delayed.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// How many items were accepted so far under a producer's name.
+    pub fn position(&self, name: &str) -> Position {
+        Position(self.intake.position(name))
+    }
+
+    /// From which attempt on consumers announce what they begin.
+    pub fn announce_from(&self) -> u32 {
+        if self.rules.attempts_max == 1 { 1 } else { 2 }
+    }
+
+    /// What the queue is doing.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The queue's figures; process id and uptime are the caller's to fill in.
+    pub fn status(&self) -> Status {
+        Status {
+            pid: 0,
+            uptime_ms: 0,
+            phase: self.phase,
+            ready: self.ready.items(),
+            delayed: self.delayed_items,
+            held: self.consumers.held_items() + self.writing_items,
+            dead: self.dead,
+            acknowledged: self.acknowledged,
+            accepted: self.next_id,
+            redelivered: self.redelivered,
+            bytes: self.store.bytes(),
+            capacity_items: self.rules.capacity_items,
+            capacity_bytes: self.rules.capacity_bytes,
+            producers: self.intake.connected(),
+            producers_finished: self.intake.finished(),
+            producers_waiting: self.intake.waiting(),
+            consumers: self.consumers.connected(),
+            consumers_waiting: self.consumers.hungry(),
+        }
+    }
+
+    fn said(&mut self, client: ClientId, message: Message, batch: Option<Batch>, now: Duration) -> Result<(), Refusal> {
+        match (message, batch) {
+            (Message::Put { position, .. }, Some(batch)) => {
+                if self.phase != Phase::Running {
+                    return Err((CloseReason::Ended, "the queue takes no more items".into()));
+                }
+                self.check_item_sizes(&batch)?;
+                self.intake.put(client, position.0, batch)
+            }
+            (Message::Want { bytes }, None) => self.intake.want(client, bytes),
+            (Message::Finish, None) => self.intake.finish(client).map(|()| self.send(client, Message::Finished)),
+            (Message::Demand { items, bytes }, None) => self.consumers.demand(client, items, bytes),
+            (Message::Withdraw, None) => {
+                // Grant or deliver first what can be: the answer comes behind it.
+                self.admit();
+                self.dispatch();
+                self.intake.withdraw(client);
+                self.consumers.withdraw(client);
+                self.flush_confirmations();
+                self.send(client, Message::Withdrawn);
+                Ok(())
+            }
+            (Message::Begin { id }, None) => self.consumers.begin(client, id.0),
+            (Message::Ack { ranges }, None) => {
+                for ItemRange { first, count } in ranges {
+                    self.consumers.take(client, first.0, u64::from(count), "acknowledged")?;
+                    self.acknowledged += u64::from(count);
+                    self.settle(first.0, u64::from(count));
+                }
+                Ok(())
+            }
+            (Message::Result { first, .. }, Some(batch)) => {
+                let count = u64::from(batch.count());
+                self.consumers.take(client, first.0, count, "sent results of")?;
+                self.write(first.0, count, Record::Results(batch));
+                Ok(())
+            }
+            (Message::Return { range, outcome }, None) => self.returned(client, range, outcome, now),
+            (Message::Join, None) => {
+                *self.joins.entry((self.next_id, client)).or_default() += 1;
+                Ok(())
+            }
+            (other, _) => Err((CloseReason::Protocol, format!("{} has no place here", other.name()))),
+        }
+    }
+
+    fn producer_joined(&mut self, client: ClientId, name: Option<String>) {
+        if self.phase != Phase::Running {
+            let words = "the queue takes no more items".into();
+            self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
+            return;
+        }
+        if let Some(replaced) = self.intake.join(client, name) {
+            let words = "another producer has connected under the same name".into();
+            self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
+        }
+    }
+
+    fn left(&mut self, client: ClientId, now: Duration) {
+        self.intake.leave(client);
+        self.joins.retain(|(_, asking), _| *asking != client);
+        for (run, failed) in self.consumers.leave(client) {
+            let past = Past { failures: run.past.failures + u32::from(failed), ..run.past };
+            if failed && past.failures >= self.rules.attempts_max {
+                let attempts = past.attempts;
+                self.bury(run, format!("its consumer's connection closed during attempt {attempts}"));
+            } else {
+                self.requeue(Run { past, ..run }, Duration::ZERO, now);
+            }
+        }
+    }
+
+    fn returned(&mut self, client: ClientId, range: ItemRange, outcome: Outcome, now: Duration) -> Result<(), Refusal> {
+        for run in self.consumers.take(client, range.first.0, u64::from(range.count), "returned")? {
+            let failed = Past { failures: run.past.failures + 1, ..run.past };
+            let last = failed.failures >= self.rules.attempts_max;
+            match &outcome {
+                Outcome::Unstarted => {
+                    let past = Past { attempts: run.past.attempts - 1, ..run.past };
+                    // Not a delivery after all: take it out of the count, too.
+                    self.redelivered -= if run.past.attempts > 1 { run.count } else { 0 };
+                    self.requeue(Run { past, ..run }, Duration::ZERO, now);
+                }
+                Outcome::Released if last => self.bury(run, "its consumer let it go unsettled".into()),
+                Outcome::Released => self.requeue(Run { past: failed, ..run }, Duration::ZERO, now),
+                Outcome::Failed { cause } if last => self.bury(run, cause.clone()),
+                Outcome::Failed { .. } => {
+                    let delay = self.retry_delay(failed.failures);
+                    self.requeue(Run { past: failed, ..run }, delay, now);
+                }
+                Outcome::Rejected { cause } => self.bury(run, cause.clone()),
+                Outcome::RetryAfter { delay_ms } => self.requeue(run, Duration::from_millis(*delay_ms), now),
+            }
+        }
+        Ok(())
+    }
+
+    /// Exponential: the shortest delay, doubled with each failure after the first, up to the longest.
+    fn retry_delay(&self, failures: u32) -> Duration {
+        let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.rules.retry_delay_min.saturating_mul(factor).min(self.rules.retry_delay_max)
+    }
+
+    fn requeue(&mut self, run: Run, delay: Duration, now: Duration) {
+        if delay.is_zero() {
+            self.ready.insert(run);
+        } else {
+            self.delayed_items += run.count;
+            self.delayed.insert((now.saturating_add(delay), run.first), run);
+        }
+    }
+
+    fn wake_delayed(&mut self, now: Duration) {
+        while let Some(entry) = self.delayed.first_entry().filter(|entry| entry.key().0 <= now) {
+            let run = entry.remove();
+            self.delayed_items -= run.count;
+            self.ready.insert(run);
+        }
+    }
+
+    fn bury(&mut self, run: Run, cause: String) {
+        for id in run.first..run.end() {
+            let (batch, index) = self.store.find(id);
+            // A copy, so that one dead item does not keep its whole batch in memory.
+            let item = Bytes::copy_from_slice(batch.item(index));
+            let letter = DeadLetter { id: ItemId(id), attempts: run.past.attempts, cause: cause.clone(), item };
+            self.write(id, 1, Record::DeadLetter(letter));
+        }
+    }
+
+    fn write(&mut self, first: u64, count: u64, record: Record) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let dead = matches!(record, Record::DeadLetter(_));
+        self.writing.insert(ticket, Writing { first, count, dead });
+        self.writing_items += count;
+        self.outputs.push_back(Output::Write { ticket, record });
+    }
+
+    fn written(&mut self, ticket: Ticket) {
+        let Some(Writing { first, count, dead }) = self.writing.remove(&ticket) else {
+            panic!("{ticket:?} is reported as written twice")
+        };
+        self.writing_items -= count;
+        *(if dead { &mut self.dead } else { &mut self.acknowledged }) += count;
+        self.settle(first, count);
+    }
+
+    fn settle(&mut self, first: u64, count: u64) {
+        self.store.settle(first, count);
+        self.intake.settle(count, self.store.bytes());
+    }
+
+    /// Lets in what waits for room, as far as there is any.
+    fn admit(&mut self) {
+        while let Some(batch) = self.intake.next_admitted() {
+            let count = u64::from(batch.count());
+            self.store.insert(self.next_id, batch);
+            self.ready.insert(Run { first: self.next_id, count, past: Past::default() });
+            self.next_id += count;
+            self.intake.stored(count, self.store.bytes());
+        }
+    }
+
+    /// Hands ready items to consumers that ask, first to first.
+    fn dispatch(&mut self) {
+        if !matches!(self.phase, Phase::Running | Phase::Draining) {
+            return;
+        }
+        while let Some(run) = self.ready.first() {
+            let Some((client, items, bytes)) = self.consumers.next_hungry() else { return };
+            let (batch, index) = self.store.find(run.first);
+            let most = run.count.min(u64::from(items)).min(u64::from(batch.count() - index)) as u32;
+            let count = batch.fit(index, most, bytes);
+            let part = batch.slice(index, count);
+            self.ready.remove_first(u64::from(count));
+            let past = Past { attempts: run.past.attempts + 1, ..run.past };
+            self.redelivered += if past.attempts > 1 { u64::from(count) } else { 0 };
+            let delivered = Run { first: run.first, count: u64::from(count), past };
+            self.consumers.deliver(client, delivered, part.body_bytes());
+            let message = Message::Deliver { first: ItemId(run.first), attempt: past.attempts, batch: part.header() };
+            self.outputs.push_back(Output::Send { client, message, batch: Some(part) });
+        }
+    }
+
+    fn answer_joins(&mut self) {
+        let unsettled = self.store.first_unsettled().unwrap_or(u64::MAX);
+        while let Some(entry) = self.joins.first_entry().filter(|entry| entry.key().0 <= unsettled) {
+            let ((_, client), times) = entry.remove_entry();
+            (0..times).for_each(|_| self.send(client, Message::Joined));
+        }
+    }
+
+    fn end_intake(&mut self, phase: Phase) {
+        if self.phase == Phase::Running || (self.phase == Phase::Draining && phase == Phase::Stopping) {
+            self.phase = phase;
+        }
+        // What is confirmed must be said before the goodbye.
+        self.flush_confirmations();
+        for client in self.intake.close() {
+            let words = "the queue takes no more items".into();
+            self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
+        }
+    }
+
+    fn stop(&mut self) {
+        self.end_intake(Phase::Stopping);
+        self.send_stop();
+    }
+
+    fn check_done(&mut self) {
+        let ending = match self.phase {
+            Phase::Running => self.rules.producers_expected.is_some_and(|expected| self.intake.finished() >= expected),
+            Phase::Draining => true,
+            Phase::Stopping | Phase::Done => false,
+        };
+        if ending && self.store.is_empty() && self.intake.is_idle() {
+            self.end_intake(Phase::Draining);
+            self.phase = Phase::Done;
+            self.send_stop();
+        }
+    }
+
+    fn send_stop(&mut self) {
+        for client in self.consumers.all() {
+            self.send(client, Message::Stop);
+        }
+    }
+
+    fn flush_confirmations(&mut self) {
+        while let Some((client, position, credit)) = self.intake.next_confirmation() {
+            let (credit_items, credit_bytes) = (credit.items, credit.bytes);
+            self.send(client, Message::Confirm { position: Position(position), credit_items, credit_bytes });
+        }
+    }
+
+    fn send(&mut self, client: ClientId, message: Message) {
+        self.outputs.push_back(Output::Send { client, message, batch: None });
+    }
+
+    fn check_item_sizes(&self, batch: &Batch) -> Result<(), Refusal> {
+        let bytes_max = self.rules.item_bytes_max;
+        if batch.body_bytes() <= bytes_max {
+            return Ok(());
+        }
+        match batch.iter().map(|item| item.len() as u64).find(|bytes| *bytes > bytes_max) {
+            Some(bytes) => Err((CloseReason::Protocol, format!("an item of {bytes} bytes; at most {bytes_max} are accepted"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

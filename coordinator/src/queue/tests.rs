@@ -1,0 +1,601 @@
+use super::*;
+use common::batch::BatchBuilder;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const RULES: Rules = Rules {
+    capacity_items: 100,
+    capacity_bytes: 100_000,
+    item_bytes_max: 1000,
+    attempts_max: 3,
+    retry_delay_min: Duration::from_secs(1),
+    retry_delay_max: Duration::from_secs(3),
+    producers_expected: None,
+};
+
+fn batch(items: &[&str]) -> Batch {
+    let mut builder = BatchBuilder::default();
+    items.iter().for_each(|item| builder.push_bytes(item.as_bytes()));
+    builder.take_batch().unwrap()
+}
+
+/// A queue and a clock, and short words for what clients say.
+struct Bench {
+    queue: Queue,
+    now: Duration,
+    outputs: Vec<Output>,
+    positions: BTreeMap<u64, u64>,
+}
+
+impl Bench {
+    fn new(rules: Rules) -> Bench {
+        Bench { queue: Queue::new(rules), now: Duration::ZERO, outputs: Vec::new(), positions: BTreeMap::new() }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.queue.handle(input, self.now);
+        while let Some(output) = self.queue.poll() {
+            self.outputs.push(output);
+        }
+    }
+
+    fn say(&mut self, client: u64, message: Message) {
+        self.handle(Input::Said { client: ClientId(client), message, batch: None });
+    }
+
+    fn producer(&mut self, client: u64) {
+        self.handle(Input::ProducerJoined { client: ClientId(client), name: None });
+    }
+
+    fn consumer(&mut self, client: u64) {
+        self.handle(Input::ConsumerJoined { client: ClientId(client) });
+    }
+
+    fn put(&mut self, client: u64, items: &[&str]) {
+        let batch = batch(items);
+        let position = self.positions.entry(client).or_default();
+        let message = Message::Put { position: Position(*position), batch: batch.header() };
+        *position += items.len() as u64;
+        self.handle(Input::Said { client: ClientId(client), message, batch: Some(batch) });
+    }
+
+    fn demand(&mut self, client: u64, items: u32) {
+        self.say(client, Message::Demand { items, bytes: 1_000_000 });
+    }
+
+    fn ack(&mut self, client: u64, first: u64, count: u32) {
+        self.say(client, Message::Ack { ranges: vec![ItemRange { first: ItemId(first), count }] });
+    }
+
+    fn give_back(&mut self, client: u64, first: u64, count: u32, outcome: Outcome) {
+        self.say(client, Message::Return { range: ItemRange { first: ItemId(first), count }, outcome });
+    }
+
+    fn leave(&mut self, client: u64) {
+        self.handle(Input::Left { client: ClientId(client) });
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.handle(Input::Tick);
+    }
+
+    /// What was delivered since the last look: client, attempt, items.
+    fn delivered(&mut self) -> Vec<(u64, u32, Vec<String>)> {
+        let mut seen = Vec::new();
+        self.outputs.retain(|output| match output {
+            Output::Send { client, message: Message::Deliver { attempt, .. }, batch: Some(batch) } => {
+                let items = batch.iter().map(|item| String::from_utf8_lossy(item).into_owned()).collect();
+                seen.push((client.0, *attempt, items));
+                false
+            }
+            _ => true,
+        });
+        seen
+    }
+
+    /// The words of closed connections since the last look.
+    fn closed(&mut self) -> Vec<(u64, CloseReason, String)> {
+        let mut seen = Vec::new();
+        self.outputs.retain(|output| match output {
+            Output::Close { client, reason, words } => {
+                seen.push((client.0, *reason, words.clone()));
+                false
+            }
+            _ => true,
+        });
+        seen
+    }
+
+    fn sent(&mut self, client: u64, name: &str) -> usize {
+        let before = self.outputs.len();
+        let is = |output: &Output| matches!(output, Output::Send { client: to, message, .. } if to.0 == client && message.name() == name);
+        self.outputs.retain(|output| !is(output));
+        before - self.outputs.len()
+    }
+
+    /// Reports all that is to be written as written; returns the dead letters among it.
+    fn write_all(&mut self) -> Vec<(u64, u32, String)> {
+        let mut dead = Vec::new();
+        let mut tickets = Vec::new();
+        self.outputs.retain(|output| match output {
+            Output::Write { ticket, record } => {
+                tickets.push(*ticket);
+                if let Record::DeadLetter(letter) = record {
+                    dead.push((letter.id.0, letter.attempts, letter.cause.clone()));
+                }
+                false
+            }
+            _ => true,
+        });
+        tickets.into_iter().for_each(|ticket| self.handle(Input::Written { ticket }));
+        dead
+    }
+}
+
+fn one(client: u64, attempt: u32, item: &str) -> (u64, u32, Vec<String>) {
+    (client, attempt, vec![item.to_string()])
+}
+
+#[test]
+fn items_leave_in_the_order_in_which_they_came() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b", "c"]);
+    bench.demand(2, 2);
+    bench.demand(2, 2);
+    assert_eq!(bench.delivered(), [(2, 1, vec!["a".into(), "b".into()]), one(2, 1, "c")]);
+    bench.put(1, &["d"]);
+    assert_eq!(bench.delivered(), [one(2, 1, "d")]);
+}
+
+#[test]
+fn what_a_closed_connection_held_goes_to_the_head_at_once_with_its_attempts_raised() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b", "c", "d"]);
+    bench.demand(2, 3);
+    bench.ack(2, 1, 1);
+    bench.consumer(3);
+    bench.delivered();
+    bench.leave(2);
+    bench.demand(3, 9);
+    assert_eq!(bench.delivered(), [one(3, 2, "a"), one(3, 2, "c"), one(3, 1, "d")]);
+}
+
+#[test]
+fn an_item_that_kills_its_consumers_is_dead_lettered_and_does_not_take_its_neighbours_along() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.put(1, &["good", "poison", "fine"]);
+    for client in 2..6 {
+        bench.consumer(client);
+        bench.demand(client, 3);
+        bench.say(client, Message::Begin { id: ItemId(1) });
+        bench.leave(client);
+    }
+    // Four deaths: nobody knew who was to blame for the first if the consumer had not said what it began; here it had.
+    assert_eq!(bench.write_all(), [(1, 3, "its consumer's connection closed during attempt 3".into())]);
+    bench.consumer(9);
+    bench.delivered();
+    bench.demand(9, 9);
+    assert_eq!(bench.delivered(), [(9, 5, vec!["good".into()]), (9, 5, vec!["fine".into()])]);
+}
+
+#[test]
+fn a_consumer_that_dies_with_a_single_item_has_failed_it() {
+    let mut bench = Bench::new(Rules { attempts_max: 1, ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a"]);
+    bench.demand(2, 1);
+    bench.leave(2);
+    assert_eq!(bench.write_all().len(), 1);
+    assert_eq!(bench.queue.status().dead, 1);
+}
+
+#[test]
+fn failed_attempts_wait_longer_each_time_and_end_in_the_dead_letters() {
+    let mut bench = Bench::new(Rules { attempts_max: 4, ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a"]);
+    bench.demand(2, 10);
+    for (attempt, delay) in [(1, 1), (2, 2), (3, 3)] {
+        assert_eq!(bench.delivered(), [one(2, attempt, "a")]);
+        bench.give_back(2, 0, 1, Outcome::Failed { cause: "no".into() });
+        assert_eq!(bench.queue.next_timeout(), Some(bench.now + Duration::from_secs(delay)));
+        bench.pass(Duration::from_secs(delay) - Duration::from_nanos(1));
+        assert_eq!(bench.delivered(), []);
+        bench.pass(Duration::from_nanos(1));
+    }
+    bench.give_back(2, 0, 1, Outcome::Failed { cause: "never".into() });
+    assert_eq!(bench.write_all(), [(0, 4, "never".into())]);
+    assert_eq!(bench.queue.status().stored(), 0);
+}
+
+#[test]
+fn a_later_retry_is_no_failure_and_what_was_not_begun_no_attempt() {
+    let mut bench = Bench::new(Rules { attempts_max: 1, ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a"]);
+    bench.demand(2, 1);
+    bench.give_back(2, 0, 1, Outcome::Unstarted);
+    bench.demand(2, 1);
+    assert_eq!(bench.delivered(), [one(2, 1, "a"), one(2, 1, "a")]);
+    assert_eq!(bench.queue.status().redelivered, 0);
+    bench.give_back(2, 0, 1, Outcome::RetryAfter { delay_ms: 500 });
+    bench.demand(2, 1);
+    bench.pass(Duration::from_millis(500));
+    assert_eq!(bench.delivered(), [one(2, 2, "a")]);
+    bench.give_back(2, 0, 1, Outcome::Rejected { cause: "bad".into() });
+    assert_eq!(bench.write_all(), [(0, 2, "bad".into())]);
+}
+
+#[test]
+fn an_item_counts_as_done_only_once_its_result_is_written_even_if_its_consumer_dies() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a"]);
+    bench.demand(2, 1);
+    let results = batch(&["result"]);
+    let message = Message::Result { first: ItemId(0), batch: results.header() };
+    bench.handle(Input::Said { client: ClientId(2), message, batch: Some(results) });
+    bench.leave(2);
+    assert_eq!((bench.queue.status().held, bench.queue.status().acknowledged), (1, 0));
+    bench.write_all();
+    assert_eq!((bench.queue.status().held, bench.queue.status().acknowledged), (0, 1));
+}
+
+#[test]
+fn stop_comes_to_every_consumer_once_the_expected_producers_have_finished_and_all_is_settled() {
+    let mut bench = Bench::new(Rules { producers_expected: Some(2), ..RULES });
+    bench.producer(1);
+    bench.producer(2);
+    bench.consumer(3);
+    bench.consumer(4);
+    bench.put(1, &["a"]);
+    bench.demand(3, 1);
+    bench.say(1, Message::Finish);
+    bench.say(2, Message::Finish);
+    assert_eq!((bench.sent(1, "Finished"), bench.sent(3, "Stop"), bench.queue.phase()), (1, 0, Phase::Running));
+    bench.leave(3);
+    bench.demand(4, 1);
+    bench.ack(4, 0, 1);
+    assert_eq!((bench.sent(4, "Stop"), bench.queue.phase()), (1, Phase::Done));
+    bench.consumer(5);
+    assert_eq!(bench.sent(5, "Stop"), 1, "one that connects later gets it, too");
+    bench.closed();
+    bench.producer(6);
+    assert_eq!(bench.closed()[0].1, CloseReason::Ended);
+}
+
+#[test]
+fn a_name_finishes_once_and_goes_on_where_it_was() {
+    let mut bench = Bench::new(Rules { producers_expected: Some(2), ..RULES });
+    let named = |client| Input::ProducerJoined { client: ClientId(client), name: Some("in".into()) };
+    bench.handle(named(1));
+    bench.put(1, &["a", "b"]);
+    bench.handle(named(2));
+    assert_eq!(bench.closed(), [(1, CloseReason::Replaced, "another producer has connected under the same name".into())]);
+    assert_eq!(bench.queue.position("in"), Position(2));
+    bench.positions.insert(2, 2);
+    bench.put(2, &["c"]);
+    bench.say(2, Message::Finish);
+    bench.leave(2);
+    bench.handle(Input::ProducerLost { name: "in".into() });
+    assert_eq!(bench.queue.status().producers_finished, 1);
+    bench.handle(Input::ProducerLost { name: "never came".into() });
+    assert_eq!(bench.queue.status().producers_finished, 2);
+}
+
+#[test]
+fn a_full_queue_gives_credit_only_as_items_are_settled() {
+    let mut bench = Bench::new(Rules { capacity_items: 2, ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    bench.say(1, Message::Want { bytes: batch_cost_bytes(5) });
+    bench.put(1, &["a"]);
+    bench.say(1, Message::Want { bytes: batch_cost_bytes(5) });
+    bench.put(1, &["b"]);
+    bench.sent(1, "Confirm");
+    bench.say(1, Message::Want { bytes: batch_cost_bytes(5) });
+    assert_eq!(bench.sent(1, "Confirm"), 0);
+    assert!(bench.queue.status().is_full());
+    bench.say(1, Message::Withdraw);
+    assert_eq!(bench.sent(1, "Withdrawn"), 1);
+    bench.say(1, Message::Want { bytes: batch_cost_bytes(5) });
+    bench.demand(2, 1);
+    bench.ack(2, 0, 1);
+    assert_eq!(bench.sent(1, "Confirm"), 1);
+}
+
+#[test]
+fn a_producer_that_does_not_use_its_place_does_not_keep_others_from_it() {
+    let mut bench = Bench::new(Rules { capacity_items: 1, ..RULES });
+    bench.producer(1);
+    bench.say(1, Message::Want { bytes: batch_cost_bytes(5) });
+    assert_eq!(bench.sent(1, "Confirm"), 1);
+    bench.producer(2);
+    bench.say(2, Message::Want { bytes: batch_cost_bytes(5) });
+    assert_eq!(bench.sent(2, "Confirm"), 1, "the first is stopped, say");
+    bench.put(2, &["second"]);
+    bench.put(1, &["first"]);
+    assert_eq!(bench.queue.status().stored(), 1, "the bound holds; the late one waits");
+    bench.sent(1, "Confirm");
+    bench.consumer(3);
+    bench.demand(3, 2);
+    bench.ack(3, 0, 1);
+    assert_eq!(bench.delivered(), [one(3, 1, "second"), one(3, 1, "first")]);
+    assert_eq!(bench.sent(1, "Confirm"), 1);
+}
+
+#[test]
+fn what_is_against_the_rules_closes_the_connection_and_says_why() {
+    type Case = (&'static str, fn(&mut Bench));
+    let cases: [Case; 8] = [
+        ("on credit for", |bench| bench.put(1, &["x"; 101])),
+        ("the next is 0", |bench| {
+            bench.positions.insert(1, 7);
+            bench.put(1, &["x"]);
+        }),
+        ("not all of which it holds", |bench| bench.ack(2, 0, 1)),
+        ("not all of which it holds", |bench| bench.ack(2, u64::MAX, 2)),
+        ("not all of which it holds", |bench| bench.give_back(2, 0, 0, Outcome::Released)),
+        ("Demand is for consumers", |bench| bench.demand(1, 1)),
+        ("Finish is for producers", |bench| bench.say(2, Message::Finish)),
+        ("Stop has no place here", |bench| bench.say(2, Message::Stop)),
+    ];
+    for (words, act) in cases {
+        let mut bench = Bench::new(RULES);
+        bench.producer(1);
+        bench.consumer(2);
+        act(&mut bench);
+        let closed = bench.closed();
+        assert!(matches!(&closed[..], [(_, CloseReason::Protocol, said)] if said.contains(words)), "{words}: {closed:?}");
+    }
+}
+
+#[test]
+fn acknowledging_twice_or_for_another_is_refused_and_settles_nothing() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.consumer(3);
+    bench.put(1, &["a", "b"]);
+    bench.demand(2, 1);
+    bench.demand(3, 1);
+    bench.ack(3, 0, 1);
+    assert_eq!((bench.closed().len(), bench.queue.status().acknowledged), (1, 0));
+    bench.ack(2, 0, 1);
+    bench.ack(2, 0, 1);
+    assert_eq!((bench.closed().len(), bench.queue.status().acknowledged), (1, 1));
+}
+
+#[test]
+fn join_is_answered_once_all_that_was_there_is_settled() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.say(1, Message::Join);
+    assert_eq!(bench.sent(1, "Joined"), 1);
+    bench.put(1, &["a", "b"]);
+    bench.say(1, Message::Join);
+    bench.put(1, &["later"]);
+    bench.demand(2, 3);
+    bench.ack(2, 1, 1);
+    assert_eq!(bench.sent(1, "Joined"), 0);
+    bench.ack(2, 0, 1);
+    assert_eq!(bench.sent(1, "Joined"), 1);
+}
+
+#[test]
+fn drain_takes_nothing_more_and_stop_hands_out_nothing_more() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b"]);
+    bench.demand(2, 1);
+    bench.handle(Input::Drain);
+    assert_eq!(bench.closed()[0].1, CloseReason::Ended);
+    bench.demand(2, 1);
+    assert_eq!(bench.delivered().len(), 2);
+    bench.give_back(2, 1, 1, Outcome::Unstarted);
+    bench.handle(Input::Stop);
+    assert_eq!((bench.sent(2, "Stop"), bench.queue.phase()), (1, Phase::Stopping));
+    bench.demand(2, 5);
+    assert_eq!(bench.delivered(), []);
+    bench.ack(2, 0, 1);
+    assert_eq!((bench.queue.status().ready, bench.queue.status().held), (1, 0));
+}
+
+/// The naive model: one entry an item, searched from the front, and the rules said as plainly as possible.
+#[derive(Default)]
+struct Model {
+    items: Vec<Item>,
+    demand: BTreeMap<u64, u32>,
+    credit_items: BTreeMap<u64, i64>,
+    put: BTreeMap<u64, u64>,
+    confirmed: BTreeMap<u64, u64>,
+}
+
+struct Item {
+    text: String,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Ready,
+    Delayed(Duration),
+    Held(u64),
+    Settled,
+    Dead,
+}
+
+impl Model {
+    fn held_by(&self, client: u64) -> Vec<u64> {
+        (0..self.items.len() as u64).filter(|id| self.items[*id as usize].state == State::Held(client)).collect()
+    }
+
+    fn see(&mut self, output: Output, now: Duration, written: &mut Vec<Ticket>) {
+        match output {
+            Output::Send { client, message: Message::Confirm { position, credit_items, .. }, .. } => {
+                self.confirmed.insert(client.0, position.0);
+                *self.credit_items.entry(client.0).or_default() += credit_items as i64;
+            }
+            Output::Send { client, message: Message::Deliver { first, attempt, .. }, batch: Some(batch) } => {
+                for (id, item) in (first.0..).zip(batch.iter()) {
+                    while self.items.len() as u64 <= id {
+                        self.items.push(Item { text: String::new(), attempts: 0, state: State::Ready });
+                    }
+                    let earlier_ready = self.items[..id as usize].iter().position(|item| item.state == State::Ready && item.attempts > 0);
+                    assert_eq!(earlier_ready, None, "item {id} passes an earlier one that came back");
+                    let known = &mut self.items[id as usize];
+                    if let State::Delayed(due) = known.state {
+                        assert!(due <= now, "item {id} comes before its time");
+                        known.state = State::Ready;
+                    }
+                    assert_eq!(known.state, State::Ready, "item {id} is delivered");
+                    let text = String::from_utf8(item.to_vec()).unwrap();
+                    assert!(known.text.is_empty() || known.text == text, "item {id} has changed");
+                    known.text = text;
+                    known.attempts += 1;
+                    assert_eq!(known.attempts, attempt, "the attempt of item {id}");
+                    known.state = State::Held(client.0);
+                    let demand = self.demand.entry(client.0).or_default();
+                    *demand = demand.checked_sub(1).expect("nothing comes without demand");
+                }
+            }
+            Output::Write { ticket, record } => {
+                if let Record::DeadLetter(letter) = record {
+                    self.items[letter.id.0 as usize].state = State::Dead;
+                }
+                written.push(ticket);
+            }
+            Output::Send { .. } => {}
+            Output::Close { client, words, .. } => panic!("{client:?} is closed: {words}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { producer: u64, items: u64 },
+    Want { producer: u64 },
+    Demand { consumer: u64, items: u32 },
+    Settle { consumer: u64, which: prop::sample::Index, how: u8 },
+    AckAll { consumer: u64 },
+    Die { consumer: u64 },
+    Pass { ms: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u64..3, 1u64..6).prop_map(|(producer, items)| Step::Put { producer, items }),
+        (0u64..3).prop_map(|producer| Step::Want { producer }),
+        (10u64..13, 1u32..6).prop_map(|(consumer, items)| Step::Demand { consumer, items }),
+        (10u64..13, any::<prop::sample::Index>(), 0u8..6).prop_map(|(consumer, which, how)| Step::Settle { consumer, which, how }),
+        (10u64..13).prop_map(|consumer| Step::AckAll { consumer }),
+        (10u64..13).prop_map(|consumer| Step::Die { consumer }),
+        (0u64..2000).prop_map(|ms| Step::Pass { ms }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec(step(), 1..80), capacity in 1u64..20) {
+        let rules = Rules { capacity_items: capacity, attempts_max: 3, producers_expected: Some(3), ..RULES };
+        let mut bench = Bench::new(rules.clone());
+        let mut model = Model::default();
+        (0..3).for_each(|producer| bench.producer(producer));
+        (10..13).for_each(|consumer| bench.consumer(consumer));
+        let drain = [Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 },
+            Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 }];
+        let end = std::iter::repeat_n(drain, 60).flatten();
+        for step in steps.into_iter().chain(end) {
+            match step {
+                Step::Put { producer, items } => {
+                    let credit = model.credit_items.entry(producer).or_default();
+                    let items = items.min((*credit).max(0) as u64);
+                    if items > 0 {
+                        *credit -= items as i64;
+                        let from = model.put.entry(producer).or_default();
+                        let texts: Vec<String> = (*from..*from + items).map(|n| format!("{producer}:{n}")).collect();
+                        *from += items;
+                        bench.put(producer, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+                    }
+                }
+                Step::Want { producer } => bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) }),
+                Step::Demand { consumer, items } => {
+                    *model.demand.entry(consumer).or_default() += items;
+                    bench.demand(consumer, items);
+                }
+                Step::Settle { consumer, which, how } => {
+                    let held = model.held_by(consumer);
+                    if held.is_empty() { continue }
+                    let id = held[which.index(held.len())];
+                    let item = &mut model.items[id as usize];
+                    match how {
+                        0 | 1 => { item.state = State::Settled; bench.ack(consumer, id, 1); }
+                        2 => { item.state = State::Ready; item.attempts -= 1; bench.give_back(consumer, id, 1, Outcome::Unstarted); }
+                        3 => {
+                            item.state = State::Delayed(bench.now + Duration::from_millis(700));
+                            bench.give_back(consumer, id, 1, Outcome::RetryAfter { delay_ms: 700 });
+                        }
+                        4 => {
+                            let results = batch(&["result"]);
+                            item.state = State::Settled;
+                            let message = Message::Result { first: ItemId(id), batch: results.header() };
+                            bench.handle(Input::Said { client: ClientId(consumer), message, batch: Some(results) });
+                        }
+                        _ => { item.state = State::Settled; bench.give_back(consumer, id, 1, Outcome::Rejected { cause: "bad".into() }); }
+                    }
+                }
+                Step::AckAll { consumer } => for id in model.held_by(consumer) {
+                    model.items[id as usize].state = State::Settled;
+                    bench.ack(consumer, id, 1);
+                },
+                Step::Die { consumer } => {
+                    // Never with a single item: whether that counts as failed has a test of its own.
+                    if model.held_by(consumer).len() == 1 { continue }
+                    for id in model.held_by(consumer) { model.items[id as usize].state = State::Ready; }
+                    model.demand.remove(&consumer);
+                    bench.leave(consumer);
+                    bench.consumer(consumer);
+                }
+                Step::Pass { ms } => bench.pass(Duration::from_millis(ms)),
+            }
+            let mut written = Vec::new();
+            for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
+            while !written.is_empty() {
+                written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket }));
+                for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
+            }
+            let status = bench.queue.status();
+            let unsettled = status.accepted - status.acknowledged - status.dead;
+            prop_assert_eq!(status.stored(), unsettled, "ready, delayed and held are all that is not settled");
+            prop_assert!(unsettled <= capacity && status.bytes <= rules.capacity_bytes);
+            prop_assert_eq!(model.confirmed.values().sum::<u64>(), status.accepted, "confirmed is what is accepted");
+            let hungry = model.demand.values().any(|demand| *demand > 0);
+            prop_assert!(!hungry || status.ready == 0, "nothing waits while somebody asks");
+        }
+        let mut seen = BTreeSet::new();
+        let mut last = BTreeMap::new();
+        for (id, item) in model.items.iter().enumerate() {
+            prop_assert!(matches!(item.state, State::Settled | State::Dead), "item {} is left {:?}", id, item.state);
+            let (producer, n) = item.text.split_once(':').unwrap();
+            prop_assert!(seen.insert(item.text.clone()), "{} is there twice", item.text);
+            let before = last.insert(producer.to_string(), n.parse::<u64>().unwrap());
+            prop_assert_eq!(before.map_or(0, |before| before + 1), n.parse::<u64>().unwrap(), "one producer's items keep their order");
+        }
+        prop_assert_eq!(&model.put, &model.confirmed.clone().into_iter().filter(|(_, n)| *n > 0).collect(), "all that was put came in");
+    }
+}
