@@ -22,6 +22,7 @@ use crate::status::Status;
 pub struct Consumer<T: Decode + ?Sized> {
     connection: Connection<ConsumerSession>,
     coordinator_pid: u32,
+    item_bytes_max: u64,
     items: PhantomData<fn() -> T>,
 }
 
@@ -104,6 +105,14 @@ impl<T: Decode + ?Sized> Consumer<T> {
         std::iter::from_fn(|| self.get().transpose())
     }
 
+    /// Ends the getting, from any thread: what is not begun goes back, and every `get` gives `None` from now on. Deliveries in hand can
+    /// still be settled.
+    pub fn stop(&self) -> Result<(), Error> {
+        let mut state = self.connection.lock();
+        state.session.stop();
+        self.connection.write(&mut state)
+    }
+
     /// Returns once every item that the queue has accepted so far is settled. What this consumer itself still holds keeps it waiting.
     pub fn join(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
@@ -135,6 +144,11 @@ impl<T: Decode + ?Sized> Consumer<T> {
         self.connection.wait_for(state, |session| session.questions.take_status())
     }
 
+    /// The largest result that the coordinator takes, in bytes; as for items.
+    pub fn item_bytes_max(&self) -> u64 {
+        self.item_bytes_max
+    }
+
     /// The coordinator's process id.
     pub fn coordinator_pid(&self) -> u32 {
         self.coordinator_pid
@@ -143,7 +157,8 @@ impl<T: Decode + ?Sized> Consumer<T> {
     fn open(endpoint: &Endpoint, prefetch: Option<u32>) -> Result<Consumer<T>, Error> {
         let session = |greeting: Greeting| ConsumerSession::new(greeting.item_bytes_max, greeting.announce_from, prefetch);
         let (connection, greeting) = Connection::open(endpoint, Role::Consumer, "", session)?;
-        Ok(Consumer { connection, coordinator_pid: greeting.pid, items: PhantomData })
+        let Greeting { pid: coordinator_pid, item_bytes_max, .. } = greeting;
+        Ok(Consumer { connection, coordinator_pid, item_bytes_max, items: PhantomData })
     }
 
     fn take(&self, state: &mut State<ConsumerSession>) -> Option<Result<Delivery<'_, T>, Error>> {

@@ -162,6 +162,13 @@ impl ConsumerSession {
         self.questions.withdraw(&mut self.outbox);
     }
 
+    /// Gives back what is not begun, and asks for nothing more. The coordinator's answer wakes whoever waits.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        self.withdraw();
+        self.give_back_unstarted();
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped && self.local.is_empty()
     }

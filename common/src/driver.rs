@@ -3,6 +3,7 @@
 //!
 //! Of the callers that wait, one polls the socket; the others wait for it to bring news.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,20 +11,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::Endpoint;
 use crate::error::Error;
 use crate::frame::FrameReader;
 use crate::limits::{FLUSH_DELAY, HANDSHAKE, PROTOCOL_VERSION, frame_bytes_max};
 use crate::message::{Message, Position, Role};
 use crate::outbox::Outbox;
 use crate::session::Session;
-use crate::{Endpoint, message::Incoming};
-
-/// Read at once between frames: as much as a socket's buffer holds.
-const READ_BYTES: usize = 256 * 1024;
+use crate::transport::{self, Came};
 
 /// The background thread goes on looking this often after the last thing to do, before it sleeps until called: to be woken costs
 /// more than to look.
@@ -76,9 +74,8 @@ impl<S: Session + 'static> Connection<S> {
         session: impl FnOnce(Greeting) -> S,
     ) -> Result<(Connection<S>, Greeting), Error> {
         let stream = endpoint.connect()?;
-        let gone = |error: std::io::Error| Error::Gone(error.to_string());
-        stream.set_nonblocking(true).map_err(gone)?;
-        let (greeting, reader, rest) = greet(&stream, role, name)?;
+        stream.set_nonblocking(true)?;
+        let (greeting, reader, frames) = greet(&stream, role, name)?;
         let driver = Arc::new(Driver {
             stream,
             started: Instant::now(),
@@ -95,13 +92,12 @@ impl<S: Session + 'static> Connection<S> {
             news: Condvar::new(),
             alarm: Condvar::new(),
         });
-        driver.lock().feed(&rest);
+        for frame in frames {
+            driver.lock().session.handle(Message::decode(frame)?)?;
+        }
         let background = Arc::clone(&driver);
-        let thread = thread::Builder::new()
-            .name("procq-client".into())
-            .stack_size(128 * 1024)
-            .spawn(move || background.run_background())
-            .map_err(gone)?;
+        let thread =
+            thread::Builder::new().name("procq-client".into()).stack_size(128 * 1024).spawn(move || background.run_background())?;
         Ok((Connection { driver, thread: Some(thread) }, greeting))
     }
 
@@ -238,7 +234,7 @@ impl<S: Session> Driver<S> {
         match polled {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => self.receive(&mut state),
-            Err(error) => state.fail(Error::Gone(error.to_string())),
+            Err(error) => state.fail(std::io::Error::from(error).into()),
         }
         if state.waiters > 0 {
             self.news.notify_all();
@@ -250,36 +246,23 @@ impl<S: Session> Driver<S> {
         if state.session.outbox().is_empty() {
             return;
         }
-        let written = state.session.outbox().write_to(|slices| Ok(send(&self.stream, slices)?));
+        let written = state.session.outbox().write_to(|slices| transport::send(&self.stream, slices));
         if let Err(error) = written {
             // What the coordinator said before it closed is still there to be read, and says more than a broken pipe.
             self.receive(state);
-            state.fail(Error::Gone(error.to_string()));
+            state.fail(error.into());
         }
     }
 
     fn receive(&self, state: &mut State<S>) {
         while state.failed.is_none() {
-            match read_some(&self.stream, &mut state.reader, &mut state.scratch) {
-                Ok(Read { frame, loose, drained }) => {
-                    if let Some(frame) = frame {
-                        state.take_frame(frame);
-                    }
-                    match loose {
-                        Loose::Scratch => {
-                            let scratch = std::mem::take(&mut state.scratch);
-                            state.feed(&scratch);
-                            state.scratch = scratch;
-                        }
-                        Loose::Beyond(bytes) => state.feed(&bytes),
-                    }
-                    if drained {
-                        return;
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                Err(error) => state.fail(Error::Gone(error.to_string())),
+            let State { session, reader, scratch, .. } = state;
+            let came = transport::receive(&self.stream, reader, scratch, |frame| session.handle(Message::decode(frame)?));
+            match came {
+                Ok(Came::More) => {}
+                Ok(Came::Drained) => return,
+                Ok(Came::End) => state.fail(Error::Gone("it closed the connection".into())),
+                Err(error) => state.fail(error),
             }
         }
     }
@@ -338,105 +321,40 @@ impl<S: Session> State<S> {
     fn fail(&mut self, error: Error) {
         self.failed.get_or_insert(error);
     }
-
-    fn feed(&mut self, bytes: &[u8]) {
-        let mut input = bytes;
-        while self.failed.is_none() {
-            match self.reader.next(&mut input) {
-                Ok(Some(frame)) => self.take_frame(frame),
-                Ok(None) => return,
-                Err(error) => self.fail(error.into()),
-            }
-        }
-    }
-
-    fn take_frame(&mut self, frame: Bytes) {
-        let taken = Message::decode(frame).map_err(Error::from).and_then(|incoming| self.session.handle(incoming));
-        if let Err(error) = taken {
-            self.fail(error);
-        }
-    }
 }
 
-/// What one read brought.
-struct Read {
-    frame: Option<Bytes>,
-    loose: Loose,
-    drained: bool,
-}
-
-enum Loose {
-    Scratch,
-    Beyond(Vec<u8>),
-}
-
-/// Reads once: into the frame under way, else into `scratch`, which it then fills with nothing but what came.
-fn read_some(stream: &UnixStream, reader: &mut FrameReader, scratch: &mut Vec<u8>) -> Result<Read, Errno> {
-    scratch.clear();
-    if let Some(frame) = reader.direct() {
-        let room = frame.capacity() - frame.len();
-        let count = rustix::io::read(stream, spare_capacity(frame))?;
-        if count == 0 {
-            return Err(Errno::CONNRESET);
-        }
-        let (frame, beyond) = reader.direct_done();
-        return Ok(Read { frame, loose: Loose::Beyond(beyond), drained: count < room });
-    }
-    scratch.reserve_exact(READ_BYTES);
-    let count = rustix::io::read(stream, spare_capacity(scratch))?;
-    if count == 0 {
-        return Err(Errno::CONNRESET);
-    }
-    Ok(Read { frame: None, loose: Loose::Scratch, drained: count < READ_BYTES })
-}
-
-/// Writes without ever raising SIGPIPE.
-pub(crate) fn send(stream: &UnixStream, slices: &[std::io::IoSlice<'_>]) -> Result<usize, Errno> {
-    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-    sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
-}
-
-/// Says hello and waits for the answer, and returns it with what was read behind it.
-fn greet(stream: &UnixStream, role: Role, name: &str) -> Result<(Greeting, FrameReader, Vec<u8>), Error> {
+/// Says hello and waits for the answer; returns it with what was read behind it.
+fn greet(stream: &UnixStream, role: Role, name: &str) -> Result<(Greeting, FrameReader, Vec<Bytes>), Error> {
     let deadline = Instant::now() + HANDSHAKE;
-    let gone = |error: Errno| Error::Gone(error.to_string());
     let mut outbox = Outbox::default();
     outbox.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
     let mut reader = FrameReader::new(frame_bytes_max(0));
-    let mut scratch = Vec::new();
-    loop {
-        let written = outbox.write_to(|slices| Ok(send(stream, slices)?));
+    let mut frames = VecDeque::new();
+    while frames.is_empty() {
+        let written = outbox.write_to(|slices| transport::send(stream, slices));
         let flags = if matches!(written, Ok(false)) { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| Error::Handshake)?;
         match poll(&mut [PollFd::new(stream, flags)], Some(&timeout)) {
             Ok(0) => return Err(Error::Handshake),
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(gone(error)),
+            Err(error) => return Err(std::io::Error::from(error).into()),
         }
-        let read = match read_some(stream, &mut reader, &mut scratch) {
-            Ok(read) => read,
-            Err(Errno::AGAIN | Errno::INTR) => continue,
-            Err(error) => return Err(gone(error)),
-        };
-        let loose = match read.loose {
-            Loose::Scratch => std::mem::take(&mut scratch),
-            Loose::Beyond(bytes) => bytes,
-        };
-        let mut input = &loose[..];
-        let frame = match read.frame {
-            Some(frame) => Some(frame),
-            None => reader.next(&mut input)?,
-        };
-        let Some(frame) = frame else { continue };
-        let Incoming { message, .. } = Message::decode(frame)?;
-        return match message {
-            Message::Welcome { pid, item_bytes_max, position, announce_from, .. } => {
-                reader.set_bytes_max(frame_bytes_max(item_bytes_max));
-                Ok((Greeting { pid, item_bytes_max, position, announce_from }, reader, input.to_vec()))
-            }
-            Message::Close { reason, words } => Err(Error::Closed { reason, words }),
-            other => Err(Error::Unexpected(other.name())),
-        };
+        let came = transport::receive::<Error>(stream, &mut reader, &mut Vec::new(), |frame| {
+            frames.push_back(frame);
+            Ok(())
+        })?;
+        if came == Came::End && frames.is_empty() {
+            return Err(Error::Gone("it closed the connection without a word".into()));
+        }
+    }
+    let first = frames.pop_front().unwrap_or_default();
+    match Message::decode(first)?.message {
+        Message::Welcome { pid, item_bytes_max, position, announce_from, .. } => {
+            reader.set_bytes_max(frame_bytes_max(item_bytes_max));
+            Ok((Greeting { pid, item_bytes_max, position, announce_from }, reader, frames.into()))
+        }
+        Message::Close { reason, words } => Err(Error::Closed { reason, words }),
+        other => Err(Error::Unexpected(other.name())),
     }
 }

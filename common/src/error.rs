@@ -66,6 +66,13 @@ impl From<EndpointError> for Error {
     }
 }
 
+/// A socket that fails has lost its other side, whatever the system calls it.
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::Gone(error.to_string())
+    }
+}
+
 /// Why an item was not put.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -24,13 +24,15 @@
 //!
 //! In the order in which an item passes:
 //! - [`producer`]: the blocking, typed client that puts; [`payload`]: how a value becomes an item's bytes;
-//! - [`batch`]: many items in one body; [`message`]: what is said; [`frame`], [`outbox`]: how it goes in and out of a socket;
+//! - [`batch`]: many items in one body; [`message`]: what is said; [`frame`], [`outbox`], [`transport`]: how it goes in and out of a socket;
 //! - [`endpoint`]: which socket; [`consumer`]: the client that gets;
 //! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
 //!   `driver`: moves bytes between a session and its socket;
 //! - [`status`], [`control`]: asking and steering; [`error`]; [`limits`]: every limit with its reason;
+//!   [`program`], [`backoff`]: what the three programs share;
 //!   [`migrating`]: how `multiprocessing.Queue`'s methods map to these.
 
+pub mod backoff;
 pub mod batch;
 pub mod consumer;
 mod consumer_session;
@@ -47,8 +49,10 @@ pub mod payload;
 mod prefetch;
 pub mod producer;
 mod producer_session;
+pub mod program;
 mod session;
 pub mod status;
+pub mod transport;
 
 pub use consumer::{Consumer, Delivery};
 pub use control::Control;

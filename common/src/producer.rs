@@ -21,6 +21,7 @@ pub struct Producer<T: ?Sized> {
     connection: Connection<ProducerSession>,
     coordinator_pid: u32,
     resumed_at: Position,
+    item_bytes_max: u64,
     items: PhantomData<fn(&T)>,
 }
 
@@ -36,7 +37,8 @@ impl<T: Encode + ?Sized> Producer<T> {
     pub fn connect_named(endpoint: &Endpoint, name: &str) -> Result<Producer<T>, Error> {
         let session = |greeting: Greeting| ProducerSession::new(greeting.item_bytes_max, greeting.position);
         let (connection, greeting) = Connection::open(endpoint, Role::Producer, name, session)?;
-        Ok(Producer { connection, coordinator_pid: greeting.pid, resumed_at: greeting.position, items: PhantomData })
+        let Greeting { pid: coordinator_pid, item_bytes_max, position: resumed_at, .. } = greeting;
+        Ok(Producer { connection, coordinator_pid, resumed_at, item_bytes_max, items: PhantomData })
     }
 
     /// Puts an item; waits while the queue is full.
@@ -123,6 +125,11 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// How many items are confirmed, [`Producer::resumed_at`] included.
     pub fn confirmed(&self) -> Position {
         self.connection.lock().session.confirmed()
+    }
+
+    /// The largest item that the coordinator takes, in bytes.
+    pub fn item_bytes_max(&self) -> u64 {
+        self.item_bytes_max
     }
 
     /// The coordinator's process id.

@@ -1,1 +1,88 @@
-//! x
+//! The consumer program: connects to a coordinator and prints its items, or runs a command for each.
+//!
+//! A library, too, so that the coordinator can run as it where the program itself was not built.
+//!
+//! # Layout
+//! [`cli`]: the command line; [`sink`]: what is done with an item; [`command`]: running a command for one; [`signals`]: an orderly end.
+
+pub mod cli;
+pub mod command;
+pub mod signals;
+pub mod sink;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, die_with_parent, exit_code, set_process_name};
+use common::{Consumer, Endpoint, Error};
+
+use cli::Cli;
+use command::{Command, Running};
+use sink::{Settled, Worker};
+
+/// Runs the program with these arguments, the first being its name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
+    let Ok(signals) = signals::Signals::catch() else {
+        return fail(&anyhow::anyhow!("cannot catch signals"));
+    };
+    if let Some(parent) = cli.child_of {
+        set_process_name("consumer");
+        if !die_with_parent(parent, true) {
+            return ExitCode::from(EXIT_ERROR);
+        }
+    }
+    match run(&cli, signals) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // If stderr is closed there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "consumer: {error:#}");
+    ExitCode::from(exit_code(&**error))
+}
+
+fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
+    let endpoint = cli.socket.clone().map_or_else(Endpoint::from_env, Endpoint::at);
+    let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path())?) };
+    let consumer = endpoint.retry_for(cli.wait, || match cli.prefetch {
+        Some(items) => Consumer::<[u8]>::connect_with_prefetch(&endpoint, items),
+        None => Consumer::connect(&endpoint),
+    })?;
+    if cli.child_of.is_none() {
+        let pid = consumer.coordinator_pid();
+        eprintln!("consumer: connected to the coordinator (pid {pid}) at {}", endpoint.path().display());
+    }
+    let running = Running::default();
+    let mut worker = Worker::new(cli, command, &running)?;
+    let received = std::thread::scope(|scope| {
+        let watch = signals.watch(scope, &consumer, &running);
+        let worked = work(&consumer, &mut worker);
+        watch.end().map_or(worked, |signal| Ok(EXIT_SIGNAL_BASE + signal))
+    })?;
+    if received == EXIT_DONE {
+        worker.stopped()?;
+    }
+    Ok(received)
+}
+
+/// Works until Stop; the exit code.
+fn work(consumer: &Consumer<[u8]>, worker: &mut Worker<'_>) -> Result<u8> {
+    loop {
+        let delivery = match consumer.get() {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => return Ok(EXIT_DONE),
+            // The coordinator said why it ends, or was killed: nothing to be done here either way.
+            Err(error @ Error::Closed { .. }) => return Err(error).context("the queue has ended"),
+            Err(error) => return Err(error.into()),
+        };
+        if let Settled::AndEnd(code) = worker.work_on(delivery, consumer)? {
+            return Ok(code);
+        }
+    }
+}

@@ -1,1 +1,119 @@
-//! x
+//! The producer program: connects to a coordinator and puts items: random numbers, or what it reads.
+//!
+//! A library, too, so that the coordinator can run as it where the program itself was not built.
+//!
+//! # Layout
+//! [`cli`]: the command line; [`source`]: where items come from.
+
+pub mod cli;
+pub mod source;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use common::error::Error;
+use common::program::{EXIT_DONE, EXIT_ERROR, die_with_parent, exit_code, set_process_name};
+use common::{Endpoint, Producer};
+use rand::RngExt;
+
+use cli::Cli;
+use source::Source;
+
+/// Runs the program with these arguments, the first being its name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
+    if let Some(parent) = cli.child_of {
+        set_process_name("producer");
+        if !die_with_parent(parent, false) {
+            return ExitCode::from(EXIT_ERROR);
+        }
+    }
+    match run(&cli) {
+        Ok(()) => ExitCode::from(EXIT_DONE),
+        Err(error) => {
+            // If stderr is closed there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "producer: {error:#}");
+            ExitCode::from(exit_code(&*error))
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let mut source = match &cli.input {
+        Some(input) => Some(Source::open(input, cli.format)?),
+        None => None,
+    };
+    let endpoint = cli.socket.clone().map_or_else(Endpoint::from_env, Endpoint::at);
+    let producer = connect(&endpoint, cli)?;
+    if cli.child_of.is_none() {
+        let pid = producer.coordinator_pid();
+        eprintln!("producer: connected to the coordinator (pid {pid}) at {}", endpoint.path().display());
+    }
+    match &mut source {
+        Some(source) => put_all(&producer, source)?,
+        None => put_random_numbers(&producer, cli)?,
+    }
+    producer.finish().context("cannot finish")
+}
+
+fn connect(endpoint: &Endpoint, cli: &Cli) -> Result<Producer<[u8]>> {
+    let name = cli.name.as_deref().unwrap_or_default();
+    Ok(endpoint.retry_for(cli.wait, || Producer::connect_named(endpoint, name))?)
+}
+
+/// Puts all of a source's items. What is put before an error stays put.
+fn put_all(producer: &Producer<[u8]>, source: &mut Source) -> Result<()> {
+    let resumed_at = producer.resumed_at().0;
+    if resumed_at > 0 {
+        source.skip(resumed_at).context("cannot go on where an earlier producer of this name was")?;
+    }
+    let item_bytes_max = producer.item_bytes_max();
+    loop {
+        let read = source.next(item_bytes_max);
+        let stopped = match read {
+            Ok(Some(item)) => match producer.put(item) {
+                Ok(()) => continue,
+                Err(error) => anyhow::Error::from(error),
+            },
+            Ok(None) => return Ok(()),
+            Err(error) => error,
+        };
+        // What was read before the trouble is to arrive; if the coordinator is the trouble, this fails likewise.
+        let _ = producer.flush();
+        let confirmed = producer.confirmed();
+        return Err(stopped.context(format!("stopped after {confirmed} items, all of them accepted")));
+    }
+}
+
+/// Puts `--count` random numbers, with a random pause after each.
+fn put_random_numbers(producer: &Producer<[u8]>, cli: &Cli) -> Result<()> {
+    let mut rng = rand::rng();
+    for _ in producer.resumed_at().0..cli.count {
+        let number: u8 = rng.random_range(1..=100);
+        // Said before it is put, so that no consumer's line about it can come first.
+        say(&format!("Producer: Put {number} into the queue."))?;
+        match producer.put(number.to_string().as_bytes()) {
+            Err(Error::Closed { words, .. }) => bail!("the coordinator refuses: {words}"),
+            put => put?,
+        }
+        pause(&mut rng, cli.pause.0);
+    }
+    Ok(())
+}
+
+/// Writes a line to stdout in one piece, so that the lines of several programs do not mix.
+fn say(line: &str) -> Result<()> {
+    std::io::stdout().lock().write_all(format!("{line}\n").as_bytes()).context("cannot write to stdout")
+}
+
+fn pause(rng: &mut impl rand::Rng, longest: Duration) {
+    if longest.is_zero() {
+        return;
+    }
+    let until = Instant::now() + longest.mul_f64(rng.random_range(0.0..1.0));
+    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+}

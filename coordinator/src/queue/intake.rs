@@ -245,7 +245,7 @@ impl Intake {
                 return None;
             }
             self.reserved = self.reserved.less(own);
-            let Some(producer) = self.producers.get_mut(&client) else { return None };
+            let producer = self.producers.get_mut(&client)?;
             producer.reserved = producer.reserved.less(own);
             producer.position += cost.items;
             if let Some(named) = producer.name.as_ref().and_then(|name| self.names.get_mut(name)) {

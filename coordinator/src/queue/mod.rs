@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::backoff::Backoff;
 use common::batch::Batch;
 use common::limits::batch_cost_bytes;
 use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position};
@@ -42,10 +43,8 @@ pub struct Rules {
     pub item_bytes_max: u64,
     /// Failed attempts after which an item is dead-lettered.
     pub attempts_max: u32,
-    /// The delay after the first failed attempt; doubled for each further one.
-    pub retry_delay_min: Duration,
-    /// The longest delay after a failed attempt.
-    pub retry_delay_max: Duration,
+    /// The delay after a failed attempt.
+    pub retry_delay: Backoff,
     /// How many producers must finish before the queue can be done; `None`: it is done only when it is told to drain.
     pub producers_expected: Option<u64>,
 }
@@ -65,10 +64,12 @@ pub enum Input {
         /// Its connection.
         client: ClientId,
     },
-    /// A connection is closed, however it came to that.
+    /// A connection is closed.
     Left {
         /// Which.
         client: ClientId,
+        /// It said goodbye: what it still held has crossed its goodbye, and was not begun.
+        orderly: bool,
     },
     /// A client said something.
     Said {
@@ -224,10 +225,10 @@ impl Queue {
                     self.send(client, Message::Stop);
                 }
             }
-            Input::Left { client } => self.left(client, now),
+            Input::Left { client, orderly } => self.left(client, orderly, now),
             Input::Said { client, message, batch } => {
                 if let Err((reason, words)) = self.said(client, message, batch, now) {
-                    self.left(client, now);
+                    self.left(client, false, now);
                     self.outputs.push_back(Output::Close { client, reason, words });
                 }
             }
@@ -356,10 +357,14 @@ impl Queue {
         }
     }
 
-    fn left(&mut self, client: ClientId, now: Duration) {
+    fn left(&mut self, client: ClientId, orderly: bool, now: Duration) {
         self.intake.leave(client);
         self.joins.retain(|(_, asking), _| *asking != client);
         for (run, failed) in self.consumers.leave(client) {
+            if orderly {
+                self.requeue_unstarted(run, now);
+                continue;
+            }
             let past = Past { failures: run.past.failures + u32::from(failed), ..run.past };
             if failed && past.failures >= self.rules.attempts_max {
                 let attempts = past.attempts;
@@ -375,17 +380,12 @@ impl Queue {
             let failed = Past { failures: run.past.failures + 1, ..run.past };
             let last = failed.failures >= self.rules.attempts_max;
             match &outcome {
-                Outcome::Unstarted => {
-                    let past = Past { attempts: run.past.attempts - 1, ..run.past };
-                    // Not a delivery after all: take it out of the count, too.
-                    self.redelivered -= if run.past.attempts > 1 { run.count } else { 0 };
-                    self.requeue(Run { past, ..run }, Duration::ZERO, now);
-                }
+                Outcome::Unstarted => self.requeue_unstarted(run, now),
                 Outcome::Released if last => self.bury(run, "its consumer let it go unsettled".into()),
                 Outcome::Released => self.requeue(Run { past: failed, ..run }, Duration::ZERO, now),
                 Outcome::Failed { cause } if last => self.bury(run, cause.clone()),
                 Outcome::Failed { .. } => {
-                    let delay = self.retry_delay(failed.failures);
+                    let delay = self.rules.retry_delay.after(failed.failures);
                     self.requeue(Run { past: failed, ..run }, delay, now);
                 }
                 Outcome::Rejected { cause } => self.bury(run, cause.clone()),
@@ -395,10 +395,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Exponential: the shortest delay, doubled with each failure after the first, up to the longest.
-    fn retry_delay(&self, failures: u32) -> Duration {
-        let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.rules.retry_delay_min.saturating_mul(factor).min(self.rules.retry_delay_max)
+    /// It was no delivery after all.
+    fn requeue_unstarted(&mut self, run: Run, now: Duration) {
+        let past = Past { attempts: run.past.attempts - 1, ..run.past };
+        self.redelivered -= if run.past.attempts > 1 { run.count } else { 0 };
+        self.requeue(Run { past, ..run }, Duration::ZERO, now);
     }
 
     fn requeue(&mut self, run: Run, delay: Duration, now: Duration) {
@@ -438,9 +439,7 @@ impl Queue {
     }
 
     fn written(&mut self, ticket: Ticket) {
-        let Some(Writing { first, count, dead }) = self.writing.remove(&ticket) else {
-            panic!("{ticket:?} is reported as written twice")
-        };
+        let Some(Writing { first, count, dead }) = self.writing.remove(&ticket) else { panic!("{ticket:?} is reported as written twice") };
         self.writing_items -= count;
         *(if dead { &mut self.dead } else { &mut self.acknowledged }) += count;
         self.settle(first, count);

@@ -63,14 +63,10 @@ impl Runs {
 
     /// Removes the first `count` items of the first run.
     pub(super) fn remove_first(&mut self, count: u64) {
-        let Some(mut first) = self.runs.first_entry() else { panic!("there is no first run to cut") };
-        let run = *first.get();
+        let Some((_, run)) = self.runs.pop_first() else { panic!("there is no first run to cut") };
         assert!(count > 0 && count <= run.count, "a run of {} cut by {count}", run.count);
         self.items -= count;
-        if count == run.count {
-            first.remove();
-        } else {
-            first.remove();
+        if count < run.count {
             let rest = Run { first: run.first + count, count: run.count - count, past: run.past };
             self.runs.insert(rest.first, rest);
         }
@@ -110,10 +106,6 @@ impl Runs {
 
     pub(super) fn items(&self) -> u64 {
         self.items
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.items == 0
     }
 }
 

@@ -42,9 +42,7 @@ impl Store {
     /// Forgets items: they are settled, each once.
     pub(super) fn settle(&mut self, mut id: u64, mut count: u64) {
         while count > 0 {
-            let Some((&first, stored)) = self.batches.range_mut(..=id).next_back() else {
-                panic!("item {id} is settled but not stored")
-            };
+            let Some((&first, stored)) = self.batches.range_mut(..=id).next_back() else { panic!("item {id} is settled but not stored") };
             let here = count.min(first + u64::from(stored.batch.count()) - id);
             assert!(here > 0 && here <= u64::from(stored.unsettled), "item {id} is settled twice");
             stored.unsettled -= here as u32;

@@ -8,8 +8,7 @@ const RULES: Rules = Rules {
     capacity_bytes: 100_000,
     item_bytes_max: 1000,
     attempts_max: 3,
-    retry_delay_min: Duration::from_secs(1),
-    retry_delay_max: Duration::from_secs(3),
+    retry_delay: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(3) },
     producers_expected: None,
 };
 
@@ -72,7 +71,7 @@ impl Bench {
     }
 
     fn leave(&mut self, client: u64) {
-        self.handle(Input::Left { client: ClientId(client) });
+        self.handle(Input::Left { client: ClientId(client), orderly: false });
     }
 
     fn pass(&mut self, time: Duration) {
@@ -176,7 +175,6 @@ fn an_item_that_kills_its_consumers_is_dead_lettered_and_does_not_take_its_neigh
         bench.say(client, Message::Begin { id: ItemId(1) });
         bench.leave(client);
     }
-    // Four deaths: nobody knew who was to blame for the first if the consumer had not said what it began; here it had.
     assert_eq!(bench.write_all(), [(1, 3, "its consumer's connection closed during attempt 3".into())]);
     bench.consumer(9);
     bench.delivered();
@@ -231,7 +229,11 @@ fn a_later_retry_is_no_failure_and_what_was_not_begun_no_attempt() {
     bench.demand(2, 1);
     bench.pass(Duration::from_millis(500));
     assert_eq!(bench.delivered(), [one(2, 2, "a")]);
-    bench.give_back(2, 0, 1, Outcome::Rejected { cause: "bad".into() });
+    bench.handle(Input::Left { client: ClientId(2), orderly: true });
+    bench.consumer(3);
+    bench.demand(3, 1);
+    assert_eq!(bench.delivered(), [one(3, 2, "a")], "a goodbye that crossed the delivery");
+    bench.give_back(3, 0, 1, Outcome::Rejected { cause: "bad".into() });
     assert_eq!(bench.write_all(), [(0, 2, "bad".into())]);
 }
 

@@ -1,0 +1,84 @@
+//! What the three programs share: exit codes, and the tie of a child to its parent.
+
+use std::error::Error as StdError;
+
+use crate::endpoint::EndpointError;
+use crate::error::Error;
+
+/// All is done.
+pub const EXIT_DONE: u8 = 0;
+/// Something went wrong at run time.
+pub const EXIT_ERROR: u8 = 1;
+/// The command line makes no sense.
+pub const EXIT_USAGE: u8 = 2;
+/// Done, but some items ended in the dead letters.
+pub const EXIT_DEAD_LETTERS: u8 = 3;
+/// No coordinator listens (`EX_UNAVAILABLE` of `sysexits.h`).
+pub const EXIT_NO_COORDINATOR: u8 = 69;
+/// Another coordinator listens (`EX_CANTCREAT`).
+pub const EXIT_IN_USE: u8 = 73;
+/// Ended by signal `n`: this plus `n`.
+pub const EXIT_SIGNAL_BASE: u8 = 128;
+
+/// A command's exit code that rejects its item: it goes to the dead letters at once (`EX_DATAERR`).
+pub const COMMAND_REJECTS: i32 = 65;
+/// A command's exit code that asks for a later retry (`EX_TEMPFAIL`).
+pub const COMMAND_ASKS_RETRY: i32 = 75;
+
+/// The exit code for an error: by what stands at the bottom of its chain.
+pub fn exit_code(error: &(dyn StdError + 'static)) -> u8 {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        let endpoint = match error.downcast_ref::<Error>() {
+            Some(Error::Endpoint(endpoint)) => Some(&**endpoint),
+            _ => error.downcast_ref::<EndpointError>(),
+        };
+        match endpoint {
+            Some(EndpointError::NoCoordinator { .. }) => return EXIT_NO_COORDINATOR,
+            Some(EndpointError::InUse { .. }) => return EXIT_IN_USE,
+            _ => link = error.source(),
+        }
+    }
+    EXIT_ERROR
+}
+
+/// Ties this process to the parent that started it: when that dies, however it does, the kernel sends SIGKILL, or SIGTERM to one
+/// that has commands of its own to end. False if the parent is gone already. For the main thread of a child, first thing.
+///
+/// Only Linux has such a signal; elsewhere the end of the connection is what ends a child.
+pub fn die_with_parent(parent_pid: u32, clean_up_first: bool) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        let signal = if clean_up_first { Signal::TERM } else { Signal::KILL };
+        // It fails for no valid signal.
+        let _ = set_parent_process_death_signal(Some(signal));
+    }
+    let _ = clean_up_first;
+    // The parent may have died before the request: then there is another by now.
+    rustix::process::getppid().is_some_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(parent_pid))
+}
+
+/// Names this process, as `ps` and `pgrep` show it, where the system can.
+pub fn set_process_name(name: &str) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // Merely a comfort: without it, the program's own name is shown.
+        let _ = rustix::thread::set_name(&name);
+    }
+    let _ = name;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_a_missing_coordinator_from_one_that_is_there() {
+        let path = std::path::PathBuf::from("q.sock");
+        let missing = Error::from(EndpointError::NoCoordinator { path: path.clone(), why: "gone" });
+        assert_eq!(exit_code(&missing), EXIT_NO_COORDINATOR);
+        assert_eq!(exit_code(&EndpointError::InUse { path, pid: None }), EXIT_IN_USE);
+        assert_eq!(exit_code(&Error::Finished), EXIT_ERROR);
+    }
+}

@@ -1,0 +1,156 @@
+//! Where items come from: the records of a file or of stdin.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::Format;
+
+/// Read at once: several batches' worth.
+const READ_BYTES: usize = 256 * 1024;
+
+/// An input and how far it is read.
+pub struct Source {
+    name: String,
+    format: Format,
+    input: Box<dyn BufRead>,
+    can_be_read_again: bool,
+    record: Vec<u8>,
+    line: u64,
+}
+
+impl Source {
+    /// Opens a file, or stdin for `-`.
+    pub fn open(path: &Path, format: Format) -> Result<Source> {
+        if path == Path::new("-") {
+            return Ok(Source::new("stdin".into(), format, Box::new(std::io::stdin()), false));
+        }
+        let name = path.display().to_string();
+        let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+        let meta = file.metadata().with_context(|| format!("cannot read {name}"))?;
+        if meta.is_dir() {
+            bail!("cannot read {name}: it is a directory; give a file, or a list of files on stdin (`find … | … --input -`)");
+        }
+        Ok(Source::new(name, format, Box::new(file), meta.is_file()))
+    }
+
+    fn new(name: String, format: Format, input: Box<dyn Read>, can_be_read_again: bool) -> Source {
+        let input = Box::new(BufReader::with_capacity(READ_BYTES, input));
+        Source { name, format, input, can_be_read_again, record: Vec::new(), line: 0 }
+    }
+
+    /// The next record, of `bytes_max` bytes at most; `None` at the end. An error names the record's line (in the `nul` format: which
+    /// record it is).
+    pub fn next(&mut self, bytes_max: u64) -> Result<Option<&[u8]>> {
+        while self.read_record(bytes_max)? {
+            if self.format != Format::Json {
+                return Ok(Some(&self.record));
+            }
+            if self.record.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&self.record) {
+                // serde_json counts lines from 1 within the record, which is always one.
+                bail!("{}: this is not JSON: {error}; mend the line, or use --format lines", self.place());
+            }
+            return Ok(Some(&self.record));
+        }
+        Ok(None)
+    }
+
+    /// Passes over the first `count` items, which an earlier reader of the same input has put already.
+    pub fn skip(&mut self, count: u64) -> Result<()> {
+        if !self.can_be_read_again {
+            bail!("{} cannot be read again from its beginning, and {count} of its items are put already", self.name);
+        }
+        for n in 0..count {
+            if self.next(u64::MAX)?.is_none() {
+                bail!("{} has {n} items, but {count} of it are put already: it has changed", self.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads up to and without the delimiter. False at the end.
+    fn read_record(&mut self, bytes_max: u64) -> Result<bool> {
+        let delimiter = if self.format == Format::Nul { 0 } else { b'\n' };
+        self.record.clear();
+        self.line += 1;
+        // One more than allowed and the delimiter: enough to see that a record is too long without taking it in.
+        let mut limited = (&mut self.input).take(bytes_max.saturating_add(1));
+        let read = limited.read_until(delimiter, &mut self.record);
+        let read = read.with_context(|| format!("cannot read on at {}", self.place()))?;
+        if read == 0 {
+            return Ok(false);
+        }
+        if self.record.last() == Some(&delimiter) {
+            self.record.pop();
+        } else if self.record.len() as u64 > bytes_max {
+            let place = self.place();
+            bail!("{place}: longer than {bytes_max} bytes, the most that the coordinator takes; raise its --max-item, or shorten the item");
+        }
+        Ok(true)
+    }
+
+    fn place(&self) -> String {
+        match self.format {
+            Format::Nul => format!("{} record {}", self.name, self.line),
+            Format::Lines | Format::Json => format!("{} line {}", self.name, self.line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &'static str, format: Format) -> Source {
+        Source::new("in".into(), format, Box::new(text.as_bytes()), true)
+    }
+
+    fn all(mut source: Source) -> Vec<String> {
+        let mut items = Vec::new();
+        while let Some(item) = source.next(10).unwrap() {
+            items.push(String::from_utf8(item.to_vec()).unwrap());
+        }
+        items
+    }
+
+    #[test]
+    fn each_line_is_an_item_empty_ones_and_an_unfinished_last_one_too() {
+        assert_eq!(all(source("a\n\nb c\r\nlast", Format::Lines)), ["a", "", "b c\r", "last"]);
+        assert_eq!(all(source("", Format::Lines)), [""; 0]);
+    }
+
+    #[test]
+    fn nul_separates_items_that_hold_newlines() {
+        assert_eq!(all(source("a\nb\0c\0", Format::Nul)), ["a\nb", "c"]);
+    }
+
+    #[test]
+    fn json_lines_are_checked_and_passed_on_as_they_are() {
+        assert_eq!(all(source("{\"a\": 1}\n\n [2]\n", Format::Json)), ["{\"a\": 1}", " [2]"]);
+        let mut bad = source("1\n{\"a\": \n", Format::Json);
+        bad.next(10).unwrap();
+        let error = bad.next(10).unwrap_err().to_string();
+        assert!(error.starts_with("in line 2: this is not JSON"), "{error}");
+    }
+
+    #[test]
+    fn an_item_may_be_as_long_as_the_limit_and_not_longer() {
+        let mut input = source("0123456789\n0123456789A\n", Format::Lines);
+        assert_eq!(input.next(10).unwrap(), Some(&b"0123456789"[..]));
+        let error = input.next(10).unwrap_err().to_string();
+        assert!(error.starts_with("in line 2: longer than 10 bytes"), "{error}");
+    }
+
+    #[test]
+    fn one_that_was_read_in_part_goes_on_behind_that() {
+        let mut input = source("a\nb\nc\n", Format::Lines);
+        input.skip(2).unwrap();
+        assert_eq!(input.next(10).unwrap(), Some(&b"c"[..]));
+        assert!(source("a\n", Format::Lines).skip(2).unwrap_err().to_string().contains("has changed"));
+    }
+}
