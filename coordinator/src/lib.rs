@@ -1,2 +1,82 @@
-//! x
+//! The coordinator: owns the queue and its socket, starts and watches producers and consumers, writes the results.
+//!
+//! # Layout
+//!
+//! In the order in which data passes:
+//! - [`broker`]: the loop, one thread that owns all of this; [`connection`]: one client's bytes in and out;
+//! - [`queue`]: what happens to items, without any I/O; [`writer`]: results and dead letters on their way out;
+//!
+//! and around it:
+//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`]: processes started, watched and ended;
+//!   [`supervisor`]: when one is started again; [`status`]: showing the queue's figures; [`limits`]: every limit with its reason.
+
+pub mod broker;
+pub mod children;
+pub mod cli;
+pub mod connection;
+pub mod limits;
 pub mod queue;
+pub mod run;
+pub mod status;
+pub mod supervisor;
+pub mod writer;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser};
+use common::Control;
+use common::program::{EXIT_DONE, exit_code};
+
+use cli::{Cli, Command};
+
+/// Runs the program with these arguments, the first being its name: of the program itself or of a role that it plays.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    match name.and_then(|name| name.to_str()) {
+        Some("producer") => return producer::main(arguments),
+        Some("consumer") => return consumer::main(arguments),
+        _ => {}
+    }
+    let cli = Cli::parse_from(arguments);
+    match run_command(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // If stderr is closed there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "coordinator: {error:#}");
+            ExitCode::from(exit_code(&*error))
+        }
+    }
+}
+
+fn run_command(cli: &Cli) -> Result<u8> {
+    match &cli.command {
+        None => run::run(&cli.run, checked(&cli.run.queue, expected_producers(&cli.run))),
+        Some(Command::Serve(args)) => run::serve(args, checked(&args.queue, args.expect_producers)),
+        Some(Command::Status(args)) => {
+            let status = Control::connect(&cli::endpoint(args.socket.as_ref()))?.status()?;
+            let shown = if args.json { status::as_json(&status) + "\n" } else { status::in_words(&status) };
+            std::io::stdout().lock().write_all(shown.as_bytes())?;
+            Ok(EXIT_DONE)
+        }
+        Some(Command::Stop(args)) => {
+            let control = Control::connect(&cli::endpoint(args.socket.as_ref()))?;
+            control.stop(args.now)?;
+            control.wait_for_end();
+            Ok(EXIT_DONE)
+        }
+    }
+}
+
+fn expected_producers(run: &cli::RunArgs) -> Option<u64> {
+    Some(if run.input.is_empty() { u64::from(run.producers) } else { run.input.len() as u64 })
+}
+
+/// The queue's rules, or the end with a usage error.
+fn checked(args: &cli::QueueArgs, producers_expected: Option<u64>) -> queue::Rules {
+    args.rules(producers_expected).unwrap_or_else(|error| Cli::command().error(clap::error::ErrorKind::ValueValidation, error).exit())
+}

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! See the library of this package.
+
+fn main() -> std::process::ExitCode {
+    coordinator::main(std::env::args_os())
+}

@@ -1,0 +1,440 @@
+//! The loop: one thread that owns the queue, all sockets and the clock, and turns what comes in into what goes out.
+//!
+//! A turn: wait for news, read each connection that has some once, hand its messages to the queue, move the queue's outputs to the
+//! connections' outboxes and to the writer, write. No client is waited for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use common::endpoint::{Accepted, Listener};
+use common::limits::PROTOCOL_VERSION;
+use common::message::{CloseReason, Incoming, Message, Position, Role};
+use common::status::Status;
+use common::transport;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::connection::{Broken, Connection, State};
+use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, CLIENTS_MAX, GREETING, GREETING_CLIENTS_MAX, LINGER, RESULTS_BYTES_MAX};
+use crate::queue::{ClientId, Input, Output, Queue, Rules};
+use crate::writer::{DeadLetters, WriteFailure, Writer};
+
+const LISTENER: Token = Token(0);
+const WRITER: Token = Token(1);
+const WATCHED: Token = Token(2);
+const FIRST_CLIENT: u64 = 3;
+
+/// What a turn leaves to whoever runs the loop.
+#[derive(Debug)]
+pub enum Event {
+    /// The watched descriptor is readable.
+    Watched,
+    /// A client asks for the coordinator's end.
+    Shutdown {
+        /// At once.
+        now: bool,
+    },
+    /// Results or dead letters cannot be written any more.
+    WriteFailed(WriteFailure),
+}
+
+/// The queue and everything that is connected to it.
+#[derive(Debug)]
+pub struct Broker {
+    started: Instant,
+    poll: Poll,
+    news: Events,
+    listener: Listener,
+    accept_at: Option<Duration>,
+    connections: BTreeMap<ClientId, Connection>,
+    greeting: usize,
+    next_client: u64,
+    /// Connections to be served in the coming turn.
+    line: VecDeque<ClientId>,
+    /// Consumers that are not read from until results are written.
+    held_back: Vec<ClientId>,
+    unflushed: BTreeSet<ClientId>,
+    deadlines: BTreeSet<(Duration, ClientId)>,
+    queue: Queue,
+    item_bytes_max: u64,
+    writer: Writer,
+    scratch: Vec<u8>,
+    frames: Vec<Bytes>,
+    events: Vec<Event>,
+    out_of_descriptors: bool,
+}
+
+impl Broker {
+    /// A broker that listens, and reports when `watched` is readable.
+    pub fn new(listener: Listener, rules: Rules, dead_letters: DeadLetters, watched: &UnixStream) -> io::Result<Broker> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
+        let waker = Waker::new(poll.registry(), WRITER)?;
+        let writer = Writer::start(dead_letters, move || {
+            // It fails only when the loop is gone.
+            let _ = waker.wake();
+        })?;
+        Ok(Broker {
+            started: Instant::now(),
+            poll,
+            news: Events::with_capacity(1024),
+            listener,
+            accept_at: Some(Duration::ZERO),
+            connections: BTreeMap::new(),
+            greeting: 0,
+            next_client: FIRST_CLIENT,
+            line: VecDeque::new(),
+            held_back: Vec::new(),
+            unflushed: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            item_bytes_max: rules.item_bytes_max,
+            queue: Queue::new(rules),
+            writer,
+            scratch: Vec::new(),
+            frames: Vec::new(),
+            events: Vec::new(),
+            out_of_descriptors: false,
+        })
+    }
+
+    /// Time since the broker began: what all of its deadlines count in.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The queue, to be looked at.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The queue's figures, as clients get them.
+    pub fn status(&self) -> Status {
+        let uptime_ms = self.now().as_millis() as u64;
+        Status { pid: std::process::id(), uptime_ms, ..self.queue.status() }
+    }
+
+    /// True when all results and dead letters are written.
+    pub fn is_written(&self) -> bool {
+        self.writer.is_idle()
+    }
+
+    /// Tells the queue something that did not come from a client.
+    pub fn feed(&mut self, input: Input) {
+        self.queue.handle(input, self.now());
+        self.move_outputs();
+    }
+
+    /// Waits for news until `deadline` at the latest, and deals with it.
+    pub fn turn(&mut self, deadline: Option<Duration>) -> io::Result<Vec<Event>> {
+        let now = self.now();
+        let wake_at = [deadline, self.queue.next_timeout(), self.deadlines.first().map(|(due, _)| *due), self.accept_at];
+        let timeout = match wake_at.into_iter().flatten().min() {
+            _ if !self.line.is_empty() => Some(Duration::ZERO),
+            Some(wake_at) => Some(wake_at.saturating_sub(now)),
+            None => None,
+        };
+        match self.poll.poll(&mut self.news, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        self.note_news();
+        if self.accept_at.is_some_and(|at| at <= self.now()) {
+            self.accept()?;
+        }
+        for _ in 0..self.line.len() {
+            if let Some(client) = self.line.pop_front() {
+                self.serve(client);
+            }
+        }
+        self.keep_deadlines();
+        self.move_outputs();
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    fn note_news(&mut self) {
+        for event in self.news.iter() {
+            match event.token() {
+                LISTENER => self.accept_at = Some(Duration::ZERO),
+                WRITER => {}
+                WATCHED => self.events.push(Event::Watched),
+                Token(number) => {
+                    let client = ClientId(number as u64);
+                    let Some(connection) = self.connections.get_mut(&client) else { continue };
+                    connection.note(event.is_readable(), event.is_read_closed() || event.is_error());
+                    if event.is_writable() {
+                        self.unflushed.insert(client);
+                    }
+                    if connection.readable && !std::mem::replace(&mut connection.in_line, true) {
+                        self.line.push_back(client);
+                    }
+                }
+            }
+        }
+        self.collect_written();
+    }
+
+    fn collect_written(&mut self) {
+        if self.writer.is_idle() {
+            return;
+        }
+        match self.writer.collect() {
+            Ok(tickets) => {
+                let now = self.now();
+                tickets.into_iter().for_each(|ticket| self.queue.handle(Input::Written { ticket }, now));
+            }
+            Err(failure) => self.events.push(Event::WriteFailed(failure)),
+        }
+        if self.writer.waiting_bytes() < RESULTS_BYTES_MAX {
+            for client in std::mem::take(&mut self.held_back) {
+                self.put_in_line(client);
+            }
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        self.accept_at = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            let stream = match self.listener.accept() {
+                Ok(Accepted::Client(stream)) => stream,
+                Ok(Accepted::Foreign(stream, uid)) => {
+                    self.refuse_foreigner(&stream, uid);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if matches!(error.raw_os_error(), Some(code) if is_out_of_descriptors(code)) => {
+                    if !std::mem::replace(&mut self.out_of_descriptors, true) {
+                        eprintln!("coordinator: cannot accept more connections for now: {error}; raise `ulimit -n` or use fewer clients");
+                    }
+                    self.accept_at = Some(self.now() + ACCEPT_RETRY);
+                    return Ok(());
+                }
+                // The one who came has gone already, or the like.
+                Err(_) => continue,
+            };
+            let client = ClientId(self.next_client);
+            self.next_client += 1;
+            let deadline = self.now() + GREETING;
+            let mut connection = Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline)?;
+            self.deadlines.insert((deadline, client));
+            self.greeting += 1;
+            if self.connections.len() >= CLIENTS_MAX || self.greeting > GREETING_CLIENTS_MAX {
+                self.greeting -= 1;
+                let words = "the coordinator has as many connections as it takes; try again later".into();
+                connection.linger(CloseReason::Limit, words, deadline);
+                self.unflushed.insert(client);
+            }
+            self.connections.insert(client, connection);
+        }
+        self.accept_at = Some(Duration::ZERO);
+        Ok(())
+    }
+
+    fn refuse_foreigner(&self, stream: &UnixStream, uid: Option<u32>) {
+        let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
+        eprintln!("coordinator: refused a connection {who}");
+        let mut frame = Vec::new();
+        let words = "this queue belongs to another user".into();
+        Message::Close { reason: CloseReason::Forbidden, words }.encode(0, &mut frame);
+        // A courtesy: a fresh socket's buffer takes it, or it is not said.
+        let _ = transport::send(stream, &[io::IoSlice::new(&frame)]);
+    }
+
+    /// Reads from a connection once, and deals with what it said.
+    fn serve(&mut self, client: ClientId) {
+        let results_wait = self.writer.waiting_bytes() >= RESULTS_BYTES_MAX;
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        connection.in_line = false;
+        if results_wait && connection.state == State::Open(Role::Consumer) {
+            self.held_back.push(client);
+            return;
+        }
+        if connection.is_clogged() {
+            // Writing puts it back into the line.
+            return;
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        let mut received = connection.receive(&mut self.scratch, &mut frames);
+        for frame in frames.drain(..) {
+            let said = match Message::decode(frame) {
+                Ok(incoming) => self.said(client, incoming),
+                Err(error) => Err(error.into()),
+            };
+            if said.is_err() {
+                received = said;
+                break;
+            }
+        }
+        frames.clear();
+        self.frames = frames;
+        match received {
+            Ok(()) => self.put_in_line(client),
+            Err(Broken::Gone) => self.forget(client, false),
+            Err(Broken::Refused(reason, words)) => self.close(client, reason, words),
+        }
+    }
+
+    fn put_in_line(&mut self, client: ClientId) {
+        if let Some(connection) = self.connections.get_mut(&client)
+            && connection.readable
+            && !connection.is_clogged()
+            && !std::mem::replace(&mut connection.in_line, true)
+        {
+            self.line.push_back(client);
+        }
+    }
+
+    fn said(&mut self, client: ClientId, Incoming { message, batch }: Incoming) -> Result<(), Broken> {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(&client) else { return Ok(()) };
+        match (connection.state, message) {
+            (State::Lingering, _) => Ok(()),
+            (State::Greeting, Message::Hello { role, name, .. }) => {
+                self.greet(client, role, name);
+                Ok(())
+            }
+            (State::Greeting, other) => {
+                let words = format!("you said {} before Hello", other.name());
+                Err(Broken::Refused(CloseReason::Protocol, words))
+            }
+            (State::Open(_), Message::Close { .. }) => {
+                self.forget(client, true);
+                Ok(())
+            }
+            (State::Open(_), Message::StatusRequest) => {
+                let status = Message::Status(Box::new(self.status()));
+                self.send(client, &status);
+                Ok(())
+            }
+            (State::Open(Role::Control), Message::Shutdown { now }) => {
+                self.events.push(Event::Shutdown { now });
+                self.send(client, &Message::ShuttingDown);
+                Ok(())
+            }
+            (State::Open(_), message) => {
+                self.queue.handle(Input::Said { client, message, batch }, now);
+                Ok(())
+            }
+        }
+    }
+
+    fn greet(&mut self, client: ClientId, role: Role, name: String) {
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        if let Some(deadline) = connection.deadline {
+            self.deadlines.remove(&(deadline, client));
+        }
+        connection.open(role, self.item_bytes_max);
+        self.greeting -= 1;
+        let position = if role == Role::Producer { self.queue.position(&name) } else { Position(0) };
+        connection.send(
+            &Message::Welcome {
+                version: PROTOCOL_VERSION,
+                pid: std::process::id(),
+                item_bytes_max: self.item_bytes_max,
+                position,
+                announce_from: self.queue.announce_from(),
+            },
+            None,
+        );
+        self.unflushed.insert(client);
+        let input = match role {
+            Role::Producer => Input::ProducerJoined { client, name: Some(name).filter(|name| !name.is_empty()) },
+            Role::Consumer => Input::ConsumerJoined { client },
+            Role::Control => return,
+        };
+        self.queue.handle(input, self.now());
+    }
+
+    /// Closes a connection after telling it why.
+    fn close(&mut self, client: ClientId, reason: CloseReason, words: String) {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        match connection.state {
+            State::Lingering => return,
+            State::Greeting => self.greeting -= 1,
+            State::Open(_) => self.queue.handle(Input::Left { client, orderly: false }, now),
+        }
+        if let Some(deadline) = connection.deadline.take() {
+            self.deadlines.remove(&(deadline, client));
+        }
+        connection.linger(reason, words, now + LINGER);
+        self.deadlines.insert((now + LINGER, client));
+        self.unflushed.insert(client);
+        self.put_in_line(client);
+    }
+
+    /// Drops a connection.
+    fn forget(&mut self, client: ClientId, orderly: bool) {
+        let Some(connection) = self.connections.remove(&client) else { return };
+        if let Some(deadline) = connection.deadline {
+            self.deadlines.remove(&(deadline, client));
+        }
+        match connection.state {
+            State::Greeting => self.greeting -= 1,
+            State::Open(_) => self.queue.handle(Input::Left { client, orderly }, self.now()),
+            State::Lingering => {}
+        }
+        self.unflushed.remove(&client);
+        if self.accept_at.is_some() {
+            self.out_of_descriptors = false;
+            self.accept_at = Some(Duration::ZERO);
+        }
+    }
+
+    fn keep_deadlines(&mut self) {
+        let now = self.now();
+        if self.queue.next_timeout().is_some_and(|due| due <= now) {
+            self.queue.handle(Input::Tick, now);
+        }
+        while let Some(&(due, client)) = self.deadlines.first().filter(|(due, _)| *due <= now) {
+            self.deadlines.remove(&(due, client));
+            let greeting = self.connections.get(&client).is_some_and(|connection| connection.state == State::Greeting);
+            if greeting {
+                let words = format!("no Hello within {} s", GREETING.as_secs());
+                self.close(client, CloseReason::Limit, words);
+            } else {
+                self.forget(client, false);
+            }
+        }
+    }
+
+    /// Moves the queue's outputs to where they go, and writes; a connection that breaks by that gives the queue more to say.
+    fn move_outputs(&mut self) {
+        loop {
+            while let Some(output) = self.queue.poll() {
+                match output {
+                    Output::Send { client, message, batch } => {
+                        if let Some(connection) = self.connections.get_mut(&client) {
+                            connection.send(&message, batch.as_ref());
+                            self.unflushed.insert(client);
+                        }
+                    }
+                    Output::Close { client, reason, words } => self.close(client, reason, words),
+                    Output::Write { ticket, record } => self.writer.write(ticket, record),
+                }
+            }
+            let Some(client) = self.unflushed.pop_first() else { return };
+            let Some(connection) = self.connections.get_mut(&client) else { continue };
+            match connection.flush() {
+                Ok(()) => self.put_in_line(client),
+                Err(_) => self.forget(client, false),
+            }
+        }
+    }
+
+    fn send(&mut self, client: ClientId, message: &Message) {
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.send(message, None);
+            self.unflushed.insert(client);
+        }
+    }
+}
+
+fn is_out_of_descriptors(code: i32) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| errno.raw_os_error() == code)
+}

@@ -1,0 +1,99 @@
+//! Processes that the coordinator starts: itself again, in another role. Spawned, reaped, signalled.
+//!
+//! They run this very program file under the role's name, so that a build of the coordinator alone is a working whole, and parent and
+//! child are never of two versions.
+
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::supervisor::Exit;
+
+/// A role and how to start it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `producer` or `consumer`.
+    pub role: &'static str,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// It reads our stdin.
+    pub reads_stdin: bool,
+    /// It writes to our stdout.
+    pub writes_stdout: bool,
+    /// It leads a process group, so that a terminal's signals come to us alone, and it ends with all that it started.
+    pub leads_group: bool,
+}
+
+/// A running child.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    leads_group: bool,
+}
+
+impl Plan {
+    /// Starts it. Only from the main thread: the kernel takes a thread's end for its parent's.
+    pub fn spawn(&self) -> Result<Process> {
+        let mut command = Command::new(own_program()?);
+        command.arg0(self.role).arg(format!("--child-of={}", std::process::id())).args(&self.arguments);
+        // What we were told in the environment is passed on as arguments, where it is meant for this role.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"PROCQ_") {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(if self.reads_stdin { Stdio::inherit() } else { Stdio::null() });
+        command.stdout(if self.writes_stdout { Stdio::inherit() } else { Stdio::null() });
+        if self.leads_group {
+            command.process_group(0);
+        }
+        let child = command.spawn().with_context(|| format!("cannot start a {}", self.role))?;
+        Ok(Process { child, leads_group: self.leads_group })
+    }
+}
+
+impl Process {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn try_reap(&mut self) -> Result<Option<Exit>> {
+        let status = self.child.try_wait().context("cannot wait for a child")?;
+        Ok(status.map(|status| match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+        }))
+    }
+
+    /// Asks it to end, its commands included.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends it.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        // Not reaped, its number is its own; and a killed process ends.
+        let _ = self.child.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        // It may have ended a moment ago.
+        let _ = if self.leads_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+    }
+}
+
+/// The program file that runs now; on Linux even if it was replaced or removed since.
+fn own_program() -> Result<PathBuf> {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        return Ok("/proc/self/exe".into());
+    }
+    std::env::current_exe().context("cannot find the coordinator's own program file")
+}

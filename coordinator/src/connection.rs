@@ -1,0 +1,154 @@
+//! One client's connection: bytes in, bytes out, and what it may say in which state. It knows nothing of the queue.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::batch::Batch;
+use common::frame::{FrameError, FrameReader};
+use common::limits::{HELLO_FRAME_BYTES_MAX, frame_bytes_max};
+use common::message::{CloseReason, DecodeError, Message, Role};
+use common::outbox::Outbox;
+use common::transport::{self, Came};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use crate::limits::OUTBOX_BYTES_MAX;
+
+/// What a connection is in the middle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has not said `Hello`.
+    Greeting,
+    /// It has.
+    Open(Role),
+    /// We have closed it, and wait until it has read why.
+    Lingering,
+}
+
+/// Why reading ended for good.
+#[derive(Debug)]
+pub enum Broken {
+    /// The client has said something that it may not; it is told so.
+    Refused(CloseReason, String),
+    /// There is nobody to tell.
+    Gone,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    reader: FrameReader,
+    outbox: Outbox,
+    /// Where it stands.
+    pub state: State,
+    /// When its state ends it, unless it moves on.
+    pub deadline: Option<Duration>,
+    /// The system has said that there is something to read, and no read has found the end of it.
+    pub readable: bool,
+    /// It is in the line of connections to be served.
+    pub in_line: bool,
+    hung_up: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted, and has to say hello until `deadline`.
+    pub fn new(stream: UnixStream, registry: &Registry, token: Token, deadline: Duration) -> io::Result<Connection> {
+        registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Connection {
+            stream,
+            reader: FrameReader::new(HELLO_FRAME_BYTES_MAX),
+            outbox: Outbox::default(),
+            state: State::Greeting,
+            deadline: Some(deadline),
+            readable: false,
+            in_line: false,
+            hung_up: false,
+        })
+    }
+
+    /// The system reports news of this connection.
+    pub fn note(&mut self, readable: bool, hung_up: bool) {
+        self.readable |= readable || hung_up;
+        self.hung_up |= hung_up;
+    }
+
+    /// True while it has to read before it is read from.
+    pub fn is_clogged(&self) -> bool {
+        self.outbox.bytes() > OUTBOX_BYTES_MAX
+    }
+
+    /// From now on it is known who this is: frames may have the size of items.
+    pub fn open(&mut self, role: Role, item_bytes_max: u64) {
+        self.state = State::Open(role);
+        self.deadline = None;
+        self.reader.set_bytes_max(frame_bytes_max(item_bytes_max));
+    }
+
+    /// Puts a last message into the outbox; afterwards nothing that comes is listened to.
+    pub fn linger(&mut self, reason: CloseReason, words: String, deadline: Duration) {
+        self.send(&Message::Close { reason, words }, None);
+        self.state = State::Lingering;
+        self.deadline = Some(deadline);
+        self.readable = true;
+    }
+
+    /// Puts a message, and its batch, into the outbox.
+    pub fn send(&mut self, message: &Message, batch: Option<&Batch>) {
+        match batch {
+            Some(batch) => self.outbox.push_batch(message, batch),
+            None => self.outbox.push(message),
+        }
+    }
+
+    /// Writes what the socket takes.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let written = self.outbox.write_to(|slices| transport::send(&self.stream, slices))?;
+        if written && self.state == State::Lingering {
+            // All is said; the client sees the end behind it, and we wait for its own.
+            self.stream.shutdown(std::net::Shutdown::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Reads once; adds the frames that are whole now to `frames`, also when it ends in an error.
+    pub fn receive(&mut self, scratch: &mut Vec<u8>, frames: &mut Vec<Bytes>) -> Result<(), Broken> {
+        let came = transport::receive(&self.stream, &mut self.reader, scratch, |frame| {
+            frames.push(frame);
+            Ok::<(), Broken>(())
+        })?;
+        match came {
+            Came::More => Ok(()),
+            Came::Drained => {
+                // Of an end that was reported before, no further report comes: read on until it is met.
+                self.readable = self.hung_up;
+                Ok(())
+            }
+            Came::End => Err(Broken::Gone),
+        }
+    }
+}
+
+impl From<FrameError> for Broken {
+    fn from(error: FrameError) -> Broken {
+        Broken::Refused(CloseReason::Protocol, format!("you sent {error}"))
+    }
+}
+
+impl From<DecodeError> for Broken {
+    fn from(error: DecodeError) -> Broken {
+        match error {
+            DecodeError::Version { .. } => Broken::Refused(CloseReason::Version, error.to_string()),
+            _ => Broken::Refused(CloseReason::Protocol, format!("you sent {error}")),
+        }
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Broken {
+        Broken::Gone
+    }
+}

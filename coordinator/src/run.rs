@@ -1,0 +1,368 @@
+//! A run from its start to its exit code: which children it has, what their ends and signals mean, when it is over.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use common::Endpoint;
+use common::limits::NAME_BYTES_MAX;
+use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE};
+use common::status::Phase;
+use producer::cli::Format;
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+use crate::broker::{Broker, Event};
+use crate::children::{Plan, Process};
+use crate::cli::{QueueArgs, RunArgs, ServeArgs};
+use crate::limits::DONE_LINGER;
+use crate::queue::{Input, Rules};
+use crate::supervisor::{Exit, Kind, Record, Verdict};
+use crate::writer::{DeadLetters, WriteFailure};
+
+/// Runs inputs through consumers to results; without inputs, the default run.
+pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
+    if let Some(program) = args.command.first().filter(|program| !consumer::command::has_placeholder(program)) {
+        consumer::command::find_program(program)?;
+    }
+    for input in &args.input {
+        // Opening shows whether it can be read; who reads it is a child.
+        producer::source::Source::open(input, args.format)?;
+    }
+    let endpoint = args.queue.endpoint();
+    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
+    let narrates = args.input.is_empty();
+    let consumers = args.consumers.unwrap_or_else(|| if narrates { 1 } else { cpus() });
+    let consumer = consumer_plan(args, &endpoint, narrates);
+    let producers = if narrates { random_producers(args, &endpoint) } else { input_producers(args, &endpoint) };
+    let consumers = (0..consumers).map(|_| Slot::new(Kind::Consumer, None, consumer.clone()));
+    for slot in producers.into_iter().chain(consumers) {
+        coordinator.add(slot)?;
+    }
+    let code = coordinator.run_to_end()?;
+    if narrates && code == EXIT_DONE {
+        println!("Done!");
+    }
+    Ok(code)
+}
+
+/// Serves the queue to others' producers and consumers.
+pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
+    raise_descriptor_limit();
+    let endpoint = args.queue.endpoint();
+    let coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
+    eprintln!("coordinator: ready at {} (pid {})", endpoint.path().display(), std::process::id());
+    coordinator.run_to_end()
+}
+
+/// A child's place: the process in it may change.
+struct Slot {
+    kind: Kind,
+    /// A producer's name.
+    name: Option<String>,
+    plan: Plan,
+    record: Record,
+    place: Place,
+}
+
+enum Place {
+    Running(Process),
+    Pausing(Duration),
+    Empty,
+}
+
+impl Slot {
+    fn new(kind: Kind, name: Option<String>, plan: Plan) -> Slot {
+        Slot { kind, name, plan, record: Record::default(), place: Place::Empty }
+    }
+}
+
+/// How the run is going to end.
+enum End {
+    /// When all is done.
+    Open,
+    /// Soon, with this code; at the deadline whatever is left.
+    Soon { code: u8, deadline: Duration },
+    /// Now, with this code.
+    Now { code: u8 },
+}
+
+type Signals = SignalDelivery<UnixStream, SignalOnly>;
+
+struct Coordinator {
+    broker: Broker,
+    signals: Signals,
+    slots: Vec<Slot>,
+    end: End,
+    grace: Duration,
+    done_at: Option<Duration>,
+    /// Something went wrong, but the rest was brought to its end.
+    flawed: bool,
+}
+
+impl Coordinator {
+    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs) -> Result<Coordinator> {
+        let dead_letters = match &args.dead_letters {
+            None => DeadLetters::Stderr,
+            Some(path) => {
+                let opened = OpenOptions::new().append(true).create(true).open(path);
+                DeadLetters::File(opened.with_context(|| format!("cannot write dead letters to {}", path.display()))?, path.clone())
+            }
+        };
+        let (read, write) = UnixStream::pair().context("cannot make a socket pair")?;
+        let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
+        let signals = signals.context("cannot catch signals")?;
+        let listener = endpoint.bind()?;
+        let broker = Broker::new(listener, rules, dead_letters, signals.get_read()).context("cannot set up the event loop")?;
+        Ok(Coordinator { broker, signals, slots: Vec::new(), end: End::Open, grace: args.grace, done_at: None, flawed: false })
+    }
+
+    fn add(&mut self, mut slot: Slot) -> Result<()> {
+        slot.place = Place::Running(slot.plan.spawn()?);
+        self.slots.push(slot);
+        Ok(())
+    }
+
+    /// Until it is over, in whatever way; no child outlives this.
+    fn run_to_end(mut self) -> Result<u8> {
+        let code = self.run_until_over();
+        for slot in &mut self.slots {
+            if let Place::Running(process) = &mut slot.place {
+                process.kill();
+            }
+        }
+        let status = self.broker.status();
+        if status.stored() > 0 {
+            eprintln!("coordinator: {} items were left in the queue, not done", status.stored());
+        }
+        code
+    }
+
+    fn run_until_over(&mut self) -> Result<u8> {
+        loop {
+            for event in self.broker.turn(self.next_deadline()).context("the event loop failed")? {
+                match event {
+                    Event::Watched => self.take_signals()?,
+                    Event::Shutdown { now: true } => self.end = End::Now { code: EXIT_DONE },
+                    Event::Shutdown { now: false } => self.broker.feed(Input::Drain),
+                    Event::WriteFailed(failure) => return write_failed(failure),
+                }
+            }
+            self.start_pausing()?;
+            if let Some(code) = self.is_over() {
+                return Ok(code);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let pauses = self.slots.iter().filter_map(|slot| match slot.place {
+            Place::Pausing(until) => Some(until),
+            _ => None,
+        });
+        let end = match self.end {
+            End::Open => None,
+            End::Soon { deadline, .. } => Some(deadline),
+            End::Now { .. } => Some(Duration::ZERO),
+        };
+        let linger = self.done_at.map(|done_at| done_at + DONE_LINGER);
+        pauses.chain(end).chain(linger).min()
+    }
+
+    fn take_signals(&mut self) -> Result<()> {
+        let caught: Vec<i32> = self.signals.pending().collect();
+        for signal in caught {
+            match (signal, &self.end) {
+                (SIGCHLD, _) => self.reap()?,
+                (_, End::Open) => self.begin_to_stop(signal),
+                (_, End::Soon { .. } | End::Now { .. }) => {
+                    self.end = End::Now { code: EXIT_SIGNAL_BASE + signal as u8 };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first signal: nothing more goes in or out; what consumers hold may be finished within the grace.
+    fn begin_to_stop(&mut self, signal: i32) {
+        let held = self.broker.status().held;
+        if held > 0 {
+            let grace = humantime::format_duration(self.grace);
+            eprintln!("coordinator: stopping; waiting up to {grace} for {held} items that consumers hold; signal again to stop at once");
+        }
+        self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now() + self.grace };
+        self.broker.feed(Input::Stop);
+    }
+
+    fn reap(&mut self) -> Result<()> {
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            let Place::Running(process) = &mut slot.place else { continue };
+            let Some(exit) = process.try_reap()? else { continue };
+            let pid = process.pid();
+            slot.place = Place::Empty;
+            self.child_ended(index, pid, exit)?;
+        }
+        Ok(())
+    }
+
+    fn child_ended(&mut self, index: usize, pid: u32, exit: Exit) -> Result<()> {
+        let status = self.broker.status();
+        let slot = &mut self.slots[index];
+        let role = slot.plan.role;
+        if !matches!(self.end, End::Open) || status.phase == Phase::Done {
+            return Ok(());
+        }
+        let draining = status.phase != Phase::Running;
+        if slot.kind != Kind::Consumer && draining {
+            return Ok(());
+        }
+        let progress = if slot.kind == Kind::Consumer { status.acknowledged + status.dead } else { status.accepted };
+        match (slot.record.judge(slot.kind, exit, progress), slot.kind) {
+            // A consumer ends by itself only at Stop, which has not come: somebody has ended it.
+            (Verdict::Done, Kind::Consumer) => slot.place = Place::Pausing(self.broker.now()),
+            (Verdict::Done, _) => {}
+            (Verdict::Restart { after }, _) => {
+                eprintln!("coordinator: {role} {pid} ended by {exit}; starting another");
+                slot.place = Place::Pausing(self.broker.now() + after);
+            }
+            (Verdict::GiveUp, Kind::Consumer) => {
+                bail!("consumers keep failing without getting anything done; the last one (pid {pid}) ended by {exit}");
+            }
+            (Verdict::GiveUp, _) => {
+                eprintln!("coordinator: {role} {pid} ended by {exit}; what it has put is brought to its end");
+                self.flawed = true;
+                let name = slot.name.clone().unwrap_or_default();
+                self.broker.feed(Input::ProducerLost { name });
+            }
+        }
+        Ok(())
+    }
+
+    fn start_pausing(&mut self) -> Result<()> {
+        let now = self.broker.now();
+        for slot in &mut self.slots {
+            if matches!(slot.place, Place::Pausing(until) if until <= now) {
+                slot.place = Place::Running(slot.plan.spawn()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The exit code, once nothing is left to wait for.
+    fn is_over(&mut self) -> Option<u8> {
+        let status = self.broker.status();
+        let now = self.broker.now();
+        let alone = self.slots.iter().all(|slot| !matches!(slot.place, Place::Running(_)));
+        match self.end {
+            End::Now { code } => Some(code),
+            End::Soon { code, deadline } => {
+                let finished = status.held == 0 && self.broker.is_written() && alone;
+                (finished || now >= deadline).then_some(code)
+            }
+            End::Open if status.phase == Phase::Done => {
+                let done_at = *self.done_at.get_or_insert(now);
+                let over = alone && (status.consumers == 0 || now >= done_at + DONE_LINGER);
+                over.then(|| self.code_when_done(status.dead))
+            }
+            End::Open => None,
+        }
+    }
+
+    fn code_when_done(&self, dead: u64) -> u8 {
+        if self.flawed {
+            return EXIT_ERROR;
+        }
+        if dead == 0 {
+            return EXIT_DONE;
+        }
+        eprintln!("coordinator: done, but {dead} items are in the dead letters");
+        EXIT_DEAD_LETTERS
+    }
+}
+
+/// Nobody reads the results any more: a quiet end, as by the signal for that. Anything else is an error.
+fn write_failed(WriteFailure { place, is_stdout, error }: WriteFailure) -> Result<u8> {
+    if is_stdout && error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(EXIT_SIGNAL_BASE + SIGPIPE as u8);
+    }
+    Err(error).with_context(|| format!("cannot write to {place}; nothing is done whose result was not written"))
+}
+
+fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {
+    let sink = match (narrates, args.format) {
+        (true, _) => "narrate",
+        (false, Format::Nul) => "nul",
+        (false, Format::Lines | Format::Json) => "lines",
+    };
+    let mut arguments = vec![
+        flag("--socket", endpoint.path()),
+        flag("--sink", sink),
+        flag("--retry-delay", args.queue.retry_delay.to_string()),
+        flag("--pause-ms", args.pause.0.as_millis().to_string()),
+    ];
+    arguments.extend(args.prefetch.map(|items| flag("--prefetch", items.to_string())));
+    if !args.command.is_empty() {
+        arguments.push("--".into());
+        arguments.extend(args.command.iter().cloned());
+    }
+    Plan { role: "consumer", arguments, reads_stdin: false, writes_stdout: narrates, leads_group: true }
+}
+
+fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
+    let slot = |number: u32| {
+        let name = format!("random {number}");
+        let arguments = vec![
+            flag("--socket", endpoint.path()),
+            flag("--name", &name),
+            flag("--count", args.count.to_string()),
+            flag("--pause", args.pause.to_string().replace(' ', "")),
+        ];
+        let plan = Plan { role: "producer", arguments, reads_stdin: false, writes_stdout: true, leads_group: false };
+        Slot::new(Kind::Producer, Some(name), plan)
+    };
+    (1..=args.producers).map(slot).collect()
+}
+
+fn input_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
+    let slot = |(index, input): (usize, &std::path::PathBuf)| {
+        let mut name = format!("{index}: {}", input.display());
+        name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+        let format = match args.format {
+            Format::Lines => "lines",
+            Format::Nul => "nul",
+            Format::Json => "json",
+        };
+        let arguments = vec![flag("--socket", endpoint.path()), flag("--name", &name), flag("--input", input), flag("--format", format)];
+        let reads_stdin = input == Path::new("-");
+        let kind = if reads_stdin || !input.is_file() { Kind::OneTimeProducer } else { Kind::Producer };
+        let plan = Plan { role: "producer", arguments, reads_stdin, writes_stdout: false, leads_group: false };
+        Slot::new(kind, Some(name), plan)
+    };
+    args.input.iter().enumerate().map(slot).collect()
+}
+
+/// `name=value`, so that a value may begin with a dash.
+fn flag(name: &str, value: impl AsRef<std::ffi::OsStr>) -> OsString {
+    let mut flag = OsString::from(name);
+    flag.push("=");
+    flag.push(value);
+    flag
+}
+
+fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
+}
+
+/// Each client costs a descriptor. A run's own children would inherit the raised limit; a server has none.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Not raised, it is as before: connections beyond it wait.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

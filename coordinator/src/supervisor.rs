@@ -1,0 +1,115 @@
+//! When a child that ended is started again, and when it is given up. Rules only: no process, no clock.
+
+use std::time::Duration;
+
+use crate::limits::{CHILD_FAILURES_MAX, CHILD_RESTART};
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit status {code}"),
+            Exit::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// What a child is for, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Takes items; another can always take its place.
+    Consumer,
+    /// Puts items; another can go on where it was.
+    Producer,
+    /// Puts items from an input that is gone with it.
+    OneTimeProducer,
+}
+
+/// What is to be done about an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: it has done its work.
+    Done,
+    /// Start another after this long.
+    Restart {
+        /// The pause.
+        after: Duration,
+    },
+    /// No other would do better: a producer's input is bad, or the same happens again and again.
+    GiveUp,
+}
+
+/// One child's record.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    failures: u32,
+    progress: u64,
+}
+
+impl Record {
+    /// Judges an end. `progress` is any number that grows as work gets done.
+    pub fn judge(&mut self, kind: Kind, exit: Exit, progress: u64) -> Verdict {
+        match (kind, exit) {
+            (_, Exit::Code(0)) => return Verdict::Done,
+            // It has said itself what is wrong, and a second one would read the same.
+            (Kind::Producer | Kind::OneTimeProducer, Exit::Code(_)) | (Kind::OneTimeProducer, _) => return Verdict::GiveUp,
+            (Kind::Consumer, _) | (Kind::Producer, Exit::Signal(_)) => {}
+        }
+        let progressed = progress > self.progress;
+        self.progress = progress;
+        if progressed {
+            self.failures = 0;
+            return Verdict::Restart { after: Duration::ZERO };
+        }
+        self.failures += 1;
+        if self.failures >= CHILD_FAILURES_MAX {
+            return Verdict::GiveUp;
+        }
+        Verdict::Restart { after: CHILD_RESTART.after(self.failures) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILLED: Exit = Exit::Signal(9);
+
+    #[test]
+    fn one_that_dies_between_items_is_started_again_at_once_however_often() {
+        let mut record = Record::default();
+        for progress in 1..100 {
+            assert_eq!(record.judge(Kind::Consumer, KILLED, progress), Verdict::Restart { after: Duration::ZERO });
+        }
+    }
+
+    #[test]
+    fn one_that_dies_again_and_again_without_progress_is_given_up_after_growing_pauses() {
+        let mut record = Record::default();
+        let mut pauses = Vec::new();
+        loop {
+            match record.judge(Kind::Consumer, Exit::Code(1), 0) {
+                Verdict::Restart { after } => pauses.push(after),
+                verdict => break assert_eq!(verdict, Verdict::GiveUp),
+            }
+        }
+        assert_eq!(pauses.len() as u32, CHILD_FAILURES_MAX - 1);
+        assert!(pauses.is_sorted() && pauses[0] == CHILD_RESTART.min);
+    }
+
+    #[test]
+    fn a_producer_that_fails_by_itself_or_whose_input_is_gone_is_not_started_again() {
+        assert_eq!(Record::default().judge(Kind::Producer, Exit::Code(1), 9), Verdict::GiveUp);
+        assert_eq!(Record::default().judge(Kind::OneTimeProducer, KILLED, 9), Verdict::GiveUp);
+        assert!(matches!(Record::default().judge(Kind::Producer, KILLED, 9), Verdict::Restart { .. }));
+        assert_eq!(Record::default().judge(Kind::OneTimeProducer, Exit::Code(0), 9), Verdict::Done);
+    }
+}
