@@ -28,9 +28,11 @@ pub(crate) struct ConsumerSession {
     announce_from: u32,
     local: VecDeque<Delivered>,
     local_items: u32,
-    local_bytes: u64,
+    local_bytes: i64,
+    /// What the coordinator has still to send, as far as it is known here; both sides only add and subtract, so that they agree
+    /// whatever crosses on the way. The last item may bring the bytes below zero.
     demanded_items: u32,
-    demanded_bytes: u64,
+    demanded_bytes: i64,
     prefetch: Prefetch,
     taken_total: u64,
     announced: bool,
@@ -90,7 +92,7 @@ impl ConsumerSession {
         }
         front.taken += 1;
         if front.taken == front.batch.count() {
-            self.local_bytes -= front.batch.body_bytes();
+            self.local_bytes -= front.batch.body_bytes() as i64;
             self.local.pop_front();
         }
         self.local_items -= 1;
@@ -110,6 +112,11 @@ impl ConsumerSession {
     /// True when it is time to call [`ConsumerSession::refill_ahead`]: at most half of what should be at hand or under way is.
     pub(crate) fn is_low(&self) -> bool {
         self.local_items + self.demanded_items <= self.prefetch.ahead() / 2
+            || (self.is_out_of_bytes() && self.local_bytes <= PREFETCH_BYTES_MAX as i64 / 2)
+    }
+
+    fn is_out_of_bytes(&self) -> bool {
+        self.demanded_items > 0 && self.demanded_bytes <= 0
     }
 
     /// Sends what is settled and asks for more ahead, if items are short enough for that.
@@ -128,13 +135,12 @@ impl ConsumerSession {
         self.prefetch.measure(now);
         let coming = self.local_items + self.demanded_items;
         let target = self.prefetch.ahead().max(u32::from(now_needed));
-        let coming_bytes = self.local_bytes + self.demanded_bytes;
-        if coming < target && (coming == 0 || coming_bytes < PREFETCH_BYTES_MAX) {
-            let items = target - coming;
-            let bytes = PREFETCH_BYTES_MAX.saturating_sub(coming_bytes).max(1);
+        let items = target.saturating_sub(coming);
+        let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes - self.demanded_bytes).max(0);
+        if items > 0 || (bytes > 0 && self.is_out_of_bytes()) {
             self.demanded_items += items;
             self.demanded_bytes += bytes;
-            self.outbox.push(&Message::Demand { items, bytes });
+            self.outbox.push(&Message::Demand { items, bytes: bytes as u64 });
         }
         if self.watch.is_none() {
             self.watch = Some(Watch { since: now, taken_total: self.taken_total });
@@ -266,15 +272,13 @@ impl Session for ConsumerSession {
         let Some(incoming) = self.questions.handle(incoming)? else { return Ok(()) };
         match (incoming.message, incoming.batch) {
             (Message::Deliver { first, attempt, .. }, Some(batch)) => {
-                self.demanded_items = self.demanded_items.saturating_sub(batch.count());
-                self.demanded_bytes = self.demanded_bytes.saturating_sub(batch.body_bytes());
-                // A demand ends, here as at the coordinator, when either of its numbers is used up.
-                if self.demanded_items == 0 || self.demanded_bytes == 0 {
-                    self.demanded_items = 0;
-                    self.demanded_bytes = 0;
+                // What comes ahead of the answer to a withdrawal was sent on the demand that is withdrawn.
+                if self.questions.is_withdrawn() {
+                    self.demanded_items = self.demanded_items.saturating_sub(batch.count());
+                    self.demanded_bytes -= batch.body_bytes() as i64;
                 }
                 self.local_items += batch.count();
-                self.local_bytes += batch.body_bytes();
+                self.local_bytes += batch.body_bytes() as i64;
                 self.local.push_back(Delivered { first, attempt, batch, taken: 0 });
                 if self.stopped {
                     self.give_back_unstarted();
@@ -380,8 +384,8 @@ mod tests {
         assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
         assert!(!session.ack(ItemId(5), || 10 * MS));
         session.refill(10 * MS, true);
-        let one = Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX };
-        assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one]);
+        let one_more = Message::Demand { items: 1, bytes: "five".len() as u64 };
+        assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one_more]);
     }
 
     #[test]
@@ -427,6 +431,39 @@ mod tests {
         session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
         session.handle_timeout(3 * PREFETCH_GIVE_BACK_AFTER);
         assert_eq!(session.next_timeout(), None);
+    }
+
+    #[test]
+    fn demand_counts_on_whatever_crosses_it_on_the_way() {
+        let mut session = ConsumerSession::new(1000, 2, Some(4));
+        session.refill(Duration::ZERO, true);
+        deliver(&mut session, 0, &[b"a", b"b", b"c"]);
+        (0..2).for_each(|_| assert!(take(&mut session).is_some()));
+        assert!(session.is_low());
+        session.refill(MS, false);
+        deliver(&mut session, 3, &[b"sent before the second demand came"]);
+        assert_eq!(session.demanded_items, 2);
+        session.withdraw();
+        session.refill(MS, true);
+        deliver(&mut session, 4, &[b"sent on the withdrawn demand"]);
+        let demanded = session.demanded_items;
+        session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+        deliver(&mut session, 5, &[b"sent on the new one"]);
+        assert_eq!(session.demanded_items, demanded - 1);
+    }
+
+    #[test]
+    fn items_that_use_up_the_bytes_are_followed_by_a_demand_for_bytes() {
+        let mut session = ConsumerSession::new(u64::MAX, 2, Some(100));
+        session.refill(Duration::ZERO, true);
+        sent(&mut session);
+        let large: &'static [u8] = Box::leak(vec![0; PREFETCH_BYTES_MAX as usize + 10].into_boxed_slice());
+        deliver(&mut session, 0, &[large]);
+        assert!(!session.is_low(), "one at a time is enough of this size");
+        take(&mut session);
+        assert!(session.is_low());
+        session.refill(MS, false);
+        assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX + 10 }]);
     }
 
     #[test]

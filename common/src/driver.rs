@@ -179,12 +179,13 @@ impl<S: Session> Driver<S> {
         mut ready: impl FnMut(&mut S) -> Option<R>,
     ) -> (MutexGuard<'a, State<S>>, Result<Option<R>, Error>) {
         loop {
-            if let Err(error) = state.check() {
-                return (state, Err(error));
-            }
+            // An answer that came before the connection's end counts.
             if let Some(answer) = ready(&mut state.session) {
                 self.arm(&mut state);
                 return (state, Ok(Some(answer)));
+            }
+            if let Err(error) = state.check() {
+                return (state, Err(error));
             }
             self.write_outbox(&mut state);
             if ready_after_write(&mut state, &mut ready) {

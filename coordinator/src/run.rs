@@ -60,6 +60,9 @@ pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     coordinator.run_to_end()
 }
 
+/// Nobody reads stdout any more.
+const EXIT_OUTPUT_CLOSED: u8 = EXIT_SIGNAL_BASE + SIGPIPE as u8;
+
 /// A child's place: the process in it may change.
 struct Slot {
     kind: Kind,
@@ -136,9 +139,10 @@ impl Coordinator {
                 process.kill();
             }
         }
-        let status = self.broker.status();
-        if status.stored() > 0 {
-            eprintln!("coordinator: {} items were left in the queue, not done", status.stored());
+        let left = self.broker.status().stored();
+        let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
+        if left > 0 && !quiet {
+            eprintln!("coordinator: {left} items were left in the queue, not done");
         }
         code
     }
@@ -289,7 +293,7 @@ impl Coordinator {
 /// Nobody reads the results any more: a quiet end, as by the signal for that. Anything else is an error.
 fn write_failed(WriteFailure { place, is_stdout, error }: WriteFailure) -> Result<u8> {
     if is_stdout && error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(EXIT_SIGNAL_BASE + SIGPIPE as u8);
+        return Ok(EXIT_OUTPUT_CLOSED);
     }
     Err(error).with_context(|| format!("cannot write to {place}; nothing is done whose result was not written"))
 }

@@ -1,1 +1,67 @@
-//! x
+//! What the tests of whole processes stand on: programs that are built and fresh, queues to start, watch and kill.
+//!
+//! A test waits for an event with a deadline: [`eventually`].
+
+mod build;
+mod process;
+
+pub use build::program;
+pub use process::{Process, Queue};
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come: far beyond what a loaded machine needs.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until `check` gives something, and fails the test when it has not within [`DEADLINE`].
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < until, "still not after {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A figure in KiB from `/proc/PID/status`, `VmRSS` or `VmHWM`, say.
+pub fn proc_status_kib(pid: u32, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// The letter of a process's state: `R`, `S`, `T` (stopped), `Z`, …; `None` when there is no such process.
+pub fn proc_state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// True while a process exists that is not merely waiting to be reaped.
+pub fn is_alive(pid: u32) -> bool {
+    proc_state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Children of a process, by `/proc`.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |child: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parent == Some(pid)
+    };
+    pids.filter(is_child).collect()
+}
+
+/// The name that a process goes by, as `ps` shows it.
+pub fn name_of(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_string()
+}
+
+/// Sends a signal by its number.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    rustix::process::kill_process(pid, signal).expect("a process to signal");
+}

@@ -17,12 +17,19 @@ pub(super) struct Consumers {
 
 #[derive(Debug, Default)]
 struct Consumer {
+    /// What it has asked for and not got; the last item may bring the bytes below zero.
     demand_items: u32,
-    demand_bytes: u64,
+    demand_bytes: i64,
     queued: bool,
     held: Runs,
     /// Held items that it is known to have begun.
     begun: BTreeSet<u64>,
+}
+
+impl Consumer {
+    fn is_hungry(&self) -> bool {
+        self.demand_items > 0 && self.demand_bytes > 0
+    }
 }
 
 impl Consumers {
@@ -56,10 +63,8 @@ impl Consumers {
     pub(super) fn demand(&mut self, client: ClientId, items: u32, bytes: u64) -> Result<(), Refusal> {
         let consumer = self.get(client, "Demand")?;
         consumer.demand_items = consumer.demand_items.saturating_add(items);
-        consumer.demand_bytes = consumer.demand_bytes.saturating_add(bytes);
-        if consumer.demand_items == 0 || consumer.demand_bytes == 0 {
-            (consumer.demand_items, consumer.demand_bytes) = (0, 0);
-        } else if !std::mem::replace(&mut consumer.queued, true) {
+        consumer.demand_bytes = consumer.demand_bytes.saturating_add_unsigned(bytes);
+        if consumer.is_hungry() && !std::mem::replace(&mut consumer.queued, true) {
             self.queue.push_back(client);
         }
         Ok(())
@@ -75,7 +80,7 @@ impl Consumers {
     pub(super) fn next_hungry(&mut self) -> Option<(ClientId, u32, u64)> {
         while let Some(&client) = self.queue.front() {
             match self.consumers.get_mut(&client) {
-                Some(consumer) if consumer.demand_items > 0 => return Some((client, consumer.demand_items, consumer.demand_bytes)),
+                Some(consumer) if consumer.is_hungry() => return Some((client, consumer.demand_items, consumer.demand_bytes as u64)),
                 Some(consumer) => consumer.queued = false,
                 None => {}
             }
@@ -90,14 +95,11 @@ impl Consumers {
         consumer.held.insert(run);
         self.held_items += run.count;
         consumer.demand_items -= run.count as u32;
-        consumer.demand_bytes = consumer.demand_bytes.saturating_sub(body_bytes);
-        // A demand ends when either of its numbers is used up.
-        if consumer.demand_items == 0 || consumer.demand_bytes == 0 {
-            (consumer.demand_items, consumer.demand_bytes) = (0, 0);
-            consumer.queued = false;
-            self.queue.pop_front();
-        } else {
-            self.queue.rotate_left(1);
+        consumer.demand_bytes = consumer.demand_bytes.saturating_sub_unsigned(body_bytes);
+        self.queue.pop_front();
+        consumer.queued = consumer.is_hungry();
+        if consumer.queued {
+            self.queue.push_back(client);
         }
     }
 
@@ -137,7 +139,7 @@ impl Consumers {
     }
 
     pub(super) fn hungry(&self) -> u64 {
-        self.consumers.values().filter(|consumer| consumer.demand_items > 0).count() as u64
+        self.consumers.values().filter(|consumer| consumer.is_hungry()).count() as u64
     }
 
     pub(super) fn held_items(&self) -> u64 {
