@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The path of `coordinator`, `producer` or `consumer`, built and fresh, in the profile that the tests are built in.
+/// The path of `coordinator`, `producer`, `consumer` or `examples/NAME`, built and fresh, in the profile that the tests are built in.
 pub fn program(name: &str) -> PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     let path = DIRECTORY.get_or_init(build).join(name);
@@ -16,7 +16,7 @@ fn build() -> PathBuf {
     let release = !cfg!(debug_assertions);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--workspace", "--bins"]).args(release.then_some("--release"));
+    command.args(["build", "--quiet", "--workspace", "--bins", "--examples"]).args(release.then_some("--release"));
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace's folder"));
     let status = command.status().expect("cargo, to build the programs under test");
     assert!(status.success(), "the programs under test do not build");

@@ -63,6 +63,11 @@ impl Process {
     /// Starts any command, with its input and output caught; `PROCQ_SOCKET` leads to `socket`.
     pub fn spawn(mut command: Command, socket: &Path) -> Process {
         command.env("PROCQ_SOCKET", socket);
+        Process::spawn_plain(command)
+    }
+
+    /// Starts any command, with its input and output caught.
+    pub fn spawn_plain(mut command: Command) -> Process {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a program to start");
         let stdout = Gathered::from(child.stdout.take().expect("a pipe"));
