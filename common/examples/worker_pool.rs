@@ -55,7 +55,8 @@ fn work_on_jobs(consumer: &Consumer<Job>, done: &AtomicU64) -> anyhow::Result<()
     while let Some(delivery) = consumer.get()? {
         // Every tenth job fails at first.
         if delivery.item().number % 10 == 0 && delivery.attempt() == 1 {
-            delivery.fail(format!("{} does not feel like it", delivery.item().name))?;
+            let cause = format!("{} does not feel like it", delivery.item().name);
+            delivery.fail(cause)?;
             continue;
         }
         delivery.ack()?;
