@@ -287,13 +287,6 @@ impl BatchBuilder {
         (self.buffer.len() - HEADROOM_BYTES) as u64
     }
 
-    /// The most that the body takes, with a table, once an item of `item_bytes` more is in it.
-    pub fn body_bytes_with(&self, item_bytes: u64) -> u64 {
-        let items = self.items_bytes() + item_bytes;
-        let uniform = self.uniform && (self.ends.is_empty() || u64::from(self.ends[0]) == item_bytes);
-        if uniform { items } else { items + 4 * (self.ends.len() as u64 + 1) }
-    }
-
     /// True once the batch should leave: it is large, or full.
     pub fn is_full(&self) -> bool {
         self.items_bytes() >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count() >= BATCH_ITEMS_MAX

@@ -11,7 +11,7 @@ use crate::consumer_session::ConsumerSession;
 use crate::driver::{Connection, Greeting, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, GetError};
-use crate::limits::DROP_FLUSH;
+use crate::limits::{DROP_FLUSH, result_bytes_max};
 use crate::message::{ItemId, Outcome, Role, cut_cause};
 use crate::payload::Decode;
 use crate::status::Status;
@@ -144,9 +144,9 @@ impl<T: Decode + ?Sized> Consumer<T> {
         self.connection.wait_for(state, |session| session.questions.take_status())
     }
 
-    /// The largest result that the coordinator takes, in bytes; as for items.
-    pub fn item_bytes_max(&self) -> u64 {
-        self.item_bytes_max
+    /// The largest result that the coordinator takes, in bytes: an item of the largest size and the end of its line.
+    pub fn result_bytes_max(&self) -> u64 {
+        result_bytes_max(self.item_bytes_max)
     }
 
     /// The coordinator's process id.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::batch::{Batch, BatchBuilder};
 use crate::error::Error;
-use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER};
+use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER, result_bytes_max};
 use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome};
 use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
@@ -195,7 +195,7 @@ impl ConsumerSession {
 
     /// Notes that item `id` is done with the result that `encode` appends. True when it is time to write.
     pub(crate) fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<bool, Error> {
-        let (bytes, bytes_max) = (result.len() as u64, self.item_bytes_max);
+        let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
             self.give_back(id, Outcome::Failed { cause });
@@ -203,7 +203,7 @@ impl ConsumerSession {
         }
         self.settled_since.get_or_insert_with(now);
         let follows = self.results_first.0 + u64::from(self.results.count()) == id.0;
-        if !follows || self.results.body_bytes_with(bytes) > bytes_max.max(crate::limits::RESULT_BYTES_TARGET as u64) {
+        if !follows {
             self.send_results();
         }
         if self.results.count() == 0 {
@@ -506,9 +506,9 @@ mod tests {
     #[test]
     fn a_result_over_the_limit_fails_its_item() {
         let mut session = ConsumerSession::new(4, 2, None);
-        assert!(session.ack_with(ItemId(3), b"large", || MS).is_err());
+        assert!(session.ack_with(ItemId(3), b"larger", || MS).is_err());
         assert!(
-            matches!(&sent(&mut session)[..], [Message::Return { outcome: Outcome::Failed { cause }, .. }] if cause.contains("5 bytes"))
+            matches!(&sent(&mut session)[..], [Message::Return { outcome: Outcome::Failed { cause }, .. }] if cause.contains("6 bytes"))
         );
     }
 }

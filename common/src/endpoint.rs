@@ -12,7 +12,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::prelude::*;
@@ -22,8 +21,7 @@ use interprocess::local_socket::{
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
-use crate::error::Error;
-use crate::limits::{CONNECT_RETRY, SOCKET_PATH_BYTES_MAX};
+use crate::limits::SOCKET_PATH_BYTES_MAX;
 
 /// The environment variable that names the socket.
 pub const SOCKET_VARIABLE: &str = "PROCQ_SOCKET";
@@ -147,22 +145,6 @@ impl Endpoint {
         match peer.uid {
             Some(uid) if uid != own_uid() => Err(EndpointError::ForeignCoordinator { path: self.path.clone(), uid }),
             _ => Ok(stream),
-        }
-    }
-
-    /// Connects by `connect`, again and again for `wait` as long as there is no coordinator here.
-    pub fn retry_for<T>(&self, wait: Duration, connect: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-        let deadline = Instant::now().checked_add(wait);
-        loop {
-            let failed = match connect() {
-                Err(Error::Endpoint(failed)) if matches!(*failed, EndpointError::NoCoordinator { .. }) => failed,
-                connected => return connected,
-            };
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(Error::Endpoint(failed));
-            }
-            // There is nothing to wait on: the directory itself may not exist yet.
-            std::thread::sleep(CONNECT_RETRY);
         }
     }
 

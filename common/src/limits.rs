@@ -43,9 +43,6 @@ pub const PREFETCH_ITEMS_MAX: u32 = 65_536;
 /// The most bytes that a consumer asks for ahead by itself; one item is always delivered, however large.
 pub const PREFETCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// A consumer's pending results leave once they have this size, like a producer's batch.
-pub const RESULT_BYTES_TARGET: usize = BATCH_BYTES_TARGET;
-
 /// How many ranges of acknowledgements ride in one frame at most; out-of-order settling makes many.
 pub const ACK_RANGES_MAX: usize = 4096;
 
@@ -70,7 +67,7 @@ pub const CAPACITY_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Credit that one producer holds at most, in items: two full batches in flight and one in the making, at 8 bytes.
 pub const CREDIT_ITEMS_MAX: u64 = 4 * BATCH_ITEMS_MAX as u64;
 
-/// Credit that one producer holds at most, in bytes (or one item, if that is larger). Also what a producer's connection
+/// Credit that one producer holds at most, in bytes, unless it asks for a larger item's. Also what a producer's connection
 /// may cost the coordinator beyond the byte bound, when its place was given to another meanwhile.
 pub const CREDIT_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -91,10 +88,19 @@ pub const fn batch_cost_bytes(body_bytes: u64) -> u64 {
     body_bytes + BATCH_OVERHEAD_BYTES
 }
 
-/// The largest frame in a queue whose items have at most `item_bytes_max` bytes: one such item, or a full batch.
+/// The largest result: an item of the largest size, and the end of the line that it is printed on.
+pub const fn result_bytes_max(item_bytes_max: u64) -> u64 {
+    item_bytes_max + 1
+}
+
+/// The largest body of a batch: what a producer gathers before it sends, and one item of the largest size more, with a full table.
+pub const fn body_bytes_max(item_bytes_max: u64) -> u64 {
+    let gathered = BATCH_BYTES_TARGET as u64;
+    let table = 4 * BATCH_ITEMS_MAX as u64;
+    gathered + result_bytes_max(item_bytes_max) + table
+}
+
+/// The largest frame: such a body, and the message before it.
 pub const fn frame_bytes_max(item_bytes_max: u64) -> usize {
-    let table_bytes = 4 * BATCH_ITEMS_MAX as usize;
-    let target = BATCH_BYTES_TARGET;
-    let item = item_bytes_max as usize;
-    (if item > target { item } else { target }) + target + table_bytes + MESSAGE_BYTES_MAX
+    body_bytes_max(item_bytes_max) as usize + MESSAGE_BYTES_MAX
 }

@@ -156,14 +156,14 @@ pub enum Message {
         /// More bytes that it may put, counted by `limits::batch_cost_bytes`.
         credit_bytes: u64,
     },
-    /// A producer waits for credit: it needs as much as this for its next item.
+    /// A producer waits for credit for its next item.
     Want {
-        /// Bytes that it lacks credit for at least.
+        /// The credit in bytes that it needs, all in all, for a batch of just this item.
         bytes: u64,
     },
     /// A producer puts no more: its end of stream.
     Finish,
-    /// The answer to `Finish`, once all its items are accepted.
+    /// The answer to `Finish`, which comes only once all its items are confirmed.
     Finished,
     /// Asks to be told when every item accepted so far is settled.
     Join,
@@ -241,7 +241,7 @@ pub struct Incoming {
 pub enum DecodeError {
     /// The other side speaks another version.
     #[error(
-        "the client speaks protocol version {came}, this coordinator version {PROTOCOL_VERSION}; \
+        "a greeting of protocol version {came}; this side speaks version {PROTOCOL_VERSION}: \
          use programs of one procq release"
     )]
     Version {
@@ -266,7 +266,7 @@ pub enum DecodeError {
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// A field is over its limit.
-    #[error("{field} of {came}; at most {max} are accepted")]
+    #[error("{came} {field}; at most {max} are accepted")]
     Limit {
         /// Which.
         field: &'static str,
@@ -337,10 +337,10 @@ impl Message {
 
     fn check_limits(&self) -> Result<(), DecodeError> {
         let (field, came, max) = match self {
-            Message::Hello { name, .. } => ("a name in bytes", name.len(), NAME_BYTES_MAX),
+            Message::Hello { name, .. } => ("bytes of name", name.len(), NAME_BYTES_MAX),
             Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
             Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. } => {
-                ("a cause in bytes", cause.len(), CAUSE_BYTES_MAX)
+                ("bytes of cause", cause.len(), CAUSE_BYTES_MAX)
             }
             _ => return Ok(()),
         };

@@ -1,9 +1,11 @@
-//! What the three programs share: exit codes, and the tie of a child to its parent.
+//! What the three programs share: exit codes, waiting for a coordinator, and the tie of a child to its parent.
 
 use std::error::Error as StdError;
+use std::time::{Duration, Instant};
 
 use crate::endpoint::EndpointError;
 use crate::error::Error;
+use crate::limits::CONNECT_RETRY;
 
 /// All is done.
 pub const EXIT_DONE: u8 = 0;
@@ -40,6 +42,22 @@ pub fn exit_code(error: &(dyn StdError + 'static)) -> u8 {
         }
     }
     EXIT_ERROR
+}
+
+/// Connects by `connect`, again and again for `wait` as long as there is no coordinator.
+pub fn connect_within<T>(wait: Duration, connect: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now().checked_add(wait);
+    loop {
+        let missing = match connect() {
+            Err(Error::Endpoint(error)) if matches!(*error, EndpointError::NoCoordinator { .. }) => error,
+            connected => return connected,
+        };
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::Endpoint(missing));
+        }
+        // There is nothing to wait on: the socket's directory itself may not exist yet.
+        std::thread::sleep(CONNECT_RETRY);
+    }
 }
 
 /// Ties this process to the parent that started it: when that dies, however it does, the kernel sends SIGKILL, or SIGTERM to one

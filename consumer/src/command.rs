@@ -154,7 +154,7 @@ impl Command {
 
     /// Feeds the command and takes what it prints, until it has ended.
     fn attend(&mut self, child: &mut Child, mut input: &[u8], consumer: &Consumer<[u8]>) -> io::Result<Ending> {
-        let bytes_max = consumer.item_bytes_max();
+        let bytes_max = consumer.result_bytes_max();
         let mut stdin = child.stdin.take();
         let mut stdout = child.stdout.take();
         stdin.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;

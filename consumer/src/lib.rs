@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, die_with_parent, exit_code, set_process_name};
+use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, exit_code, set_process_name};
 use common::{Consumer, Endpoint, Error};
 
 use cli::Cli;
@@ -50,7 +50,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
     let endpoint = cli.socket.clone().map_or_else(Endpoint::from_env, Endpoint::at);
     let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path())?) };
-    let consumer = endpoint.retry_for(cli.wait, || match cli.prefetch {
+    let consumer = connect_within(cli.wait, || match cli.prefetch {
         Some(items) => Consumer::<[u8]>::connect_with_prefetch(&endpoint, items),
         None => Consumer::connect(&endpoint),
     })?;

@@ -144,7 +144,7 @@ impl Broker {
         }
         self.note_news();
         if self.accept_at.is_some_and(|at| at <= self.now()) {
-            self.accept()?;
+            self.accept();
         }
         for _ in 0..self.line.len() {
             if let Some(client) = self.line.pop_front() {
@@ -196,52 +196,47 @@ impl Broker {
         }
     }
 
-    fn accept(&mut self) -> io::Result<()> {
+    fn accept(&mut self) {
         self.accept_at = None;
         for _ in 0..ACCEPTS_PER_TURN {
             let stream = match self.listener.accept() {
                 Ok(Accepted::Client(stream)) => stream,
                 Ok(Accepted::Foreign(stream, uid)) => {
-                    self.refuse_foreigner(&stream, uid);
+                    let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
+                    eprintln!("coordinator: refused a connection {who}");
+                    refuse(&stream, CloseReason::Forbidden, "this queue belongs to another user");
                     continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(code) if is_out_of_descriptors(code)) => {
                     if !std::mem::replace(&mut self.out_of_descriptors, true) {
                         eprintln!("coordinator: cannot accept more connections for now: {error}; raise `ulimit -n` or use fewer clients");
                     }
                     self.accept_at = Some(self.now() + ACCEPT_RETRY);
-                    return Ok(());
+                    return;
                 }
                 // The one who came has gone already, or the like.
                 Err(_) => continue,
             };
+            if self.connections.len() >= CLIENTS_MAX || self.greeting >= GREETING_CLIENTS_MAX {
+                let words = "the coordinator has as many connections as it takes; try again later";
+                refuse(&stream, CloseReason::Limit, words);
+                continue;
+            }
             let client = ClientId(self.next_client);
             self.next_client += 1;
             let deadline = self.now() + GREETING;
-            let mut connection = Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline)?;
+            match Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline) {
+                Ok(connection) => self.connections.insert(client, connection),
+                Err(error) => {
+                    eprintln!("coordinator: cannot watch a new connection, which is dropped: {error}");
+                    continue;
+                }
+            };
             self.deadlines.insert((deadline, client));
             self.greeting += 1;
-            if self.connections.len() >= CLIENTS_MAX || self.greeting > GREETING_CLIENTS_MAX {
-                self.greeting -= 1;
-                let words = "the coordinator has as many connections as it takes; try again later".into();
-                connection.linger(CloseReason::Limit, words, deadline);
-                self.unflushed.insert(client);
-            }
-            self.connections.insert(client, connection);
         }
         self.accept_at = Some(Duration::ZERO);
-        Ok(())
-    }
-
-    fn refuse_foreigner(&self, stream: &UnixStream, uid: Option<u32>) {
-        let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
-        eprintln!("coordinator: refused a connection {who}");
-        let mut frame = Vec::new();
-        let words = "this queue belongs to another user".into();
-        Message::Close { reason: CloseReason::Forbidden, words }.encode(0, &mut frame);
-        // A courtesy: a fresh socket's buffer takes it, or it is not said.
-        let _ = transport::send(stream, &[io::IoSlice::new(&frame)]);
     }
 
     /// Reads from a connection once, and deals with what it said.
@@ -432,6 +427,13 @@ impl Broker {
             self.unflushed.insert(client);
         }
     }
+}
+
+/// Says why a connection is dropped that was just made: a courtesy. Its buffer is empty and takes this, or it is not said.
+fn refuse(stream: &UnixStream, reason: CloseReason, words: &str) {
+    let mut frame = Vec::new();
+    Message::Close { reason, words: words.into() }.encode(0, &mut frame);
+    let _ = transport::send(stream, &[io::IoSlice::new(&frame)]);
 }
 
 fn is_out_of_descriptors(code: i32) -> bool {

@@ -96,8 +96,11 @@ impl Connection {
         self.readable = true;
     }
 
-    /// Puts a message, and its batch, into the outbox.
+    /// Puts a message, and its batch, into the outbox. After the last one, nothing more.
     pub fn send(&mut self, message: &Message, batch: Option<&Batch>) {
+        if self.state == State::Lingering {
+            return;
+        }
         match batch {
             Some(batch) => self.outbox.push_batch(message, batch),
             None => self.outbox.push(message),
@@ -141,7 +144,7 @@ impl From<FrameError> for Broken {
 impl From<DecodeError> for Broken {
     fn from(error: DecodeError) -> Broken {
         match error {
-            DecodeError::Version { .. } => Broken::Refused(CloseReason::Version, error.to_string()),
+            DecodeError::Version { .. } => Broken::Refused(CloseReason::Version, format!("you sent {error}")),
             _ => Broken::Refused(CloseReason::Protocol, format!("you sent {error}")),
         }
     }

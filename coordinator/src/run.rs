@@ -174,7 +174,7 @@ impl Coordinator {
             End::Soon { deadline, .. } => Some(deadline),
             End::Now { .. } => Some(Duration::ZERO),
         };
-        let linger = self.done_at.map(|done_at| done_at + DONE_LINGER);
+        let linger = self.done_at.map(|done_at| done_at + DONE_LINGER).filter(|until| *until > self.broker.now());
         pauses.chain(end).chain(linger).min()
     }
 
@@ -260,22 +260,20 @@ impl Coordinator {
 
     /// The exit code, once nothing is left to wait for.
     fn is_over(&mut self) -> Option<u8> {
-        let status = self.broker.status();
         let now = self.broker.now();
+        let done = self.broker.queue().phase() == Phase::Done;
+        let (code, deadline) = match self.end {
+            End::Now { code } => return Some(code),
+            End::Soon { code, deadline } => (Some(code), deadline),
+            End::Open if done => (None, *self.done_at.get_or_insert(now) + DONE_LINGER),
+            // Asked every turn of the loop: the figures below are not for that.
+            End::Open => return None,
+        };
         let alone = self.slots.iter().all(|slot| !matches!(slot.place, Place::Running(_)));
-        match self.end {
-            End::Now { code } => Some(code),
-            End::Soon { code, deadline } => {
-                let finished = status.held == 0 && self.broker.is_written() && alone;
-                (finished || now >= deadline).then_some(code)
-            }
-            End::Open if status.phase == Phase::Done => {
-                let done_at = *self.done_at.get_or_insert(now);
-                let over = alone && (status.consumers == 0 || now >= done_at + DONE_LINGER);
-                over.then(|| self.code_when_done(status.dead))
-            }
-            End::Open => None,
-        }
+        let status = self.broker.status();
+        let heard = if done { status.consumers == 0 } else { status.held == 0 && self.broker.is_written() };
+        let over = (alone && heard) || (now >= deadline && (alone || code.is_some()));
+        over.then(|| code.unwrap_or_else(|| self.code_when_done(status.dead)))
     }
 
     fn code_when_done(&self, dead: u64) -> u8 {

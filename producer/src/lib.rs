@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use common::error::Error;
-use common::program::{EXIT_DONE, EXIT_ERROR, die_with_parent, exit_code, set_process_name};
+use common::program::{EXIT_DONE, EXIT_ERROR, connect_within, die_with_parent, exit_code, set_process_name};
 use common::{Endpoint, Producer};
 use rand::RngExt;
 
@@ -62,7 +62,7 @@ fn run(cli: &Cli) -> Result<()> {
 
 fn connect(endpoint: &Endpoint, cli: &Cli) -> Result<Producer<[u8]>> {
     let name = cli.name.as_deref().unwrap_or_default();
-    Ok(endpoint.retry_for(cli.wait, || Producer::connect_named(endpoint, name))?)
+    Ok(connect_within(cli.wait, || Producer::connect_named(endpoint, name))?)
 }
 
 /// Puts all of a source's items. What is put before an error stays put.

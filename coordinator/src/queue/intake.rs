@@ -59,7 +59,10 @@ impl Amount {
 #[derive(Debug)]
 pub(super) struct Intake {
     capacity: Amount,
-    credit_max: Amount,
+    /// Credit that is granted without being asked for more.
+    credit_ahead: Amount,
+    /// Credit that the largest item needs.
+    credit_item: Amount,
     stored: Amount,
     reserved: Amount,
     producers: BTreeMap<ClientId, Producer>,
@@ -103,10 +106,12 @@ impl Intake {
     pub(super) fn new(rules: &Rules) -> Intake {
         let capacity = Amount { items: rules.capacity_items, bytes: rules.capacity_bytes };
         let one_item = Amount { items: 1, bytes: batch_cost_bytes(rules.item_bytes_max + 4) };
-        let credit_max = Amount { items: CREDIT_ITEMS_MAX, bytes: CREDIT_BYTES_MAX };
+        let credit_ahead = Amount { items: CREDIT_ITEMS_MAX, bytes: CREDIT_BYTES_MAX };
         Intake {
             capacity,
-            credit_max: credit_max.max(one_item),
+            // Never more than fits: what waits for more room than there is would wait, and hold others up, for ever.
+            credit_ahead: credit_ahead.min(capacity),
+            credit_item: one_item.min(capacity),
             stored: Amount::default(),
             reserved: Amount::default(),
             producers: BTreeMap::new(),
@@ -177,8 +182,11 @@ impl Intake {
 
     /// Notes that a producer waits until its credit reaches `bytes`.
     pub(super) fn want(&mut self, client: ClientId, bytes: u64) -> Result<(), Refusal> {
-        let most = self.credit_max.bytes;
+        let most = self.credit_item.bytes;
         let producer = self.get(client, "Want")?;
+        if producer.finished {
+            return Err((CloseReason::Protocol, "a Want after Finish".into()));
+        }
         if bytes > most {
             return Err((CloseReason::Protocol, format!("wants {bytes} bytes; the largest item needs {most}")));
         }
@@ -212,7 +220,10 @@ impl Intake {
         if std::mem::replace(&mut producer.finished, true) {
             return Err((CloseReason::Protocol, "Finish twice".into()));
         }
-        match producer.name.clone() {
+        let unused = std::mem::take(&mut producer.reserved);
+        let name = producer.name.clone();
+        self.reserved = self.reserved.less(unused);
+        match name {
             Some(name) => self.finish_name(name),
             None => self.finished += 1,
         }
@@ -321,11 +332,11 @@ impl Intake {
     /// Tops a producer's credit up to its share while nobody waits for room: half of it stays for others.
     fn grant_ahead(&mut self, client: ClientId) {
         let Some(producer) = self.producers.get(&client) else { return };
-        let low = producer.credit.items <= self.credit_max.items / 2 || producer.credit.bytes <= self.credit_max.bytes / 2;
+        let low = producer.credit.items <= self.credit_ahead.items / 2 || producer.credit.bytes <= self.credit_ahead.bytes / 2;
         if !low || producer.finished || !self.waiting.is_empty() {
             return;
         }
-        let amount = self.credit_max.less(producer.credit).min(self.room().divided(2));
+        let amount = self.credit_ahead.less(producer.credit).min(self.room().divided(2));
         let credit = producer.credit.plus(amount);
         if credit.items > 0 && credit.bytes > batch_cost_bytes(0) {
             self.grant(client, amount);
@@ -337,7 +348,7 @@ impl Intake {
         let Some(producer) = self.producers.get(&client) else { return true };
         let Some(wanted) = producer.wanted else { return true };
         let lacking = wanted.less(producer.credit);
-        let headroom = self.credit_max.less(producer.credit);
+        let headroom = self.credit_ahead.less(producer.credit);
         if !self.find_room(client, lacking) {
             return false;
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::backoff::Backoff;
 use common::batch::Batch;
-use common::limits::batch_cost_bytes;
+use common::limits::{batch_cost_bytes, body_bytes_max, result_bytes_max};
 use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position};
 use common::status::{Phase, Status};
 
@@ -305,11 +305,16 @@ impl Queue {
                 if self.phase != Phase::Running {
                     return Err((CloseReason::Ended, "the queue takes no more items".into()));
                 }
-                self.check_item_sizes(&batch)?;
+                check_sizes(&batch, self.rules.item_bytes_max, self.rules.item_bytes_max, "item")?;
                 self.intake.put(client, position.0, batch)
             }
             (Message::Want { bytes }, None) => self.intake.want(client, bytes),
-            (Message::Finish, None) => self.intake.finish(client).map(|()| self.send(client, Message::Finished)),
+            (Message::Finish, None) => {
+                self.intake.finish(client)?;
+                self.flush_confirmations();
+                self.send(client, Message::Finished);
+                Ok(())
+            }
             (Message::Demand { items, bytes }, None) => self.consumers.demand(client, items, bytes),
             (Message::Withdraw, None) => {
                 // Grant or deliver first what can be: the answer comes behind it.
@@ -332,6 +337,7 @@ impl Queue {
             }
             (Message::Result { first, .. }, Some(batch)) => {
                 let count = u64::from(batch.count());
+                check_sizes(&batch, result_bytes_max(self.rules.item_bytes_max), self.rules.item_bytes_max, "result")?;
                 self.consumers.take(client, first.0, count, "sent results of")?;
                 self.write(first.0, count, Record::Results(batch));
                 Ok(())
@@ -536,16 +542,21 @@ impl Queue {
     fn send(&mut self, client: ClientId, message: Message) {
         self.outputs.push_back(Output::Send { client, message, batch: None });
     }
+}
 
-    fn check_item_sizes(&self, batch: &Batch) -> Result<(), Refusal> {
-        let bytes_max = self.rules.item_bytes_max;
-        if batch.body_bytes() <= bytes_max {
-            return Ok(());
-        }
-        match batch.iter().map(|item| item.len() as u64).find(|bytes| *bytes > bytes_max) {
-            Some(bytes) => Err((CloseReason::Protocol, format!("an item of {bytes} bytes; at most {bytes_max} are accepted"))),
-            None => Ok(()),
-        }
+/// A batch's items are looked at one by one only if it is so large that one of them might be too large.
+fn check_sizes(batch: &Batch, bytes_max: u64, item_bytes_max: u64, what: &str) -> Result<(), Refusal> {
+    let body_bytes = batch.body_bytes();
+    let body_bytes_max = body_bytes_max(item_bytes_max);
+    if body_bytes > body_bytes_max {
+        return Err((CloseReason::Protocol, format!("a batch of {body_bytes} bytes; at most {body_bytes_max} are accepted")));
+    }
+    if body_bytes <= bytes_max {
+        return Ok(());
+    }
+    match batch.iter().map(|item| item.len() as u64).find(|bytes| *bytes > bytes_max) {
+        Some(bytes) => Err((CloseReason::Protocol, format!("one {what} has {bytes} bytes; at most {bytes_max} are accepted"))),
+        None => Ok(()),
     }
 }
 

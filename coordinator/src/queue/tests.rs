@@ -337,6 +337,48 @@ fn a_producer_that_does_not_use_its_place_does_not_keep_others_from_it() {
 }
 
 #[test]
+fn nobody_can_wait_for_more_room_than_there_is_and_hold_others_up() {
+    let mut bench = Bench::new(Rules { capacity_items: 4, capacity_bytes: 2000, ..RULES });
+    bench.producer(1);
+    bench.producer(2);
+    bench.say(1, Message::Want { bytes: 1 << 20 });
+    assert!(matches!(&bench.closed()[..], [(1, CloseReason::Protocol, words)] if words.contains("the largest item needs")));
+    // Reservations are taken back from each in turn, and their credit stays: it must not add up to more than fits.
+    bench.producer(3);
+    let mut credit = BTreeMap::from([(2, 0), (3, 0)]);
+    for _ in 0..20 {
+        for client in [2, 3] {
+            bench.say(client, Message::Want { bytes: 1196 });
+            bench.outputs.drain(..).for_each(|output| {
+                if let Output::Send { client, message: Message::Confirm { credit_items, .. }, .. } = output {
+                    *credit.entry(client.0).or_insert(0) += credit_items;
+                }
+            });
+        }
+    }
+    assert!(credit.values().all(|items| *items <= 4), "{credit:?}");
+}
+
+#[test]
+fn batches_items_and_results_over_their_limit_are_refused() {
+    let large = "x".repeat(1001);
+    let mut bench = Bench::new(Rules { capacity_items: 1 << 20, capacity_bytes: 1 << 30, ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["ok"]);
+    bench.demand(2, 1);
+    let results = batch(&[&(large.clone() + "x")]);
+    let message = Message::Result { first: ItemId(0), batch: results.header() };
+    bench.handle(Input::Said { client: ClientId(2), message, batch: Some(results) });
+    assert!(bench.closed()[0].2.contains("one result has 1002 bytes; at most 1001"));
+    bench.put(1, &[&large]);
+    assert!(bench.closed()[0].2.contains("one item has 1001 bytes; at most 1000"));
+    bench.producer(3);
+    bench.put(3, &vec!["ten bytes."; 60_000]);
+    assert!(bench.closed()[0].2.contains("a batch of 600000 bytes"));
+}
+
+#[test]
 fn what_is_against_the_rules_closes_the_connection_and_says_why() {
     type Case = (&'static str, fn(&mut Bench));
     let cases: [Case; 8] = [
