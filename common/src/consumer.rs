@@ -65,7 +65,9 @@ impl<T: Decode + ?Sized> Consumer<T> {
             let over = session.has_local() || session.is_stopped() || session.questions.is_withdrawn();
             over.then_some(())
         };
+        state.session.begin_wait();
         let (mut state, waited) = self.connection.wait_until(state, None, answered);
+        state.session.end_wait(self.connection.now(), self.connection.now().saturating_sub(now));
         waited?;
         match self.take(&mut state) {
             Some(taken) => Ok(Some(taken?)),

@@ -32,7 +32,7 @@ impl Control {
 
     /// Asks the coordinator to end: once all items are settled, or at once (`now`). Returns when it has begun to.
     pub fn stop(&self, now: bool) -> Result<(), Error> {
-        self.ask(|session| session.outbox.push(&Message::Shutdown { now }), |session| session.shutting_down.then_some(()))
+        self.ask(|session| session.ask_shutdown(now), |session| session.shutting_down.then_some(()))
     }
 
     /// Waits until the coordinator is gone.
@@ -65,6 +65,13 @@ struct ControlSession {
     questions: Questions,
     shutting_down: bool,
     outbox: Outbox,
+}
+
+impl ControlSession {
+    fn ask_shutdown(&mut self, now: bool) {
+        self.shutting_down = false;
+        self.outbox.push(&Message::Shutdown { now });
+    }
 }
 
 impl Session for ControlSession {

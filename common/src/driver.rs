@@ -1,7 +1,8 @@
 //! Moves bytes between a client's session and its socket. Callers do it in their own threads, so that an item pays no hand-over;
 //! a thread of the connection's own steps in only for what must leave although nobody calls.
 //!
-//! Of the callers that wait, one polls the socket; the others wait for it to bring news.
+//! Of the callers that wait, one polls the socket, and while it does nobody else reads: what somebody else took in could be what it
+//! polls for, and would not wake it. The others wait for it to bring news.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -154,10 +155,7 @@ impl<S: Session> Driver<S> {
     /// Takes in what has come, without waiting.
     pub(crate) fn read(&self, state: &mut State<S>) -> Result<(), Error> {
         state.check()?;
-        self.receive(state);
-        if state.waiters > 0 {
-            self.news.notify_all();
-        }
+        self.receive_unless_polled(state);
         state.check()
     }
 
@@ -250,8 +248,18 @@ impl<S: Session> Driver<S> {
         let written = state.session.outbox().write_to(|slices| transport::send(&self.stream, slices));
         if let Err(error) = written {
             // What the coordinator said before it closed is still there to be read, and says more than a broken pipe.
-            self.receive(state);
+            self.receive_unless_polled(state);
             state.fail(error.into());
+        }
+    }
+
+    /// Takes in what has come, unless a caller polls for it.
+    fn receive_unless_polled(&self, state: &mut State<S>) {
+        if !state.polling {
+            self.receive(state);
+            if state.waiters > 0 {
+                self.news.notify_all();
+            }
         }
     }
 
@@ -288,11 +296,8 @@ impl<S: Session> Driver<S> {
             let now = self.now();
             if state.session.next_timeout().is_some_and(|due| due <= now) {
                 looks = 0;
-                self.receive(&mut state);
+                self.receive_unless_polled(&mut state);
                 state.session.handle_timeout(now);
-                if state.waiters > 0 {
-                    self.news.notify_all();
-                }
             }
             self.write_outbox(&mut state);
             looks += 1;

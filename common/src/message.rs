@@ -225,6 +225,14 @@ pub enum Message {
         /// Which.
         id: ItemId,
     },
+    /// To a producer: others lack the room that its unused credit reserves. If it has put nothing beyond `position`, its credit is void,
+    /// and it says `Recalled`; if it has, this comes too late and counts for nothing.
+    Recall {
+        /// What the coordinator has seen of its items when it said this.
+        position: Position,
+    },
+    /// A producer has given its credit back.
+    Recalled,
 }
 
 /// A decoded frame: the message, and its batch where it has one.
@@ -332,6 +340,8 @@ impl Message {
             Message::Shutdown { .. } => "Shutdown",
             Message::ShuttingDown => "ShuttingDown",
             Message::Begin { .. } => "Begin",
+            Message::Recall { .. } => "Recall",
+            Message::Recalled => "Recalled",
         }
     }
 

@@ -20,7 +20,7 @@
 //!
 //! | `queue.Queue` | here | difference |
 //! |---|---|---|
-//! | `shutdown()` | `coordinator stop`, [`Control::stop(false)`](crate::Control::stop) | puts are refused with a reason; what is queued is still handed out |
+//! | `shutdown()` | `coordinator stop`, [`Control::stop(false)`](crate::Control::stop) | puts are refused with a reason, at `flush` at the latest; what is queued is still handed out; a producer's `join` is refused like its puts, a consumer's is not |
 //! | `shutdown(immediate=True)` | `coordinator stop --now`, [`Control::stop(true)`](crate::Control::stop) | how much was left unsettled is said on stderr |
 //! | `ShutDown` from `put` | [`Error::Closed`](crate::Error::Closed) with [`CloseReason::Ended`](crate::message::CloseReason::Ended) | |
 //! | `ShutDown` from `get` | `Ok(None)` | an end is no error |

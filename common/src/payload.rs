@@ -11,7 +11,7 @@ use crate::batch::Batch;
 
 /// A value that a producer can put: anything that serde serializes, or `[u8]` as it is.
 pub trait Encode {
-    /// Appends the item's bytes; the error is for people.
+    /// Appends the item's bytes; the error is for people. Called while the client is locked: it must not call its client.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), String>;
 }
 
@@ -20,7 +20,7 @@ pub trait Decode {
     /// What a delivery holds: the value, or shared bytes.
     type Held: Borrow<Self>;
 
-    /// Decodes item `index` of `batch`, all of its bytes; the error is for people.
+    /// Decodes item `index` of `batch`, all of its bytes; the error is for people. It must not call its client, which is locked.
     fn decode(batch: &Batch, index: u32) -> Result<Self::Held, String>;
 }
 

@@ -59,8 +59,8 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// Puts an item; waits for room for `wait` at most, the whole call included.
     pub fn put_timeout(&self, item: &T, wait: Duration) -> Result<(), PutError> {
         // A wait beyond what the clock can express is one without end.
-        let wait = Instant::now().checked_add(wait).map_or(Wait::Forever, Wait::Until);
-        self.put_until(item, wait)
+        let deadline = Instant::now().checked_add(wait).map_or(Wait::Forever, Wait::Until);
+        self.put_until(item, if wait.is_zero() { Wait::No } else { deadline })
     }
 
     /// Puts all of an iterator's items; waits while the queue is full.
@@ -140,6 +140,10 @@ impl<T: Encode + ?Sized> Producer<T> {
     fn put_until(&self, item: &T, wait: Wait) -> Result<(), PutError> {
         let connection = &self.connection;
         let mut state = connection.lock();
+        if !matches!(wait, Wait::Forever) {
+            // Credit may have been recalled meanwhile, for others that found the queue full.
+            connection.read(&mut state)?;
+        }
         loop {
             let put = state.session.put(|out| item.encode(out), || connection.now())?;
             match put {

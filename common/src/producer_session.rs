@@ -210,6 +210,15 @@ impl Session for ProducerSession {
                 }
                 Ok(())
             }
+            Message::Recall { position } => {
+                // Items that put() has taken on this credit must go out on it: their batch crosses the recall, which makes it void.
+                if position == self.sent && !self.send_gathered() {
+                    self.credit_items = 0;
+                    self.credit_bytes = 0;
+                    self.outbox.push(&Message::Recalled);
+                }
+                Ok(())
+            }
             Message::Finished if self.finish == Finish::Asked => {
                 self.finish = Finish::Done;
                 Ok(())
@@ -295,6 +304,21 @@ mod tests {
         let mut small = session(100, batch_cost_bytes(13));
         assert_eq!(put(&mut small, b"ten bytes."), Put::NoCredit);
         assert_eq!(put(&mut small, b"nine byte"), Put::Ready);
+    }
+
+    #[test]
+    fn a_recall_takes_unused_credit_but_comes_too_late_for_what_is_put() {
+        let recall = |position| Incoming { message: Message::Recall { position: Position(position) }, batch: None };
+        let mut unused = session(10, 100_000);
+        unused.handle(recall(0)).unwrap();
+        assert_eq!(put(&mut unused, b"one"), Put::NoCredit);
+        let mut crossed = session(10, 100_000);
+        put(&mut crossed, b"one");
+        crossed.handle(recall(0)).unwrap();
+        assert_eq!(put(&mut crossed, b"two"), Put::Gathering);
+        crossed.handle(recall(1)).unwrap();
+        assert_eq!(crossed.gathered.count(), 0, "what was taken goes out at once");
+        assert_eq!(put(&mut crossed, b"three"), Put::Gathering);
     }
 
     #[test]

@@ -29,7 +29,7 @@ macro_rules! variants {
 }
 
 variants!(MESSAGES, message_name, Message: Hello Welcome Close Stop Put Confirm Want Finish Finished Join Joined Demand Deliver Withdraw
-    Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin);
+    Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled);
 variants!(ROLES, role_name, Role: Producer Consumer Control);
 variants!(REASONS, reason_name, CloseReason: Version Goodbye Protocol Ended Replaced Forbidden Limit);
 variants!(OUTCOMES, outcome_name, Outcome: Unstarted Released Failed Rejected RetryAfter);
@@ -123,6 +123,8 @@ fn samples() -> Vec<Sample> {
         sample("Shutdown.now", Message::Shutdown { now: true }),
         sample("ShuttingDown", Message::ShuttingDown),
         sample("Begin", Message::Begin { id: ItemId(5000) }),
+        sample("Recall", Message::Recall { position: Position(306) }),
+        sample("Recalled", Message::Recalled),
     ]
 }
 

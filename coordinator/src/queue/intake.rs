@@ -2,9 +2,13 @@
 //!
 //! Credit is what a producer may send without asking. As long as nobody lacks room it is a reservation: the place is there when the
 //! items come. When somebody does lack it, reservations that are not used are taken back, oldest first: their owner may be stopped,
-//! and must not hold others up. Its credit stays; if it uses it after all and the queue is full by then, its items wait *parked* with
-//! its connection, unconfirmed, first come first served. So the bounds always hold for what is accepted, and a connection costs at
-//! most its credit beyond them.
+//! and must not hold others up. It is told (`Recall`); what it has put before it heard that and the queue has no room for by then waits
+//! *parked* with its connection, unconfirmed, first come first served. So the bounds always hold for what is accepted, and a connection
+//! costs at most its credit beyond them.
+//!
+//! Whether a recall was heard in time shows in what the producer says: a `Put` has crossed it and makes it void, `Recalled` answers it.
+//! Until then nothing is granted to it, so that both sides always agree on its credit; it does not wait in line, so that one which never
+//! answers holds up nobody.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -72,6 +76,7 @@ pub(super) struct Intake {
     /// Who was granted credit when; may name producers that have used it up or gone.
     granted: VecDeque<ClientId>,
     unconfirmed: VecDeque<ClientId>,
+    recalled: VecDeque<ClientId>,
     finished: u64,
     /// The last admitted batch's owner, until the batch is stored.
     admitting: Option<ClientId>,
@@ -94,6 +99,8 @@ struct Producer {
     credit: Amount,
     reserved: Amount,
     in_granted: bool,
+    /// It was told that its credit is void, and has not shown to have heard it.
+    recalled: bool,
     wanted: Option<Amount>,
     parked: VecDeque<Batch>,
     finished: bool,
@@ -119,6 +126,7 @@ impl Intake {
             waiting: VecDeque::new(),
             granted: VecDeque::new(),
             unconfirmed: VecDeque::new(),
+            recalled: VecDeque::new(),
             finished: 0,
             admitting: None,
         }
@@ -170,10 +178,11 @@ impl Intake {
             let words = format!("a Put of {items} items and {bytes} bytes on credit for {} and {}", credit.items, credit.bytes);
             return Err((CloseReason::Protocol, words));
         }
+        let waits_now = std::mem::take(&mut producer.recalled) && producer.wanted.is_some();
         producer.credit = producer.credit.less(cost);
         producer.next += cost.items;
         producer.parked.push_back(batch);
-        if producer.parked.len() == 1 && producer.wanted.is_none() {
+        if producer.parked.len() == 1 && (producer.wanted.is_none() || waits_now) {
             // What holds a reservation passes those who wait for room: its place is not theirs.
             if producer.reserved.covers(cost) { self.waiting.push_front(client) } else { self.waiting.push_back(client) }
         }
@@ -196,7 +205,20 @@ impl Intake {
             return Ok(());
         }
         let waits = producer.wanted.replace(wanted).is_some() || !producer.parked.is_empty();
-        if !waits {
+        if !waits && !producer.recalled {
+            self.waiting.push_back(client);
+        }
+        Ok(())
+    }
+
+    /// Notes that a producer has given back its credit.
+    pub(super) fn recalled(&mut self, client: ClientId) -> Result<(), Refusal> {
+        let producer = self.get(client, "Recalled")?;
+        if !std::mem::take(&mut producer.recalled) {
+            return Err((CloseReason::Protocol, "Recalled without a Recall, or after a Put that made it void".into()));
+        }
+        producer.credit = Amount::default();
+        if producer.wanted.is_some() && producer.parked.is_empty() {
             self.waiting.push_back(client);
         }
         Ok(())
@@ -244,6 +266,10 @@ impl Intake {
         while let Some(&client) = self.waiting.front() {
             let Some(producer) = self.producers.get(&client) else { panic!("{client:?} waits but has left") };
             let Some(batch) = producer.parked.front() else {
+                if producer.recalled {
+                    self.waiting.pop_front();
+                    continue;
+                }
                 if !self.grant_wanted(client) {
                     return None;
                 }
@@ -297,6 +323,16 @@ impl Intake {
         None
     }
 
+    /// The next producer to be told that its unused credit is void, and the position that it has put up to. Before any confirmation.
+    pub(super) fn next_recall(&mut self) -> Option<(ClientId, u64)> {
+        while let Some(client) = self.recalled.pop_front() {
+            if let Some(producer) = self.producers.get(&client) {
+                return Some((client, producer.next));
+            }
+        }
+        None
+    }
+
     /// Forgets all producers, parked items included; returns them.
     pub(super) fn close(&mut self) -> Vec<ClientId> {
         let clients: Vec<ClientId> = self.producers.keys().copied().collect();
@@ -333,7 +369,7 @@ impl Intake {
     fn grant_ahead(&mut self, client: ClientId) {
         let Some(producer) = self.producers.get(&client) else { return };
         let low = producer.credit.items <= self.credit_ahead.items / 2 || producer.credit.bytes <= self.credit_ahead.bytes / 2;
-        if !low || producer.finished || !self.waiting.is_empty() {
+        if !low || producer.finished || producer.recalled || !self.waiting.is_empty() {
             return;
         }
         let amount = self.credit_ahead.less(producer.credit).min(self.room().divided(2));
@@ -401,6 +437,14 @@ impl Intake {
                 producer.in_granted = false;
                 self.reserved = self.reserved.less(producer.reserved);
                 producer.reserved = Amount::default();
+                // What it was not told of yet is simply not granted.
+                producer.credit = producer.credit.less(std::mem::take(&mut producer.granted));
+                if !producer.credit.is_nothing() && !std::mem::replace(&mut producer.recalled, true) {
+                    self.recalled.push_back(holder);
+                    if producer.parked.is_empty() && producer.wanted.is_some() {
+                        self.waiting.retain(|waiting| *waiting != holder);
+                    }
+                }
             }
         }
         true

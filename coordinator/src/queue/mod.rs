@@ -247,12 +247,10 @@ impl Queue {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front().or_else(|| {
-            let (client, position, credit) = self.intake.next_confirmation()?;
-            let (credit_items, credit_bytes) = (credit.items, credit.bytes);
-            let message = Message::Confirm { position: Position(position), credit_items, credit_bytes };
-            Some(Output::Send { client, message, batch: None })
-        })
+        if self.outputs.is_empty() {
+            self.flush_confirmations();
+        }
+        self.outputs.pop_front()
     }
 
     /// When to call [`Queue::handle`] with [`Input::Tick`] at the latest.
@@ -309,6 +307,7 @@ impl Queue {
                 self.intake.put(client, position.0, batch)
             }
             (Message::Want { bytes }, None) => self.intake.want(client, bytes),
+            (Message::Recalled, None) => self.intake.recalled(client),
             (Message::Finish, None) => {
                 self.intake.finish(client)?;
                 self.flush_confirmations();
@@ -532,7 +531,11 @@ impl Queue {
         }
     }
 
+    /// What producers are to be told, gathered so that one message answers many.
     fn flush_confirmations(&mut self) {
+        while let Some((client, position)) = self.intake.next_recall() {
+            self.send(client, Message::Recall { position: Position(position) });
+        }
         while let Some((client, position, credit)) = self.intake.next_confirmation() {
             let (credit_items, credit_bytes) = (credit.items, credit.bytes);
             self.send(client, Message::Confirm { position: Position(position), credit_items, credit_bytes });

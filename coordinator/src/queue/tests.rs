@@ -337,6 +337,42 @@ fn a_producer_that_does_not_use_its_place_does_not_keep_others_from_it() {
 }
 
 #[test]
+fn recalled_credit_is_void_unless_it_was_used_before_the_recall_was_heard() {
+    let rules = Rules { capacity_items: 4, ..RULES };
+    let want = Message::Want { bytes: batch_cost_bytes(5) };
+    let mut heard = Bench::new(rules.clone());
+    heard.producer(1);
+    heard.producer(2);
+    heard.put(2, &["a"]);
+    for item in ["b", "c", "d"] {
+        heard.say(2, want.clone());
+        heard.put(2, &[item]);
+    }
+    assert_eq!((heard.sent(1, "Recall"), heard.queue.status().stored()), (1, 4));
+    heard.sent(1, "Confirm");
+    heard.say(1, Message::Recalled);
+    heard.say(1, want.clone());
+    heard.say(1, Message::Withdraw);
+    assert_eq!((heard.sent(1, "Confirm"), heard.sent(1, "Withdrawn")), (0, 1), "full is full");
+    heard.put(1, &["on void credit"]);
+    assert!(heard.closed()[0].2.contains("on credit for 0"));
+    let mut crossed = Bench::new(rules);
+    crossed.producer(1);
+    crossed.producer(2);
+    for _ in 0..3 {
+        crossed.say(2, want.clone());
+        crossed.put(2, &["x"]);
+    }
+    crossed.say(1, want);
+    assert_eq!(crossed.queue.status().producers_waiting, 0, "what may never answer does not wait in line");
+    crossed.put(1, &["crossed the recall"]);
+    assert_eq!(crossed.closed(), []);
+    assert_eq!(crossed.queue.status().stored(), 4);
+    crossed.say(1, Message::Recalled);
+    assert!(crossed.closed()[0].2.contains("Recalled without a Recall"));
+}
+
+#[test]
 fn nobody_can_wait_for_more_room_than_there_is_and_hold_others_up() {
     let mut bench = Bench::new(Rules { capacity_items: 4, capacity_bytes: 2000, ..RULES });
     bench.producer(1);
@@ -346,14 +382,21 @@ fn nobody_can_wait_for_more_room_than_there_is_and_hold_others_up() {
     // Reservations are taken back from each in turn, and their credit stays: it must not add up to more than fits.
     bench.producer(3);
     let mut credit = BTreeMap::from([(2, 0), (3, 0)]);
+    let mut recalled = Vec::new();
     for _ in 0..20 {
         for client in [2, 3] {
             bench.say(client, Message::Want { bytes: 1196 });
-            bench.outputs.drain(..).for_each(|output| {
-                if let Output::Send { client, message: Message::Confirm { credit_items, .. }, .. } = output {
-                    *credit.entry(client.0).or_insert(0) += credit_items;
+            bench.outputs.drain(..).for_each(|output| match output {
+                Output::Send { client, message: Message::Confirm { credit_items, .. }, .. } => {
+                    *credit.entry(client.0).or_insert(0) += credit_items
                 }
+                Output::Send { client, message: Message::Recall { .. }, .. } => {
+                    credit.insert(client.0, 0);
+                    recalled.push(client.0);
+                }
+                _ => {}
             });
+            recalled.drain(..).for_each(|client| bench.say(client, Message::Recalled));
         }
     }
     assert!(credit.values().all(|items| *items <= 4), "{credit:?}");
@@ -465,6 +508,8 @@ struct Model {
     credit_items: BTreeMap<u64, i64>,
     put: BTreeMap<u64, u64>,
     confirmed: BTreeMap<u64, u64>,
+    /// What producers were told and have not heard yet.
+    unheard: BTreeMap<u64, Vec<Message>>,
 }
 
 struct Item {
@@ -487,11 +532,31 @@ impl Model {
         (0..self.items.len() as u64).filter(|id| self.items[*id as usize].state == State::Held(client)).collect()
     }
 
+    /// Takes in what a producer was told; true if it answers that it has given its credit back.
+    fn hear(&mut self, producer: u64) -> bool {
+        let mut recalled = false;
+        let put = self.put.get(&producer).copied().unwrap_or_default();
+        let credit = self.credit_items.entry(producer).or_default();
+        for message in self.unheard.remove(&producer).into_iter().flatten() {
+            match message {
+                Message::Confirm { credit_items, .. } => *credit += credit_items as i64,
+                Message::Recall { position } if position.0 == put => {
+                    *credit = 0;
+                    recalled = true;
+                }
+                _ => {}
+            }
+        }
+        recalled
+    }
+
     fn see(&mut self, output: Output, now: Duration, written: &mut Vec<Ticket>) {
         match output {
-            Output::Send { client, message: Message::Confirm { position, credit_items, .. }, .. } => {
-                self.confirmed.insert(client.0, position.0);
-                *self.credit_items.entry(client.0).or_default() += credit_items as i64;
+            Output::Send { client, message: message @ (Message::Confirm { .. } | Message::Recall { .. }), .. } => {
+                if let Message::Confirm { position, .. } = message {
+                    self.confirmed.insert(client.0, position.0);
+                }
+                self.unheard.entry(client.0).or_default().push(message);
             }
             Output::Send { client, message: Message::Deliver { first, attempt, .. }, batch: Some(batch) } => {
                 for (id, item) in (first.0..).zip(batch.iter()) {
@@ -532,17 +597,20 @@ impl Model {
 enum Step {
     Put { producer: u64, items: u64 },
     Want { producer: u64 },
+    Hear { producer: u64 },
     Demand { consumer: u64, items: u32 },
     Settle { consumer: u64, which: prop::sample::Index, how: u8 },
     AckAll { consumer: u64 },
     Die { consumer: u64 },
     Pass { ms: u64 },
+    Last { producer: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0u64..3, 1u64..6).prop_map(|(producer, items)| Step::Put { producer, items }),
         (0u64..3).prop_map(|producer| Step::Want { producer }),
+        (0u64..3).prop_map(|producer| Step::Hear { producer }),
         (10u64..13, 1u32..6).prop_map(|(consumer, items)| Step::Demand { consumer, items }),
         (10u64..13, any::<prop::sample::Index>(), 0u8..6).prop_map(|(consumer, which, how)| Step::Settle { consumer, which, how }),
         (10u64..13).prop_map(|consumer| Step::AckAll { consumer }),
@@ -561,10 +629,15 @@ proptest! {
         let mut model = Model::default();
         (0..3).for_each(|producer| bench.producer(producer));
         (10..13).for_each(|consumer| bench.consumer(consumer));
+        // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
+        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::Want { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
+            Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 }, Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 },
+            Step::Hear { producer }, Step::Last { producer }]);
         let drain = [Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 },
             Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 }];
-        let end = std::iter::repeat_n(drain, 60).flatten();
-        for step in steps.into_iter().chain(end) {
+        let empty = std::iter::repeat_n(drain, 60).flatten();
+        let end = empty.clone();
+        for step in steps.into_iter().chain(empty).chain(last).chain(end) {
             match step {
                 Step::Put { producer, items } => {
                     let credit = model.credit_items.entry(producer).or_default();
@@ -577,6 +650,7 @@ proptest! {
                         bench.put(producer, &texts.iter().map(String::as_str).collect::<Vec<_>>());
                     }
                 }
+                Step::Hear { producer } => if model.hear(producer) { bench.say(producer, Message::Recalled) },
                 Step::Want { producer } => bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) }),
                 Step::Demand { consumer, items } => {
                     *model.demand.entry(consumer).or_default() += items;
@@ -614,6 +688,12 @@ proptest! {
                     model.demand.remove(&consumer);
                     bench.leave(consumer);
                     bench.consumer(consumer);
+                }
+                Step::Last { producer } => {
+                    prop_assert!(model.credit_items[&producer] > 0, "producer {} waits in vain", producer);
+                    let from = model.put.entry(producer).or_default();
+                    *from += 1;
+                    bench.put(producer, &[&format!("{producer}:{}", *from - 1)]);
                 }
                 Step::Pass { ms } => bench.pass(Duration::from_millis(ms)),
             }
