@@ -147,7 +147,7 @@ fn a_command_that_prints_too_much_fails_its_item() {
     let arguments = ["--input", "-", "--max-item", "1KiB", "--max-attempts", "1", "--", "sh", "-c", "yes; echo {}"];
     let (code, stdout, stderr) = run(&arguments, b"a\n");
     assert_eq!((code, &stdout[..]), (3, ""));
-    assert!(stderr.contains("printed more than 1024 bytes"), "{stderr}");
+    assert!(stderr.contains("printed more than 1025 bytes"), "{stderr}");
 }
 
 #[test]
