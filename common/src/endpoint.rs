@@ -4,7 +4,7 @@
 //! socket's mode (0600), and the peer's credentials. The coordinator holds a lock file beside the socket for life; only its
 //! holder may judge a socket file stale and replace it, so one path never has two owners.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -79,7 +79,7 @@ pub enum EndpointError {
         uid: u32,
     },
     /// The system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -110,6 +110,11 @@ impl Endpoint {
             None => PathBuf::from(format!("/tmp/procq-{}", own_uid())),
         };
         Endpoint::at(directory.join("default.sock"))
+    }
+
+    /// The socket that was named; without a name, or with an empty one, [`Endpoint::from_env`].
+    pub fn named(path: Option<&OsStr>) -> Endpoint {
+        path.filter(|path| !path.is_empty()).map_or_else(Endpoint::from_env, Endpoint::at)
     }
 
     /// The socket at `path`.

@@ -28,10 +28,10 @@ pub enum Error {
     #[error("the coordinator did not answer within {} s; is it stopped?", crate::limits::HANDSHAKE.as_secs())]
     Handshake,
     /// The coordinator sent bytes that are no frame.
-    #[error("the coordinator sent {0}")]
+    #[error("the coordinator does not speak this protocol")]
     Frame(#[from] FrameError),
     /// The coordinator sent a frame that is no message.
-    #[error("the coordinator sent {0}")]
+    #[error("the coordinator does not speak this protocol")]
     Decode(#[from] DecodeError),
     /// The coordinator sent a message that has no place here.
     #[error("the coordinator sent an unexpected {0}")]

@@ -1,6 +1,8 @@
 //! What the three programs share: exit codes, waiting for a coordinator, and the tie of a child to its parent.
 
 use std::error::Error as StdError;
+use std::io::Write;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::endpoint::EndpointError;
@@ -21,20 +23,36 @@ pub const EXIT_NO_COORDINATOR: u8 = 69;
 pub const EXIT_IN_USE: u8 = 73;
 /// Ended by signal `n`: this plus `n`.
 pub const EXIT_SIGNAL_BASE: u8 = 128;
+/// Nobody reads stdout any more: as if by SIGPIPE, 13 on every Unix system.
+pub const EXIT_OUTPUT_CLOSED: u8 = EXIT_SIGNAL_BASE + 13;
 
 /// A command's exit code that rejects its item: it goes to the dead letters at once (`EX_DATAERR`).
 pub const COMMAND_REJECTS: i32 = 65;
 /// A command's exit code that asks for a later retry (`EX_TEMPFAIL`).
 pub const COMMAND_ASKS_RETRY: i32 = 75;
 
-/// The exit code for an error: by what stands at the bottom of its chain.
-pub fn exit_code(error: &(dyn StdError + 'static)) -> u8 {
+/// Ends a program by an error: says it, in `words`, on stderr, unless it is merely that nobody reads stdout any more.
+pub fn fail(program: &str, error: &(dyn StdError + 'static), words: impl std::fmt::Display) -> ExitCode {
+    let code = exit_code(error);
+    if code != EXIT_OUTPUT_CLOSED {
+        // If stderr is closed, too, there is nobody left to tell.
+        let _ = writeln!(std::io::stderr(), "{program}: {words}");
+    }
+    ExitCode::from(code)
+}
+
+/// The exit code for an error: by what stands in its chain.
+fn exit_code(error: &(dyn StdError + 'static)) -> u8 {
     let mut link = Some(error);
     while let Some(error) = link {
         let endpoint = match error.downcast_ref::<Error>() {
             Some(Error::Endpoint(endpoint)) => Some(&**endpoint),
             _ => error.downcast_ref::<EndpointError>(),
         };
+        let io_error = error.downcast_ref::<std::io::Error>();
+        if io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            return EXIT_OUTPUT_CLOSED;
+        }
         match endpoint {
             Some(EndpointError::NoCoordinator { .. }) => return EXIT_NO_COORDINATOR,
             Some(EndpointError::InUse { .. }) => return EXIT_IN_USE,
@@ -98,5 +116,6 @@ mod tests {
         assert_eq!(exit_code(&missing), EXIT_NO_COORDINATOR);
         assert_eq!(exit_code(&EndpointError::InUse { path, pid: None }), EXIT_IN_USE);
         assert_eq!(exit_code(&Error::Finished), EXIT_ERROR);
+        assert_eq!(exit_code(&std::io::Error::from(std::io::ErrorKind::BrokenPipe)), EXIT_OUTPUT_CLOSED);
     }
 }

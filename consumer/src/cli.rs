@@ -1,7 +1,6 @@
 //! The consumer's command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -13,7 +12,7 @@ use common::backoff::Backoff;
 pub struct Cli {
     /// The coordinator's socket
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub socket: Option<OsString>,
 
     /// Wait this long for a coordinator that is about to come up
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]

@@ -234,6 +234,9 @@ pub fn find_program(program: &OsStr) -> Result<()> {
         return Ok(());
     }
     let search = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    if program.is_empty() {
+        bail!("the command is empty; give a program's name behind --");
+    }
     if !std::env::split_paths(&search).any(|directory| is_program(&directory.join(path))) {
         bail!("there is no command {} in PATH; check its spelling, or give its path", path.display());
     }

@@ -11,12 +11,11 @@ pub mod signals;
 pub mod sink;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, exit_code, set_process_name};
+use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, fail, set_process_name};
 use common::{Consumer, Endpoint, Error};
 
 use cli::Cli;
@@ -26,8 +25,9 @@ use sink::{Settled, Worker};
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
-    let Ok(signals) = signals::Signals::catch() else {
-        return fail(&anyhow::anyhow!("cannot catch signals"));
+    let signals = match signals::Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return fail("consumer", &error, format_args!("cannot catch signals: {error}")),
     };
     if let Some(parent) = cli.child_of {
         set_process_name("consumer");
@@ -37,18 +37,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match run(&cli, signals) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => fail(&error),
+        Err(error) => fail("consumer", &*error, format_args!("{error:#}")),
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
-    // If stderr is closed there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "consumer: {error:#}");
-    ExitCode::from(exit_code(&**error))
-}
-
 fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
-    let endpoint = cli.socket.clone().map_or_else(Endpoint::from_env, Endpoint::at);
+    let endpoint = Endpoint::named(cli.socket.as_deref());
     let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path())?) };
     let consumer = connect_within(cli.wait, || match cli.prefetch {
         Some(items) => Consumer::<[u8]>::connect_with_prefetch(&endpoint, items),

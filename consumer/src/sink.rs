@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use common::backoff::Backoff;
-use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE};
+use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED};
 use common::{Consumer, Delivery};
 use rand::RngExt;
-use signal_hook::consts::SIGPIPE;
 
 use crate::cli::{Cli, Sink};
 use crate::command::{Command, Ending, Running};
@@ -132,7 +131,7 @@ fn print(record: &[u8], delivery: Delivery<'_, [u8]>) -> Result<Settled> {
         Err(error) => {
             delivery.give_back_unstarted()?;
             if error.kind() == io::ErrorKind::BrokenPipe {
-                return Ok(Settled::AndEnd(EXIT_SIGNAL_BASE + SIGPIPE as u8));
+                return Ok(Settled::AndEnd(EXIT_OUTPUT_CLOSED));
             }
             Err(error).context("cannot write to stdout")
         }

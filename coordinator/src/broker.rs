@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub enum Event {
 pub struct Broker {
     started: Instant,
     poll: Poll,
+    /// Kept beyond the writer's end: dropped, a waker takes back what it has just woken for.
+    _waker: Arc<Waker>,
     news: Events,
     listener: Listener,
     accept_at: Option<Duration>,
@@ -74,14 +77,16 @@ impl Broker {
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
-        let waker = Waker::new(poll.registry(), WRITER)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WRITER)?);
+        let wake = Arc::clone(&waker);
         let writer = Writer::start(dead_letters, move || {
             // It fails only when the loop is gone.
-            let _ = waker.wake();
+            let _ = wake.wake();
         })?;
         Ok(Broker {
             started: Instant::now(),
             poll,
+            _waker: waker,
             news: Events::with_capacity(1024),
             listener,
             accept_at: Some(Duration::ZERO),

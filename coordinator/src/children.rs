@@ -4,9 +4,11 @@
 //! child are never of two versions.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -20,12 +22,23 @@ pub struct Plan {
     pub role: &'static str,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// It reads our stdin.
-    pub reads_stdin: bool,
+    /// What it reads.
+    pub stdin: Input,
     /// It writes to our stdout.
     pub writes_stdout: bool,
     /// It leads a process group, so that a terminal's signals come to us alone, and it ends with all that it started.
     pub leads_group: bool,
+}
+
+/// A child's stdin.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Nothing.
+    None,
+    /// Ours.
+    Ours,
+    /// A file that is open already.
+    Open(Arc<File>),
 }
 
 /// A running child.
@@ -46,7 +59,11 @@ impl Plan {
                 command.env_remove(name);
             }
         }
-        command.stdin(if self.reads_stdin { Stdio::inherit() } else { Stdio::null() });
+        command.stdin(match &self.stdin {
+            Input::None => Stdio::null(),
+            Input::Ours => Stdio::inherit(),
+            Input::Open(file) => file.try_clone().context("cannot hand an input on")?.into(),
+        });
         command.stdout(if self.writes_stdout { Stdio::inherit() } else { Stdio::null() });
         if self.leads_group {
             command.process_group(0);

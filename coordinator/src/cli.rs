@@ -1,15 +1,16 @@
 //! The coordinator's command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use common::Endpoint;
 use common::backoff::Backoff;
 use common::limits::{CAPACITY_BYTES_DEFAULT, CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_MAX_CEILING, ITEM_BYTES_MAX_DEFAULT, batch_cost_bytes};
-use producer::cli::{Format, Pause};
+use producer::cli::{Format, Pause, refuse_given};
 
 use crate::queue::Rules;
 
@@ -65,16 +66,16 @@ pub struct RunArgs {
     pub prefetch: Option<u32>,
 
     /// In the default run: how many producers of random numbers to start
-    #[arg(long, value_name = "N", default_value_t = 1, env = "PROCQ_PRODUCERS", conflicts_with = "input",
+    #[arg(long, value_name = "N", default_value_t = 1, env = "PROCQ_PRODUCERS",
         value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Default run")]
     pub producers: u32,
 
     /// In the default run: how many numbers each producer puts
-    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT", conflicts_with = "input", help_heading = "Default run")]
+    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT", help_heading = "Default run")]
     pub count: u64,
 
     /// In the default run: the longest pause after each number, a duration or `none`
-    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE", conflicts_with = "input", help_heading = "Default run")]
+    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE", help_heading = "Default run")]
     pub pause: Pause,
 
     /// The queue.
@@ -105,7 +106,7 @@ pub struct ServeArgs {
 pub struct QueueArgs {
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub socket: Option<OsString>,
 
     /// The most items in the queue, those that consumers hold included
     #[arg(long, value_name = "ITEMS", default_value_t = CAPACITY_ITEMS_DEFAULT, env = "PROCQ_CAPACITY",
@@ -146,7 +147,7 @@ pub struct StatusArgs {
 
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub socket: Option<OsString>,
 }
 
 /// Ending.
@@ -158,18 +159,30 @@ pub struct StopArgs {
 
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub socket: Option<OsString>,
 }
 
-/// The socket that was named, or the default one.
-pub fn endpoint(socket: Option<&PathBuf>) -> Endpoint {
-    socket.map_or_else(Endpoint::from_env, Endpoint::at)
+impl Cli {
+    /// Parses arguments, the first being the program's name; ends the program if they make no sense.
+    pub fn parse_checked(arguments: impl IntoIterator<Item = OsString>) -> Cli {
+        let mut command = Cli::command();
+        let matches = command.clone().get_matches_from(arguments);
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if !cli.run.input.is_empty() {
+            refuse_given(&mut command, &matches, &["producers", "count", "pause"], "is for the default run, and there is an --input");
+        }
+        if cli.run.input.iter().filter(|input| *input == Path::new("-")).count() > 1 {
+            let words = "stdin (--input -) can be read only once";
+            command.error(ErrorKind::ArgumentConflict, words).exit();
+        }
+        cli
+    }
 }
 
 impl QueueArgs {
     /// The socket of this queue.
     pub fn endpoint(&self) -> Endpoint {
-        endpoint(self.socket.as_ref())
+        Endpoint::named(self.socket.as_deref())
     }
 
     /// The queue's rules; an error says which bounds do not go together.
@@ -210,7 +223,6 @@ impl QueueArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn queue_args(arguments: &[&str]) -> QueueArgs {
         Cli::parse_from([&["coordinator"], arguments].concat()).run.queue

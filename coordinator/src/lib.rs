@@ -27,9 +27,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
-use common::Control;
-use common::program::{EXIT_DONE, exit_code};
+use clap::CommandFactory;
+use common::program::{EXIT_DONE, fail};
+use common::{Control, Endpoint};
 
 use cli::{Cli, Command};
 
@@ -42,14 +42,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some("consumer") => return consumer::main(arguments),
         _ => {}
     }
-    let cli = Cli::parse_from(arguments);
+    let cli = Cli::parse_checked(arguments);
     match run_command(&cli) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            // If stderr is closed there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "coordinator: {error:#}");
-            ExitCode::from(exit_code(&*error))
-        }
+        Err(error) => fail("coordinator", &*error, format_args!("{error:#}")),
     }
 }
 
@@ -58,13 +54,13 @@ fn run_command(cli: &Cli) -> Result<u8> {
         None => run::run(&cli.run, checked(&cli.run.queue, expected_producers(&cli.run))),
         Some(Command::Serve(args)) => run::serve(args, checked(&args.queue, args.expect_producers)),
         Some(Command::Status(args)) => {
-            let status = Control::connect(&cli::endpoint(args.socket.as_ref()))?.status()?;
+            let status = Control::connect(&Endpoint::named(args.socket.as_deref()))?.status()?;
             let shown = if args.json { status::as_json(&status) + "\n" } else { status::in_words(&status) };
             std::io::stdout().lock().write_all(shown.as_bytes())?;
             Ok(EXIT_DONE)
         }
         Some(Command::Stop(args)) => {
-            let control = Control::connect(&cli::endpoint(args.socket.as_ref()))?;
+            let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;
             control.stop(args.now)?;
             control.wait_for_end();
             Ok(EXIT_DONE)

@@ -1,24 +1,25 @@
 //! A run from its start to its exit code: which children it has, what their ends and signals mean, when it is over.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use common::Endpoint;
 use common::limits::NAME_BYTES_MAX;
-use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE};
+use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE};
 use common::status::Phase;
 use producer::cli::Format;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::broker::{Broker, Event};
-use crate::children::{Plan, Process};
+use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::limits::DONE_LINGER;
 use crate::queue::{Input, Rules};
@@ -30,23 +31,20 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
     if let Some(program) = args.command.first().filter(|program| !consumer::command::has_placeholder(program)) {
         consumer::command::find_program(program)?;
     }
-    for input in &args.input {
-        // Opening shows whether it can be read; who reads it is a child.
-        producer::source::Source::open(input, args.format)?;
-    }
+    let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
     let endpoint = args.queue.endpoint();
     let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
     let narrates = args.input.is_empty();
     let consumers = args.consumers.unwrap_or_else(|| if narrates { 1 } else { cpus() });
     let consumer = consumer_plan(args, &endpoint, narrates);
-    let producers = if narrates { random_producers(args, &endpoint) } else { input_producers(args, &endpoint) };
+    let producers = if narrates { random_producers(args, &endpoint) } else { input_producers(args, inputs, &endpoint) };
     let consumers = (0..consumers).map(|_| Slot::new(Kind::Consumer, None, consumer.clone()));
     for slot in producers.into_iter().chain(consumers) {
         coordinator.add(slot)?;
     }
     let code = coordinator.run_to_end()?;
     if narrates && code == EXIT_DONE {
-        println!("Done!");
+        io::stdout().write_all(b"Done!\n").context("cannot write to stdout")?;
     }
     Ok(code)
 }
@@ -59,9 +57,6 @@ pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     eprintln!("coordinator: ready at {} (pid {})", endpoint.path().display(), std::process::id());
     coordinator.run_to_end()
 }
-
-/// Nobody reads stdout any more.
-const EXIT_OUTPUT_CLOSED: u8 = EXIT_SIGNAL_BASE + SIGPIPE as u8;
 
 /// A child's place: the process in it may change.
 struct Slot {
@@ -142,7 +137,8 @@ impl Coordinator {
         let left = self.broker.status().stored();
         let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
         if left > 0 && !quiet {
-            eprintln!("coordinator: {left} items were left in the queue, not done");
+            let were = if left == 1 { "item was" } else { "items were" };
+            eprintln!("coordinator: {left} {were} left in the queue, not done");
         }
         code
     }
@@ -222,6 +218,10 @@ impl Coordinator {
         if !matches!(self.end, End::Open) || status.phase == Phase::Done {
             return Ok(());
         }
+        if slot.plan.writes_stdout && exit == Exit::Code(i32::from(EXIT_OUTPUT_CLOSED)) {
+            self.end = End::Now { code: EXIT_OUTPUT_CLOSED };
+            return Ok(());
+        }
         let draining = status.phase != Phase::Running;
         if slot.kind != Kind::Consumer && draining {
             return Ok(());
@@ -283,7 +283,7 @@ impl Coordinator {
         if dead == 0 {
             return EXIT_DONE;
         }
-        eprintln!("coordinator: done, but {dead} items are in the dead letters");
+        eprintln!("coordinator: done, but {dead} {} in the dead letters", if dead == 1 { "item is" } else { "items are" });
         EXIT_DEAD_LETTERS
     }
 }
@@ -313,7 +313,7 @@ fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {
         arguments.push("--".into());
         arguments.extend(args.command.iter().cloned());
     }
-    Plan { role: "consumer", arguments, reads_stdin: false, writes_stdout: narrates, leads_group: true }
+    Plan { role: "consumer", arguments, stdin: children::Input::None, writes_stdout: narrates, leads_group: true }
 }
 
 fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
@@ -325,14 +325,28 @@ fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
             flag("--count", args.count.to_string()),
             flag("--pause", args.pause.to_string().replace(' ', "")),
         ];
-        let plan = Plan { role: "producer", arguments, reads_stdin: false, writes_stdout: true, leads_group: false };
+        let plan = Plan { role: "producer", arguments, stdin: children::Input::None, writes_stdout: true, leads_group: false };
         Slot::new(Kind::Producer, Some(name), plan)
     };
     (1..=args.producers).map(slot).collect()
 }
 
-fn input_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
-    let slot = |(index, input): (usize, &std::path::PathBuf)| {
+/// What is to be known of an input before anything is started: that it can be read, and who reads it.
+fn open_input(path: &Path, format: Format) -> Result<children::Input> {
+    if path == Path::new("-") {
+        return Ok(children::Input::Ours);
+    }
+    if path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        // A pipe or a device: opened once, or who writes to it would see it close.
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        return Ok(children::Input::Open(Arc::new(file)));
+    }
+    producer::source::Source::open(path, format)?;
+    Ok(children::Input::None)
+}
+
+fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endpoint) -> Vec<Slot> {
+    let slot = |(index, (input, stdin)): (usize, (&std::path::PathBuf, children::Input))| {
         let mut name = format!("{index}: {}", input.display());
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
         let format = match args.format {
@@ -340,13 +354,25 @@ fn input_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
             Format::Nul => "nul",
             Format::Json => "json",
         };
-        let arguments = vec![flag("--socket", endpoint.path()), flag("--name", &name), flag("--input", input), flag("--format", format)];
-        let reads_stdin = input == Path::new("-");
-        let kind = if reads_stdin || !input.is_file() { Kind::OneTimeProducer } else { Kind::Producer };
-        let plan = Plan { role: "producer", arguments, reads_stdin, writes_stdout: false, leads_group: false };
+        let mut arguments = vec![flag("--socket", endpoint.path()), flag("--name", &name), flag("--format", format)];
+        let kind = match stdin {
+            children::Input::None => {
+                arguments.push(flag("--input", input));
+                Kind::Producer
+            }
+            children::Input::Ours => {
+                arguments.push("--input=-".into());
+                Kind::OneTimeProducer
+            }
+            children::Input::Open(_) => {
+                arguments.extend(["--input=-".into(), flag("--shown-as", input.display().to_string())]);
+                Kind::OneTimeProducer
+            }
+        };
+        let plan = Plan { role: "producer", arguments, stdin, writes_stdout: false, leads_group: false };
         Slot::new(kind, Some(name), plan)
     };
-    args.input.iter().enumerate().map(slot).collect()
+    args.input.iter().zip(inputs).enumerate().map(slot).collect()
 }
 
 /// `name=value`, so that a value may begin with a dash.

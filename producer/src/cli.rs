@@ -1,9 +1,12 @@
 //! The producer's command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 /// Puts items into a procq queue: what it reads, or a few random numbers.
 #[derive(Clone, Debug, Parser)]
@@ -18,11 +21,11 @@ pub struct Cli {
     pub format: Format,
 
     /// How many random numbers to put
-    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT", conflicts_with = "input")]
+    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT")]
     pub count: u64,
 
     /// The longest pause after each random number: a duration, or `none`
-    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE", conflicts_with = "input")]
+    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE")]
     pub pause: Pause,
 
     /// A name under which the coordinator keeps how far this producer is: one that comes again under it goes on there
@@ -31,7 +34,7 @@ pub struct Cli {
 
     /// The coordinator's socket
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub socket: Option<OsString>,
 
     /// Wait this long for a coordinator that is about to come up
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]
@@ -40,6 +43,31 @@ pub struct Cli {
     /// The coordinator that started this process, to die with it
     #[arg(long, value_name = "PID", hide = true)]
     pub child_of: Option<u32>,
+
+    /// What to call the input in messages
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub shown_as: Option<String>,
+}
+
+impl Cli {
+    /// Parses arguments, the first being the program's name; ends the program if they make no sense.
+    pub fn parse_checked(arguments: impl IntoIterator<Item = OsString>) -> Cli {
+        let matches = Cli::command().get_matches_from(arguments);
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if cli.input.is_some() {
+            refuse_given(&mut Cli::command(), &matches, &["count", "pause"], "is for random numbers, and there is an --input");
+        }
+        cli
+    }
+}
+
+/// Ends the program with a usage error if one of these flags stands on the command line; in the environment, it may be for others.
+pub fn refuse_given(command: &mut clap::Command, matches: &ArgMatches, flags: &[&str], why: &str) {
+    for flag in flags {
+        if matches.value_source(flag) == Some(ValueSource::CommandLine) {
+            command.error(ErrorKind::ArgumentConflict, format!("--{flag} {why}")).exit();
+        }
+    }
 }
 
 /// What an item is in an input.
@@ -74,7 +102,6 @@ impl std::fmt::Display for Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

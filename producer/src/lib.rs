@@ -14,9 +14,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
 use common::error::Error;
-use common::program::{EXIT_DONE, EXIT_ERROR, connect_within, die_with_parent, exit_code, set_process_name};
+use common::program::{EXIT_DONE, EXIT_ERROR, connect_within, die_with_parent, fail, set_process_name};
 use common::{Endpoint, Producer};
 use rand::RngExt;
 
@@ -25,7 +24,7 @@ use source::Source;
 
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = Cli::parse_from(arguments);
+    let cli = Cli::parse_checked(arguments);
     if let Some(parent) = cli.child_of {
         set_process_name("producer");
         if !die_with_parent(parent, false) {
@@ -34,20 +33,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match run(&cli) {
         Ok(()) => ExitCode::from(EXIT_DONE),
-        Err(error) => {
-            // If stderr is closed there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "producer: {error:#}");
-            ExitCode::from(exit_code(&*error))
-        }
+        Err(error) => fail("producer", &*error, format_args!("{error:#}")),
     }
 }
 
 fn run(cli: &Cli) -> Result<()> {
     let mut source = match &cli.input {
-        Some(input) => Some(Source::open(input, cli.format)?),
+        Some(input) => Some(Source::open(input, cli.format)?.shown_as(cli.shown_as.as_deref())),
         None => None,
     };
-    let endpoint = cli.socket.clone().map_or_else(Endpoint::from_env, Endpoint::at);
+    let endpoint = Endpoint::named(cli.socket.as_deref());
     let producer = connect(&endpoint, cli)?;
     if cli.child_of.is_none() {
         let pid = producer.coordinator_pid();

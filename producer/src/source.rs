@@ -36,6 +36,11 @@ impl Source {
         Ok(Source::new(name, format, Box::new(file), meta.is_file()))
     }
 
+    /// Goes by another name in messages, if one is given.
+    pub fn shown_as(self, name: Option<&str>) -> Source {
+        Source { name: name.map_or(self.name, String::from), ..self }
+    }
+
     fn new(name: String, format: Format, input: Box<dyn Read>, can_be_read_again: bool) -> Source {
         let input = Box::new(BufReader::with_capacity(READ_BYTES, input));
         Source { name, format, input, can_be_read_again, record: Vec::new(), line: 0 }
@@ -52,8 +57,10 @@ impl Source {
                 continue;
             }
             if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&self.record) {
-                // serde_json counts lines from 1 within the record, which is always one.
-                bail!("{}: this is not JSON: {error}; mend the line, or use --format lines", self.place());
+                // Its place within the record, which is one line, is told apart from the record's place in the input.
+                let (what, column) = (error.to_string(), error.column());
+                let what = what.split(" at line ").next().unwrap_or_default();
+                bail!("{} column {column}: this is not JSON: {what}; mend the line, or use --format lines", self.place());
             }
             return Ok(Some(&self.record));
         }
@@ -135,7 +142,7 @@ mod tests {
         let mut bad = source("1\n{\"a\": \n", Format::Json);
         bad.next(10).unwrap();
         let error = bad.next(10).unwrap_err().to_string();
-        assert!(error.starts_with("in line 2: this is not JSON"), "{error}");
+        assert!(error.starts_with("in line 2 column 6: this is not JSON: EOF while parsing a value;"), "{error}");
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn consumers_that_fail_before_doing_anything_end_the_run_with_their_cause() {
     let (code, _, stderr) = coordinator.finish();
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("consumers keep failing") && stderr.contains("signal 9"), "{stderr}");
-    assert!(stderr.contains("1 items were left in the queue"), "{stderr}");
+    assert!(stderr.contains("1 item was left in the queue"), "{stderr}");
 }
 
 #[test]
