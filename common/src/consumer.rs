@@ -60,9 +60,9 @@ impl<T: Decode + ?Sized> Consumer<T> {
         let now = self.connection.now();
         state.session.refill(now, true);
         // The answer to the withdrawal comes behind whatever the queue had to give.
-        state.session.withdraw();
+        let number = state.session.withdraw();
         let answered = |session: &mut ConsumerSession| {
-            let over = session.has_local() || session.is_stopped() || session.questions.is_withdrawn();
+            let over = session.has_local() || session.is_stopped() || session.questions.is_withdrawn(number);
             over.then_some(())
         };
         state.session.begin_wait();
@@ -112,15 +112,17 @@ impl<T: Decode + ?Sized> Consumer<T> {
     pub fn stop(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
         state.session.stop();
-        self.connection.write(&mut state)
+        let written = self.connection.write(&mut state);
+        self.connection.arm(&mut state);
+        written
     }
 
     /// Returns once every item that the queue has accepted so far is settled. What this consumer itself still holds keeps it waiting.
     pub fn join(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
         state.session.send_settled();
-        state.session.join();
-        self.connection.wait_for(state, |session| session.questions.is_joined().then_some(()))
+        let number = state.session.join();
+        self.connection.wait_for(state, |session| session.questions.is_joined(number).then_some(()))
     }
 
     /// Items that wait in the queue to be delivered; those delayed for a retry count, those that consumers hold don't.
@@ -142,8 +144,8 @@ impl<T: Decode + ?Sized> Consumer<T> {
     pub fn stats(&self) -> Result<Status, Error> {
         let mut state = self.connection.lock();
         state.session.send_settled();
-        state.session.ask_status();
-        self.connection.wait_for(state, |session| session.questions.take_status())
+        let number = state.session.ask_status();
+        self.connection.wait_for(state, |session| session.questions.status(number))
     }
 
     /// The largest result that the coordinator takes, in bytes: an item of the largest size and the end of its line.
@@ -182,7 +184,9 @@ impl<T: Decode + ?Sized> Consumer<T> {
             Err(why) => {
                 let cause = format!("a consumer could not decode it: {why}");
                 state.session.give_back(id, Outcome::Failed { cause: cut_cause(cause) });
-                Err(self.connection.write(state).err().unwrap_or(Error::Item { id, why }))
+                let written = self.connection.write(state);
+                self.connection.arm(state);
+                Err(written.err().unwrap_or(Error::Item { id, why }))
             }
         })
     }
@@ -196,7 +200,13 @@ impl<T: Decode + ?Sized> Consumer<T> {
         let from = self.connection.now();
         state.session.refill(from, true);
         state.session.begin_wait();
-        let news = |session: &mut ConsumerSession| (session.has_local() || session.is_stopped()).then_some(());
+        let news = |session: &mut ConsumerSession| {
+            if session.has_local() || session.is_stopped() {
+                return Some(());
+            }
+            session.keep_demanding();
+            None
+        };
         let (mut state, waited) = self.connection.wait_until(state, deadline, news);
         let now = self.connection.now();
         state.session.end_wait(now, now.saturating_sub(from));

@@ -152,6 +152,19 @@ impl ConsumerSession {
         self.callers_waiting += 1;
     }
 
+    /// Sees to it that as many items are asked for as callers wait for one: another thread may have taken what was asked for, or
+    /// withdrawn the demand, which is this connection's.
+    pub(crate) fn keep_demanding(&mut self) {
+        let coming = self.local_items + self.demanded_items;
+        if !self.stopped && coming < self.callers_waiting {
+            let items = self.callers_waiting - coming;
+            let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes - self.demanded_bytes).max(0);
+            self.demanded_items += items;
+            self.demanded_bytes += bytes;
+            self.outbox.push(&Message::Demand { items, bytes: bytes as u64 });
+        }
+    }
+
     /// See [`ConsumerSession::begin_wait`].
     pub(crate) fn end_wait(&mut self, now: Duration, waited: Duration) {
         self.callers_waiting -= 1;
@@ -162,10 +175,10 @@ impl ConsumerSession {
     }
 
     /// Takes the demand back; what was delivered before still comes.
-    pub(crate) fn withdraw(&mut self) {
+    pub(crate) fn withdraw(&mut self) -> u64 {
         self.demanded_items = 0;
         self.demanded_bytes = 0;
-        self.questions.withdraw(&mut self.outbox);
+        self.questions.withdraw(&mut self.outbox)
     }
 
     /// Gives back what is not begun, and asks for nothing more. The coordinator's answer wakes whoever waits.
@@ -235,13 +248,13 @@ impl ConsumerSession {
     }
 
     /// Asks when all that is accepted is settled.
-    pub(crate) fn join(&mut self) {
-        self.questions.join(&mut self.outbox);
+    pub(crate) fn join(&mut self) -> u64 {
+        self.questions.join(&mut self.outbox)
     }
 
     /// Asks for the queue's state.
-    pub(crate) fn ask_status(&mut self) {
-        self.questions.ask_status(&mut self.outbox);
+    pub(crate) fn ask_status(&mut self) -> u64 {
+        self.questions.ask_status(&mut self.outbox)
     }
 
     fn send_results(&mut self) {
@@ -262,8 +275,9 @@ impl ConsumerSession {
     }
 
     fn is_watched(&self) -> bool {
-        let something_to_give = self.local_items > 0 || self.demanded_items > 0 || !self.questions.is_withdrawn();
-        self.callers_waiting == 0 && !self.prefetch.is_fixed() && something_to_give
+        let something_to_give = self.local_items > 0 || self.demanded_items > 0 || !self.questions.all_withdrawn();
+        let kept_by_wish = self.prefetch.is_fixed() && self.prefetch.ahead() > 0;
+        self.callers_waiting == 0 && !kept_by_wish && something_to_give
     }
 }
 
@@ -273,7 +287,7 @@ impl Session for ConsumerSession {
         match (incoming.message, incoming.batch) {
             (Message::Deliver { first, attempt, .. }, Some(batch)) => {
                 // What comes ahead of the answer to a withdrawal was sent on the demand that is withdrawn.
-                if self.questions.is_withdrawn() {
+                if self.questions.all_withdrawn() {
                     self.demanded_items = self.demanded_items.saturating_sub(batch.count());
                     self.demanded_bytes -= batch.body_bytes() as i64;
                 }
@@ -316,7 +330,7 @@ impl Session for ConsumerSession {
         let idle = watch.taken_total == self.taken_total;
         *watch = Watch { since: now, taken_total: self.taken_total };
         if idle && watched {
-            if self.demanded_items > 0 && self.questions.is_withdrawn() {
+            if self.demanded_items > 0 && self.questions.all_withdrawn() {
                 self.withdraw();
             }
             self.give_back_unstarted();

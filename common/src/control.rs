@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::limits::DROP_FLUSH;
 use crate::message::{CloseReason, Incoming, Message, Role};
 use crate::outbox::Outbox;
-use crate::session::{Questions, Session};
+use crate::session::{Question, Questions, Session};
 use crate::status::Status;
 
 /// A connection that neither puts nor gets.
@@ -27,12 +27,12 @@ impl Control {
 
     /// The queue's state.
     pub fn status(&self) -> Result<Status, Error> {
-        self.ask(|session| session.questions.ask_status(&mut session.outbox), |session| session.questions.take_status())
+        self.ask(|session| session.questions.ask_status(&mut session.outbox), |session, number| session.questions.status(number))
     }
 
     /// Asks the coordinator to end: once all items are settled, or at once (`now`). Returns when it has begun to.
     pub fn stop(&self, now: bool) -> Result<(), Error> {
-        self.ask(|session| session.ask_shutdown(now), |session| session.shutting_down.then_some(()))
+        self.ask(|session| session.ask_shutdown(now), |session, number| session.shutdowns.is_answered(number).then_some(()))
     }
 
     /// Waits until the coordinator is gone.
@@ -47,10 +47,14 @@ impl Control {
         self.coordinator_pid
     }
 
-    fn ask<R>(&self, question: impl FnOnce(&mut ControlSession), answer: impl FnMut(&mut ControlSession) -> Option<R>) -> Result<R, Error> {
+    fn ask<R>(
+        &self,
+        question: impl FnOnce(&mut ControlSession) -> u64,
+        answer: impl Fn(&mut ControlSession, u64) -> Option<R>,
+    ) -> Result<R, Error> {
         let mut state = self.connection.lock();
-        question(&mut state.session);
-        self.connection.wait_for(state, answer)
+        let number = question(&mut state.session);
+        self.connection.wait_for(state, |session| answer(session, number))
     }
 }
 
@@ -63,14 +67,14 @@ impl Drop for Control {
 #[derive(Debug, Default)]
 struct ControlSession {
     questions: Questions,
-    shutting_down: bool,
+    shutdowns: Question,
     outbox: Outbox,
 }
 
 impl ControlSession {
-    fn ask_shutdown(&mut self, now: bool) {
-        self.shutting_down = false;
+    fn ask_shutdown(&mut self, now: bool) -> u64 {
         self.outbox.push(&Message::Shutdown { now });
+        self.shutdowns.ask()
     }
 }
 
@@ -78,10 +82,7 @@ impl Session for ControlSession {
     fn handle(&mut self, incoming: Incoming) -> Result<(), Error> {
         match self.questions.handle(incoming)? {
             None => Ok(()),
-            Some(Incoming { message: Message::ShuttingDown, .. }) => {
-                self.shutting_down = true;
-                Ok(())
-            }
+            Some(Incoming { message: Message::ShuttingDown, .. }) => self.shutdowns.answer("ShuttingDown"),
             Some(other) => Err(Error::Unexpected(other.message.name())),
         }
     }

@@ -74,16 +74,16 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// Returns once all that was put so far is confirmed: in the coordinator's hands, and on disk where it keeps a journal.
     pub fn flush(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
-        state.session.send_gathered();
-        self.connection.wait_for(state, |session| session.is_confirmed().then_some(()))
+        let put = state.session.flush();
+        self.connection.wait_for(state, |session| (session.confirmed() >= put).then_some(()))
     }
 
     /// Returns once every item that the queue has accepted so far, from anyone, is settled: acknowledged or dead-lettered.
     pub fn join(&self) -> Result<(), Error> {
         self.flush()?;
         let mut state = self.connection.lock();
-        state.session.join();
-        self.connection.wait_for(state, |session| session.questions.is_joined().then_some(()))
+        let number = state.session.join();
+        self.connection.wait_for(state, |session| session.questions.is_joined(number).then_some(()))
     }
 
     /// Ends this producer's stream, after all that it has put is confirmed: the queue knows that nothing more comes from it.
@@ -113,8 +113,8 @@ impl<T: Encode + ?Sized> Producer<T> {
     pub fn stats(&self) -> Result<Status, Error> {
         let mut state = self.connection.lock();
         state.session.send_gathered();
-        state.session.ask_status();
-        self.connection.wait_for(state, |session| session.questions.take_status())
+        let number = state.session.ask_status();
+        self.connection.wait_for(state, |session| session.questions.status(number))
     }
 
     /// How many items the coordinator had accepted under this producer's name before it connected: where to go on.
@@ -170,20 +170,29 @@ impl<T: Encode + ?Sized> Producer<T> {
                     }
                     state.session.want();
                     let no_wait = matches!(wait, Wait::No);
-                    if no_wait {
-                        state.session.withdraw();
-                    }
+                    let withdrawal = no_wait.then(|| state.session.withdraw());
                     let deadline = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
                     let answered = |session: &mut ProducerSession| {
-                        let refused = no_wait && session.questions.is_withdrawn();
-                        if session.has_wanted() { Some(true) } else { refused.then_some(false) }
+                        if session.has_wanted() {
+                            return Some(true);
+                        }
+                        match withdrawal {
+                            Some(number) => session.questions.is_withdrawn(number).then_some(false),
+                            None => {
+                                // Another thread may have taken the credit, or withdrawn the wish, which is this connection's.
+                                session.want();
+                                None
+                            }
+                        }
                     };
                     let (state_after, waited) = connection.wait_until(state, deadline, answered);
                     state = state_after;
                     if waited? != Some(true) {
-                        state.session.withdraw();
-                        connection.write(&mut state)?;
-                        connection.arm(&mut state);
+                        if withdrawal.is_none() {
+                            state.session.withdraw();
+                            connection.write(&mut state)?;
+                            connection.arm(&mut state);
+                        }
                         return Err(PutError::Full);
                     }
                 }

@@ -136,10 +136,9 @@ impl ProducerSession {
     }
 
     /// Takes the question for credit back.
-    pub(crate) fn withdraw(&mut self) {
-        if self.wanted_bytes.take().is_some() {
-            self.questions.withdraw(&mut self.outbox);
-        }
+    pub(crate) fn withdraw(&mut self) -> u64 {
+        self.wanted_bytes = None;
+        self.questions.withdraw(&mut self.outbox)
     }
 
     /// Sends what has gathered, full or not. True when there was something.
@@ -161,6 +160,12 @@ impl ProducerSession {
         self.gathered.count() == 0 && self.confirmed == self.sent
     }
 
+    /// Sends what has gathered; what is put by now is confirmed once [`ProducerSession::confirmed`] has come to this.
+    pub(crate) fn flush(&mut self) -> Position {
+        self.send_gathered();
+        self.sent
+    }
+
     /// Says that no more comes. Only once all is confirmed.
     pub(crate) fn finish(&mut self) {
         debug_assert!(self.is_confirmed(), "finish comes after flush");
@@ -175,13 +180,13 @@ impl ProducerSession {
     }
 
     /// Asks when all that is accepted is settled.
-    pub(crate) fn join(&mut self) {
-        self.questions.join(&mut self.outbox);
+    pub(crate) fn join(&mut self) -> u64 {
+        self.questions.join(&mut self.outbox)
     }
 
     /// Asks for the queue's state.
-    pub(crate) fn ask_status(&mut self) {
-        self.questions.ask_status(&mut self.outbox);
+    pub(crate) fn ask_status(&mut self) -> u64 {
+        self.questions.ask_status(&mut self.outbox)
     }
 
     /// How many of this producer's items the coordinator has confirmed, those of earlier connections under its name among them.

@@ -31,12 +31,28 @@ pub const COMMAND_REJECTS: i32 = 65;
 /// A command's exit code that asks for a later retry (`EX_TEMPFAIL`).
 pub const COMMAND_ASKS_RETRY: i32 = 75;
 
+/// Says something on stderr, in one piece. If it cannot be said, there is nobody left to tell, and the work goes on.
+pub fn tell(program: &str, words: std::fmt::Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_all(format!("{program}: {words}\n").as_bytes());
+}
+
+/// True when an error is that the coordinator is gone without a word.
+pub fn is_gone<E: AsRef<dyn StdError + Send + Sync>>(error: &E) -> bool {
+    let mut link: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
+    while let Some(error) = link {
+        if matches!(error.downcast_ref::<Error>(), Some(Error::Gone(_))) {
+            return true;
+        }
+        link = error.source();
+    }
+    false
+}
+
 /// Ends a program by an error: says it, in `words`, on stderr, unless it is merely that nobody reads stdout any more.
 pub fn fail(program: &str, error: &(dyn StdError + 'static), words: impl std::fmt::Display) -> ExitCode {
     let code = exit_code(error);
     if code != EXIT_OUTPUT_CLOSED {
-        // If stderr is closed, too, there is nobody left to tell.
-        let _ = writeln!(std::io::stderr(), "{program}: {words}");
+        tell(program, format_args!("{words}"));
     }
     ExitCode::from(code)
 }

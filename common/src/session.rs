@@ -26,46 +26,74 @@ pub(crate) trait Session: Send {
     fn goodbye(&mut self);
 }
 
-/// The questions that any client may ask, and their answers.
+/// The questions that any client may ask, and their answers. Several threads may ask at once: each waits for its own answer, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
-    joins: u32,
-    withdrawals: u32,
-    statuses: u32,
-    status: Option<Box<Status>>,
+    joins: Question,
+    withdrawals: Question,
+    statuses: Question,
+    status: Status,
+}
+
+/// One kind of question: answers come in the order of asking.
+#[derive(Debug, Default)]
+pub(crate) struct Question {
+    asked: u64,
+    answered: u64,
+}
+
+impl Question {
+    pub(crate) fn ask(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
+    }
+
+    pub(crate) fn is_answered(&self, number: u64) -> bool {
+        self.answered >= number
+    }
+
+    /// Counts an answer; one that nobody asked for is an error.
+    pub(crate) fn answer(&mut self, name: &'static str) -> Result<(), Error> {
+        if self.answered == self.asked {
+            return Err(Error::Unexpected(name));
+        }
+        self.answered += 1;
+        Ok(())
+    }
 }
 
 impl Questions {
-    pub(crate) fn join(&mut self, outbox: &mut Outbox) {
-        self.joins += 1;
+    pub(crate) fn join(&mut self, outbox: &mut Outbox) -> u64 {
         outbox.push(&Message::Join);
+        self.joins.ask()
     }
 
-    pub(crate) fn is_joined(&self) -> bool {
-        self.joins == 0
+    pub(crate) fn is_joined(&self, number: u64) -> bool {
+        self.joins.is_answered(number)
     }
 
-    pub(crate) fn withdraw(&mut self, outbox: &mut Outbox) {
-        self.withdrawals += 1;
+    pub(crate) fn withdraw(&mut self, outbox: &mut Outbox) -> u64 {
         outbox.push(&Message::Withdraw);
+        self.withdrawals.ask()
     }
 
-    pub(crate) fn is_withdrawn(&self) -> bool {
-        self.withdrawals == 0
+    pub(crate) fn is_withdrawn(&self, number: u64) -> bool {
+        self.withdrawals.is_answered(number)
     }
 
-    pub(crate) fn ask_status(&mut self, outbox: &mut Outbox) {
-        self.status = None;
-        self.statuses += 1;
+    /// True when no withdrawal waits for its answer.
+    pub(crate) fn all_withdrawn(&self) -> bool {
+        self.withdrawals.is_answered(self.withdrawals.asked)
+    }
+
+    pub(crate) fn ask_status(&mut self, outbox: &mut Outbox) -> u64 {
         outbox.push(&Message::StatusRequest);
+        self.statuses.ask()
     }
 
-    /// The answer to the last question.
-    pub(crate) fn take_status(&mut self) -> Option<Status> {
-        if self.statuses > 0 {
-            return None;
-        }
-        self.status.take().map(|status| *status)
+    /// The answer to this question, or a later one.
+    pub(crate) fn status(&self, number: u64) -> Option<Status> {
+        self.statuses.is_answered(number).then(|| self.status.clone())
     }
 
     /// Takes in an answer; gives back a message that is none, and errors on an answer nobody asked for.
@@ -78,9 +106,9 @@ impl Questions {
             Message::Close { reason, words } => return Err(Error::Closed { reason: *reason, words: words.clone() }),
             _ => return Ok(Some(incoming)),
         };
-        *open = open.checked_sub(1).ok_or(Error::Unexpected(name))?;
+        open.answer(name)?;
         if let Message::Status(status) = incoming.message {
-            self.status = Some(status);
+            self.status = *status;
         }
         Ok(None)
     }

@@ -122,7 +122,7 @@ impl Command {
         }
         let mut child = match self.spawn(delivery) {
             Ok(child) => child,
-            Err(error) => return Ok(why_not_started(error)),
+            Err(error) => return Ok(why_not_started(error, has_placeholder(&self.program))),
         };
         let group = Pid::from_child(&child);
         running.set(Some(group));
@@ -289,13 +289,19 @@ fn too_much(bytes_max: u64) -> Ending {
     Ending::Failed { cause: format!("it printed more than {bytes_max} bytes, the most that a result may have (--max-item)") }
 }
 
-fn why_not_started(error: io::Error) -> Ending {
+fn why_not_started(error: io::Error, item_is_program: bool) -> Ending {
     match error.kind() {
         io::ErrorKind::ArgumentListTooLong => {
             Ending::Unsuitable { cause: "the item is too long for an argument; leave out {} to give it on stdin".into() }
         }
-        // Out of processes or memory for now: the item's next attempt may find some.
-        io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Ending::Failed { cause: format!("cannot be started now: {error}") },
+        // Out of processes, memory or descriptors for now, or just being written: the item's next attempt may fare better.
+        io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory | io::ErrorKind::ExecutableFileBusy => {
+            Ending::Failed { cause: format!("cannot be started now: {error}") }
+        }
+        _ if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => {
+            Ending::Failed { cause: format!("cannot be started now: {error}") }
+        }
+        _ if item_is_program => Ending::Unsuitable { cause: format!("cannot be started: {error}") },
         _ => Ending::NotStarted { error },
     }
 }

@@ -15,19 +15,22 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, fail, set_process_name};
+use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, fail, is_gone, set_process_name, tell};
 use common::{Consumer, Endpoint, Error};
 
 use cli::Cli;
 use command::{Command, Running};
 use sink::{Settled, Worker};
 
+/// What this program calls itself in messages.
+const PROGRAM: &str = "consumer";
+
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
     let signals = match signals::Signals::catch() {
         Ok(signals) => signals,
-        Err(error) => return fail("consumer", &error, format_args!("cannot catch signals: {error}")),
+        Err(error) => return fail(PROGRAM, &error, format_args!("cannot catch signals: {error}")),
     };
     if let Some(parent) = cli.child_of {
         set_process_name("consumer");
@@ -37,7 +40,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match run(&cli, signals) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => fail("consumer", &*error, format_args!("{error:#}")),
+        // Its coordinator knows.
+        Err(error) if cli.child_of.is_some() && is_gone(&error) => ExitCode::from(EXIT_ERROR),
+        Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),
     }
 }
 
@@ -50,7 +55,7 @@ fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
     })?;
     if cli.child_of.is_none() {
         let pid = consumer.coordinator_pid();
-        eprintln!("consumer: connected to the coordinator (pid {pid}) at {}", endpoint.path().display());
+        tell(PROGRAM, format_args!("connected to the coordinator (pid {pid}) at {}", endpoint.path().display()));
     }
     let running = Running::default();
     let mut worker = Worker::new(cli, command, &running)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use common::backoff::Backoff;
-use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED};
+use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED};
 use common::{Consumer, Delivery};
 use rand::RngExt;
 
@@ -105,8 +105,8 @@ impl<'a> Worker<'a> {
             }
             Ending::CoordinatorGone => {
                 drop(delivery);
-                eprintln!("consumer: the coordinator is gone; {command} was ended");
-                return Ok(Settled::AndEnd(EXIT_ERROR));
+                let words = format!("{command} was ended with it");
+                return Err(common::Error::Gone(words).into());
             }
         }
         Ok(Settled::AndOn)

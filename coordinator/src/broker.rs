@@ -14,11 +14,13 @@ use bytes::Bytes;
 use common::endpoint::{Accepted, Listener};
 use common::limits::PROTOCOL_VERSION;
 use common::message::{CloseReason, Incoming, Message, Position, Role};
+use common::program::tell;
 use common::status::Status;
 use common::transport;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use crate::PROGRAM;
 use crate::connection::{Broken, Connection, State};
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, CLIENTS_MAX, GREETING, GREETING_CLIENTS_MAX, LINGER, RESULTS_BYTES_MAX};
 use crate::queue::{ClientId, Input, Output, Queue, Rules};
@@ -128,6 +130,11 @@ impl Broker {
         self.writer.is_idle()
     }
 
+    /// Closes all connections, without a word.
+    pub fn hang_up(&mut self) {
+        self.connections.clear();
+    }
+
     /// Tells the queue something that did not come from a client.
     pub fn feed(&mut self, input: Input) {
         self.queue.handle(input, self.now());
@@ -174,7 +181,7 @@ impl Broker {
                     if event.is_writable() {
                         self.unflushed.insert(client);
                     }
-                    if connection.readable && !std::mem::replace(&mut connection.in_line, true) {
+                    if connection.has_work() && !std::mem::replace(&mut connection.in_line, true) {
                         self.line.push_back(client);
                     }
                 }
@@ -208,14 +215,15 @@ impl Broker {
                 Ok(Accepted::Client(stream)) => stream,
                 Ok(Accepted::Foreign(stream, uid)) => {
                     let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
-                    eprintln!("coordinator: refused a connection {who}");
+                    tell(PROGRAM, format_args!("refused a connection {who}"));
                     refuse(&stream, CloseReason::Forbidden, "this queue belongs to another user");
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(code) if is_out_of_descriptors(code)) => {
                     if !std::mem::replace(&mut self.out_of_descriptors, true) {
-                        eprintln!("coordinator: cannot accept more connections for now: {error}; raise `ulimit -n` or use fewer clients");
+                        let advice = "raise `ulimit -n` or use fewer clients";
+                        tell(PROGRAM, format_args!("cannot accept more connections for now: {error}; {advice}"));
                     }
                     self.accept_at = Some(self.now() + ACCEPT_RETRY);
                     return;
@@ -234,7 +242,7 @@ impl Broker {
             match Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline) {
                 Ok(connection) => self.connections.insert(client, connection),
                 Err(error) => {
-                    eprintln!("coordinator: cannot watch a new connection, which is dropped: {error}");
+                    tell(PROGRAM, format_args!("cannot watch a new connection, which is dropped: {error}"));
                     continue;
                 }
             };
@@ -244,12 +252,12 @@ impl Broker {
         self.accept_at = Some(Duration::ZERO);
     }
 
-    /// Reads from a connection once, and deals with what it said.
+    /// Reads from a connection once, and deals with what it said; not with more than it takes answers for.
     fn serve(&mut self, client: ClientId) {
         let results_wait = self.writer.waiting_bytes() >= RESULTS_BYTES_MAX;
         let Some(connection) = self.connections.get_mut(&client) else { return };
         connection.in_line = false;
-        if results_wait && connection.state == State::Open(Role::Consumer) {
+        if results_wait && connection.gave_results && !connection.has_hung_up() {
             self.held_back.push(client);
             return;
         }
@@ -257,31 +265,39 @@ impl Broker {
             // Writing puts it back into the line.
             return;
         }
-        let mut frames = std::mem::take(&mut self.frames);
-        let mut received = connection.receive(&mut self.scratch, &mut frames);
-        for frame in frames.drain(..) {
-            let said = match Message::decode(frame) {
-                Ok(incoming) => self.said(client, incoming),
-                Err(error) => Err(error.into()),
-            };
+        connection.gave_results = false;
+        let mut received = Ok(());
+        if connection.unhandled.is_empty() {
+            let mut frames = std::mem::take(&mut self.frames);
+            received = connection.receive(&mut self.scratch, &mut frames);
+            connection.unhandled.extend(frames.drain(..));
+            self.frames = frames;
+        }
+        while let Some(frame) = self.next_unhandled(client) {
+            let said = Message::decode(frame).map_err(Broken::from).and_then(|incoming| self.said(client, incoming));
             if said.is_err() {
                 received = said;
                 break;
             }
+            self.fill_outboxes();
         }
-        frames.clear();
-        self.frames = frames;
         match received {
+            // What is left unhandled will be read behind again.
+            Err(Broken::Gone) if self.connections.get(&client).is_some_and(|connection| !connection.unhandled.is_empty()) => {}
             Ok(()) => self.put_in_line(client),
             Err(Broken::Gone) => self.forget(client, false),
             Err(Broken::Refused(reason, words)) => self.close(client, reason, words),
         }
     }
 
+    fn next_unhandled(&mut self, client: ClientId) -> Option<Bytes> {
+        let connection = self.connections.get_mut(&client)?;
+        if connection.is_clogged() { None } else { connection.unhandled.pop_front() }
+    }
+
     fn put_in_line(&mut self, client: ClientId) {
         if let Some(connection) = self.connections.get_mut(&client)
-            && connection.readable
-            && !connection.is_clogged()
+            && connection.has_work()
             && !std::mem::replace(&mut connection.in_line, true)
         {
             self.line.push_back(client);
@@ -316,6 +332,7 @@ impl Broker {
                 Ok(())
             }
             (State::Open(_), message) => {
+                connection.gave_results |= matches!(message, Message::Result { .. });
                 self.queue.handle(Input::Said { client, message, batch }, now);
                 Ok(())
             }
@@ -405,23 +422,29 @@ impl Broker {
     /// Moves the queue's outputs to where they go, and writes; a connection that breaks by that gives the queue more to say.
     fn move_outputs(&mut self) {
         loop {
-            while let Some(output) = self.queue.poll() {
-                match output {
-                    Output::Send { client, message, batch } => {
-                        if let Some(connection) = self.connections.get_mut(&client) {
-                            connection.send(&message, batch.as_ref());
-                            self.unflushed.insert(client);
-                        }
-                    }
-                    Output::Close { client, reason, words } => self.close(client, reason, words),
-                    Output::Write { ticket, record } => self.writer.write(ticket, record),
-                }
-            }
+            self.fill_outboxes();
             let Some(client) = self.unflushed.pop_first() else { return };
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             match connection.flush() {
-                Ok(()) => self.put_in_line(client),
-                Err(_) => self.forget(client, false),
+                Ok(()) => {}
+                Err(_) if connection.state == State::Lingering => self.forget(client, false),
+                Err(_) => connection.deafen(),
+            }
+            self.put_in_line(client);
+        }
+    }
+
+    fn fill_outboxes(&mut self) {
+        while let Some(output) = self.queue.poll() {
+            match output {
+                Output::Send { client, message, batch } => {
+                    if let Some(connection) = self.connections.get_mut(&client) {
+                        connection.send(&message, batch.as_ref());
+                        self.unflushed.insert(client);
+                    }
+                }
+                Output::Close { client, reason, words } => self.close(client, reason, words),
+                Output::Write { ticket, record } => self.writer.write(ticket, record),
             }
         }
     }

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::supervisor::Exit;
 
@@ -88,22 +88,15 @@ impl Process {
         }))
     }
 
-    /// Asks it to end, its commands included.
-    pub fn terminate(&self) {
-        self.signal(Signal::TERM);
-    }
-
-    /// Ends it.
+    /// Ends it, with its process group if it leads one.
     pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        // Not reaped, its number is its own; and a killed process ends.
-        let _ = self.child.wait();
-    }
-
-    fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
-        // It may have ended a moment ago.
-        let _ = if self.leads_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
+        // It may have ended a moment ago; and std knows, where a pid would be somebody else's by then.
+        if self.leads_group && matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

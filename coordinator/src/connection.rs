@@ -1,5 +1,6 @@
 //! One client's connection: bytes in, bytes out, and what it may say in which state. It knows nothing of the queue.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -52,6 +53,12 @@ pub struct Connection {
     /// It is in the line of connections to be served.
     pub in_line: bool,
     hung_up: bool,
+    /// It cannot be written to any more; what it said before may still wait to be read.
+    deaf: bool,
+    /// It has sent results since it was last let through although results wait.
+    pub gave_results: bool,
+    /// Frames that were read and have to wait until it has read some itself.
+    pub unhandled: VecDeque<Bytes>,
 }
 
 impl Connection {
@@ -67,6 +74,9 @@ impl Connection {
             readable: false,
             in_line: false,
             hung_up: false,
+            deaf: false,
+            gave_results: false,
+            unhandled: VecDeque::new(),
         })
     }
 
@@ -96,9 +106,26 @@ impl Connection {
         self.readable = true;
     }
 
+    /// Gives up writing to it. What it said before it closed is still to be read: acknowledgements and its goodbye, say.
+    pub fn deafen(&mut self) {
+        self.deaf = true;
+        self.outbox = Outbox::default();
+        self.note(true, true);
+    }
+
+    /// True when there is something to be served.
+    pub fn has_work(&self) -> bool {
+        !self.is_clogged() && (self.readable || !self.unhandled.is_empty())
+    }
+
+    /// True when the system has reported its end.
+    pub fn has_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
     /// Puts a message, and its batch, into the outbox. After the last one, nothing more.
     pub fn send(&mut self, message: &Message, batch: Option<&Batch>) {
-        if self.state == State::Lingering {
+        if self.deaf || self.state == State::Lingering {
             return;
         }
         match batch {

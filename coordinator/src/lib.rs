@@ -33,6 +33,9 @@ use common::{Control, Endpoint};
 
 use cli::{Cli, Command};
 
+/// What this program calls itself in messages.
+pub(crate) const PROGRAM: &str = "coordinator";
+
 /// Runs the program with these arguments, the first being its name: of the program itself or of a role that it plays.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -45,7 +48,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_checked(arguments);
     match run_command(&cli) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => fail("coordinator", &*error, format_args!("{error:#}")),
+        Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),
     }
 }
 

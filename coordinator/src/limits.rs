@@ -26,7 +26,22 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 /// After the system was out of descriptors, the next try to accept comes after this long, unless a connection closes before.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How long the coordinator lingers after all is done for consumers that it did not start to hear of it and go.
+/// Names whose positions are kept: a name costs up to 400 bytes, and has to be kept for as long as the coordinator lives.
+pub const NAMES_MAX: usize = 64 * 1024;
+
+/// Items that a consumer may have asked for and not got: sixteen times what our own client asks for.
+pub const DEMAND_ITEMS_MAX: u32 = 1024 * 1024;
+
+/// Bytes that a consumer may have asked for and not got: likewise.
+pub const DEMAND_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+/// How long children may take to end after the connection to them is closed: time to end their commands, before they are killed.
+pub const CHILD_END: Duration = Duration::from_millis(500);
+
+/// How often it looks whether they have.
+pub const CHILD_LOOK: Duration = Duration::from_millis(2);
+
+/// How long the coordinator lingers after all is done for consumers to hear of it and go.
 pub const DONE_LINGER: Duration = Duration::from_secs(2);
 
 /// A child that dies this often in a row without any item getting done in between is given up.

@@ -11,17 +11,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use common::Endpoint;
 use common::limits::NAME_BYTES_MAX;
-use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE};
+use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell};
 use common::status::Phase;
 use producer::cli::Format;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use crate::PROGRAM;
 use crate::broker::{Broker, Event};
 use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
-use crate::limits::DONE_LINGER;
+use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::queue::{Input, Rules};
 use crate::supervisor::{Exit, Kind, Record, Verdict};
 use crate::writer::{DeadLetters, WriteFailure};
@@ -35,6 +36,10 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
     let endpoint = args.queue.endpoint();
     let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
     let narrates = args.input.is_empty();
+    if narrates {
+        // Its consumers take a pause after the last number, too.
+        coordinator.patience = DONE_LINGER.saturating_add(args.pause.0);
+    }
     let consumers = args.consumers.unwrap_or_else(|| if narrates { 1 } else { cpus() });
     let consumer = consumer_plan(args, &endpoint, narrates);
     let producers = if narrates { random_producers(args, &endpoint) } else { input_producers(args, inputs, &endpoint) };
@@ -54,7 +59,7 @@ pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     raise_descriptor_limit();
     let endpoint = args.queue.endpoint();
     let coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
-    eprintln!("coordinator: ready at {} (pid {})", endpoint.path().display(), std::process::id());
+    tell(PROGRAM, format_args!("ready at {} (pid {})", endpoint.path().display(), std::process::id()));
     coordinator.run_to_end()
 }
 
@@ -65,6 +70,7 @@ struct Slot {
     name: Option<String>,
     plan: Plan,
     record: Record,
+    started: Duration,
     place: Place,
 }
 
@@ -76,7 +82,12 @@ enum Place {
 
 impl Slot {
     fn new(kind: Kind, name: Option<String>, plan: Plan) -> Slot {
-        Slot { kind, name, plan, record: Record::default(), place: Place::Empty }
+        Slot { kind, name, plan, record: Record::default(), started: Duration::ZERO, place: Place::Empty }
+    }
+
+    fn start(&mut self, now: Duration) -> Result<Place> {
+        self.started = now;
+        Ok(Place::Running(self.plan.spawn()?))
     }
 }
 
@@ -99,6 +110,8 @@ struct Coordinator {
     end: End,
     grace: Duration,
     done_at: Option<Duration>,
+    /// How long after all is done children may take to end.
+    patience: Duration,
     /// Something went wrong, but the rest was brought to its end.
     flawed: bool,
 }
@@ -117,11 +130,20 @@ impl Coordinator {
         let signals = signals.context("cannot catch signals")?;
         let listener = endpoint.bind()?;
         let broker = Broker::new(listener, rules, dead_letters, signals.get_read()).context("cannot set up the event loop")?;
-        Ok(Coordinator { broker, signals, slots: Vec::new(), end: End::Open, grace: args.grace, done_at: None, flawed: false })
+        Ok(Coordinator {
+            broker,
+            signals,
+            slots: Vec::new(),
+            end: End::Open,
+            grace: args.grace,
+            done_at: None,
+            patience: DONE_LINGER,
+            flawed: false,
+        })
     }
 
     fn add(&mut self, mut slot: Slot) -> Result<()> {
-        slot.place = Place::Running(slot.plan.spawn()?);
+        slot.place = slot.start(self.broker.now())?;
         self.slots.push(slot);
         Ok(())
     }
@@ -129,18 +151,32 @@ impl Coordinator {
     /// Until it is over, in whatever way; no child outlives this.
     fn run_to_end(mut self) -> Result<u8> {
         let code = self.run_until_over();
+        self.end_children();
+        let left = self.broker.status().stored();
+        let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
+        if left > 0 && !quiet {
+            let were = if left == 1 { "item was" } else { "items were" };
+            tell(PROGRAM, format_args!("{left} {were} left in the queue, not done"));
+        }
+        code
+    }
+
+    /// Children whose connection closes end their commands and themselves; who does not is killed.
+    fn end_children(&mut self) {
+        self.broker.hang_up();
+        let until = self.broker.now() + CHILD_END;
+        let is_running = |slot: &mut Slot| match &mut slot.place {
+            Place::Running(process) => matches!(process.try_reap(), Ok(None)),
+            _ => false,
+        };
+        while self.slots.iter_mut().any(is_running) && self.broker.now() < until {
+            std::thread::sleep(CHILD_LOOK);
+        }
         for slot in &mut self.slots {
             if let Place::Running(process) = &mut slot.place {
                 process.kill();
             }
         }
-        let left = self.broker.status().stored();
-        let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
-        if left > 0 && !quiet {
-            let were = if left == 1 { "item was" } else { "items were" };
-            eprintln!("coordinator: {left} {were} left in the queue, not done");
-        }
-        code
     }
 
     fn run_until_over(&mut self) -> Result<u8> {
@@ -170,7 +206,7 @@ impl Coordinator {
             End::Soon { deadline, .. } => Some(deadline),
             End::Now { .. } => Some(Duration::ZERO),
         };
-        let linger = self.done_at.map(|done_at| done_at + DONE_LINGER).filter(|until| *until > self.broker.now());
+        let linger = self.done_at.map(|done_at| done_at + self.patience).filter(|until| *until > self.broker.now());
         pauses.chain(end).chain(linger).min()
     }
 
@@ -195,7 +231,7 @@ impl Coordinator {
             let grace = humantime::format_duration(self.grace);
             eprintln!("coordinator: stopping; waiting up to {grace} for {held} items that consumers hold; signal again to stop at once");
         }
-        self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now() + self.grace };
+        self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now().saturating_add(self.grace) };
         self.broker.feed(Input::Stop);
     }
 
@@ -226,8 +262,12 @@ impl Coordinator {
         if slot.kind != Kind::Consumer && draining {
             return Ok(());
         }
+        if slot.name.as_ref().is_some_and(|name| self.broker.queue().has_finished(name)) {
+            return Ok(());
+        }
+        let lived = self.broker.now().saturating_sub(slot.started);
         let progress = if slot.kind == Kind::Consumer { status.acknowledged + status.dead } else { status.accepted };
-        match (slot.record.judge(slot.kind, exit, progress), slot.kind) {
+        match (slot.record.judge(slot.kind, exit, progress, lived), slot.kind) {
             // A consumer ends by itself only at Stop, which has not come: somebody has ended it.
             (Verdict::Done, Kind::Consumer) => slot.place = Place::Pausing(self.broker.now()),
             (Verdict::Done, _) => {}
@@ -250,9 +290,10 @@ impl Coordinator {
 
     fn start_pausing(&mut self) -> Result<()> {
         let now = self.broker.now();
+        let wanted = matches!(self.end, End::Open) && matches!(self.broker.queue().phase(), Phase::Running | Phase::Draining);
         for slot in &mut self.slots {
             if matches!(slot.place, Place::Pausing(until) if until <= now) {
-                slot.place = Place::Running(slot.plan.spawn()?);
+                slot.place = if wanted { slot.start(now)? } else { Place::Empty };
             }
         }
         Ok(())
@@ -265,14 +306,14 @@ impl Coordinator {
         let (code, deadline) = match self.end {
             End::Now { code } => return Some(code),
             End::Soon { code, deadline } => (Some(code), deadline),
-            End::Open if done => (None, *self.done_at.get_or_insert(now) + DONE_LINGER),
+            End::Open if done => (None, *self.done_at.get_or_insert(now) + self.patience),
             // Asked every turn of the loop: the figures below are not for that.
             End::Open => return None,
         };
         let alone = self.slots.iter().all(|slot| !matches!(slot.place, Place::Running(_)));
         let status = self.broker.status();
         let heard = if done { status.consumers == 0 } else { status.held == 0 && self.broker.is_written() };
-        let over = (alone && heard) || (now >= deadline && (alone || code.is_some()));
+        let over = (alone && heard) || now >= deadline;
         over.then(|| code.unwrap_or_else(|| self.code_when_done(status.dead)))
     }
 
@@ -283,7 +324,7 @@ impl Coordinator {
         if dead == 0 {
             return EXIT_DONE;
         }
-        eprintln!("coordinator: done, but {dead} {} in the dead letters", if dead == 1 { "item is" } else { "items are" });
+        tell(PROGRAM, format_args!("done, but {dead} {} in the dead letters", if dead == 1 { "item is" } else { "items are" }));
         EXIT_DEAD_LETTERS
     }
 }

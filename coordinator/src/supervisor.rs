@@ -55,8 +55,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Judges an end. `progress` is any number that grows as work gets done.
-    pub fn judge(&mut self, kind: Kind, exit: Exit, progress: u64) -> Verdict {
+    /// Judges an end. `progress` is any number that grows as work gets done, by whomever; `lived` is how long the child did.
+    pub fn judge(&mut self, kind: Kind, exit: Exit, progress: u64, lived: Duration) -> Verdict {
         match (kind, exit) {
             (_, Exit::Code(0)) => return Verdict::Done,
             // It has said itself what is wrong, and a second one would read the same.
@@ -67,7 +67,8 @@ impl Record {
         self.progress = progress;
         if progressed {
             self.failures = 0;
-            return Verdict::Restart { after: Duration::ZERO };
+            // At once, unless it died so soon that it may be others' progress while this one only dies.
+            return Verdict::Restart { after: CHILD_RESTART.min.saturating_sub(lived) };
         }
         self.failures += 1;
         if self.failures >= CHILD_FAILURES_MAX {
@@ -82,13 +83,20 @@ mod tests {
     use super::*;
 
     const KILLED: Exit = Exit::Signal(9);
+    const LONG: Duration = Duration::from_secs(1);
 
     #[test]
     fn one_that_dies_between_items_is_started_again_at_once_however_often() {
         let mut record = Record::default();
         for progress in 1..100 {
-            assert_eq!(record.judge(Kind::Consumer, KILLED, progress), Verdict::Restart { after: Duration::ZERO });
+            assert_eq!(record.judge(Kind::Consumer, KILLED, progress, LONG), Verdict::Restart { after: Duration::ZERO });
         }
+    }
+
+    #[test]
+    fn one_that_dies_as_soon_as_it_is_born_is_not_started_faster_than_others_get_work_done() {
+        let verdict = Record::default().judge(Kind::Consumer, KILLED, 1, Duration::from_millis(1));
+        assert_eq!(verdict, Verdict::Restart { after: CHILD_RESTART.min - Duration::from_millis(1) });
     }
 
     #[test]
@@ -96,7 +104,7 @@ mod tests {
         let mut record = Record::default();
         let mut pauses = Vec::new();
         loop {
-            match record.judge(Kind::Consumer, Exit::Code(1), 0) {
+            match record.judge(Kind::Consumer, Exit::Code(1), 0, LONG) {
                 Verdict::Restart { after } => pauses.push(after),
                 verdict => break assert_eq!(verdict, Verdict::GiveUp),
             }
@@ -107,9 +115,9 @@ mod tests {
 
     #[test]
     fn a_producer_that_fails_by_itself_or_whose_input_is_gone_is_not_started_again() {
-        assert_eq!(Record::default().judge(Kind::Producer, Exit::Code(1), 9), Verdict::GiveUp);
-        assert_eq!(Record::default().judge(Kind::OneTimeProducer, KILLED, 9), Verdict::GiveUp);
-        assert!(matches!(Record::default().judge(Kind::Producer, KILLED, 9), Verdict::Restart { .. }));
-        assert_eq!(Record::default().judge(Kind::OneTimeProducer, Exit::Code(0), 9), Verdict::Done);
+        assert_eq!(Record::default().judge(Kind::Producer, Exit::Code(1), 9, LONG), Verdict::GiveUp);
+        assert_eq!(Record::default().judge(Kind::OneTimeProducer, KILLED, 9, LONG), Verdict::GiveUp);
+        assert!(matches!(Record::default().judge(Kind::Producer, KILLED, 9, LONG), Verdict::Restart { .. }));
+        assert_eq!(Record::default().judge(Kind::OneTimeProducer, Exit::Code(0), 9, LONG), Verdict::Done);
     }
 }

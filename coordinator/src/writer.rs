@@ -7,13 +7,15 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use common::program::tell;
 use serde::Serialize;
 
+use crate::PROGRAM;
 use crate::limits::SHOWN_ITEM_BYTES_MAX;
 use crate::queue::{DeadLetter, Record, Ticket};
 
@@ -88,8 +90,15 @@ impl Writer {
     /// What was written since the last call.
     pub fn collect(&mut self) -> Result<Vec<Ticket>, WriteFailure> {
         let mut tickets = Vec::new();
-        for written in self.done.try_iter() {
-            tickets.extend(written?);
+        loop {
+            match self.done.try_recv() {
+                Ok(written) => tickets.extend(written?),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    let error = io::Error::other("the writing thread has ended before its time");
+                    return Err(WriteFailure { place: "the outputs".into(), is_stdout: false, error });
+                }
+            }
         }
         self.waiting_records -= tickets.len();
         Ok(tickets)
@@ -159,7 +168,7 @@ impl Outputs {
     fn write_dead_letter(&mut self, letter: &DeadLetter) -> Result<(), WriteFailure> {
         match &mut self.dead_letters {
             DeadLetters::Stderr => {
-                eprintln!("coordinator: {}", in_words(letter));
+                tell(PROGRAM, format_args!("{}", in_words(letter)));
                 Ok(())
             }
             DeadLetters::File(file, path) => {

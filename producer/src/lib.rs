@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use common::error::Error;
-use common::program::{EXIT_DONE, EXIT_ERROR, connect_within, die_with_parent, fail, set_process_name};
+use common::program::{EXIT_DONE, EXIT_ERROR, connect_within, die_with_parent, fail, is_gone, set_process_name, tell};
 use common::{Endpoint, Producer};
 use rand::RngExt;
 
 use cli::Cli;
 use source::Source;
+
+/// What this program calls itself in messages.
+const PROGRAM: &str = "producer";
 
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -33,7 +36,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match run(&cli) {
         Ok(()) => ExitCode::from(EXIT_DONE),
-        Err(error) => fail("producer", &*error, format_args!("{error:#}")),
+        // Its coordinator knows.
+        Err(error) if cli.child_of.is_some() && is_gone(&error) => ExitCode::from(EXIT_ERROR),
+        Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),
     }
 }
 
@@ -46,7 +51,7 @@ fn run(cli: &Cli) -> Result<()> {
     let producer = connect(&endpoint, cli)?;
     if cli.child_of.is_none() {
         let pid = producer.coordinator_pid();
-        eprintln!("producer: connected to the coordinator (pid {pid}) at {}", endpoint.path().display());
+        tell(PROGRAM, format_args!("connected to the coordinator (pid {pid}) at {}", endpoint.path().display()));
     }
     match &mut source {
         Some(source) => put_all(&producer, source)?,

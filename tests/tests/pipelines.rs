@@ -136,6 +136,13 @@ fn exit_codes_of_commands_decide_what_becomes_of_their_items() {
 }
 
 #[test]
+fn an_item_that_names_no_program_is_a_dead_letter_where_items_are_programs() {
+    let (code, _, stderr) = run(&["--input", "-", "--consumers", "1", "--", "{}"], b"true\nno-such-program\ntrue\n");
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("dead letter: item 1 after 1 attempt: {}: cannot be started"), "{stderr}");
+}
+
+#[test]
 fn an_item_that_no_argument_can_hold_is_a_dead_letter_with_advice() {
     let (code, _, stderr) = run(&["--input", "-", "--format", "lines", "--", "echo", "{}"], b"a\0b\n");
     assert_eq!(code, 3);

@@ -156,3 +156,46 @@ fn no_consumer_outlives_an_end() {
         eventually("the end of a child", || (!tests::is_alive(pid)).then_some(()));
     }
 }
+
+#[test]
+fn what_a_command_has_started_ends_with_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    // The shell waits for its own child: killing the shell alone would leave that behind.
+    let coordinator = run_in_hand(&folder, "10ms", "sleep 1000 & echo $! >&2; echo begun >&2; wait");
+    let grandchild = eventually("its pid", || coordinator.stderr().lines().find_map(|line| line.parse::<u32>().ok()));
+    coordinator.signal(Signal::TERM);
+    coordinator.finish();
+    eventually("the end of the command's child", || (!tests::is_alive(grandchild)).then_some(()));
+}
+
+#[test]
+fn a_stopped_child_does_not_keep_a_run_that_is_done_from_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinator = Process::start("coordinator", &folder.path().join("q.sock"), &["--input", "-", "--consumers", "2"]);
+    coordinator.write(b"a\n");
+    coordinator.wait_for_stdout("a\n");
+    let consumers: Vec<u32> = tests::children_of(coordinator.pid()).into_iter().filter(|pid| tests::name_of(*pid) == "consumer").collect();
+    tests::signal(consumers[0], Signal::STOP);
+    let (code, stdout, _) = coordinator.finish();
+    assert_eq!((code, &stdout[..]), (0, "a\n"));
+    assert!(!tests::is_alive(consumers[0]));
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_does_not_keep_a_run_from_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("sh");
+    let coordinator = tests::program("coordinator");
+    command.args(["-c", &format!("echo x | {} --input - -- sh -c 'exit 65' 2>/dev/full", coordinator.display())]);
+    assert_eq!(Process::spawn(command, &folder.path().join("q.sock")).finish().0, 3);
+}
+
+#[test]
+fn a_grace_beyond_all_bounds_is_merely_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = run_in_hand(&folder, "18446744073709551615s", "echo begun >&2; exec sleep 1000");
+    coordinator.signal(Signal::TERM);
+    coordinator.wait_for_stderr("stopping; waiting up to");
+    coordinator.signal(Signal::TERM);
+    assert_eq!(coordinator.finish().0, 128 + 15);
+}

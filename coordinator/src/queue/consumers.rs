@@ -6,6 +6,7 @@ use common::message::CloseReason;
 
 use super::runs::{Run, Runs};
 use super::{ClientId, Refusal};
+use crate::limits::{DEMAND_BYTES_MAX, DEMAND_ITEMS_MAX};
 
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
@@ -64,6 +65,10 @@ impl Consumers {
         let consumer = self.get(client, "Demand")?;
         consumer.demand_items = consumer.demand_items.saturating_add(items);
         consumer.demand_bytes = consumer.demand_bytes.saturating_add_unsigned(bytes);
+        if consumer.demand_items > DEMAND_ITEMS_MAX || consumer.demand_bytes > DEMAND_BYTES_MAX {
+            let words = format!("demands more than {DEMAND_ITEMS_MAX} items or {DEMAND_BYTES_MAX} bytes ahead");
+            return Err((CloseReason::Protocol, words));
+        }
         if consumer.is_hungry() && !std::mem::replace(&mut consumer.queued, true) {
             self.queue.push_back(client);
         }

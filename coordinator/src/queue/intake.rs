@@ -17,6 +17,7 @@ use common::limits::{CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, batch_cost_bytes};
 use common::message::CloseReason;
 
 use super::{ClientId, Refusal, Rules};
+use crate::limits::NAMES_MAX;
 
 /// Items and bytes together: what both bounds are counted in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,10 +134,13 @@ impl Intake {
     }
 
     /// Adds a producer. Returns the connection that it replaces.
-    pub(super) fn join(&mut self, client: ClientId, name: Option<String>) -> Option<ClientId> {
+    pub(super) fn join(&mut self, client: ClientId, name: Option<String>) -> Result<Option<ClientId>, Refusal> {
         let mut producer = Producer { name: name.clone(), ..Producer::default() };
         let mut replaced = None;
         if let Some(name) = name {
+            if self.names.len() >= NAMES_MAX && !self.names.contains_key(&name) {
+                return Err((CloseReason::Limit, format!("{NAMES_MAX} producers have names already; connect without one")));
+            }
             replaced = self.names.get(&name).and_then(|named| named.client);
             if let Some(replaced) = replaced {
                 self.leave(replaced);
@@ -148,7 +152,7 @@ impl Intake {
         }
         self.producers.insert(client, producer);
         self.grant_ahead(client);
-        replaced
+        Ok(replaced)
     }
 
     /// Forgets a producer, and what it has parked.
@@ -157,8 +161,12 @@ impl Intake {
         self.reserved = self.reserved.less(producer.reserved);
         self.waiting.retain(|waiting| *waiting != client);
         self.granted.retain(|granted| *granted != client);
-        if let Some(named) = producer.name.and_then(|name| self.names.get_mut(&name)) {
+        let Some(name) = producer.name else { return };
+        if let Some(named) = self.names.get_mut(&name) {
             named.client = None;
+            if named.position == 0 && !named.finished {
+                self.names.remove(&name);
+            }
         }
     }
 
@@ -343,6 +351,10 @@ impl Intake {
     /// True when no item waits parked.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.iter().all(|client| self.producers.get(client).is_none_or(|producer| producer.parked.is_empty()))
+    }
+
+    pub(super) fn has_finished(&self, name: &str) -> bool {
+        self.names.get(name).is_some_and(|named| named.finished)
     }
 
     pub(super) fn position(&self, name: &str) -> u64 {

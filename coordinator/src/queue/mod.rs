@@ -14,6 +14,7 @@ mod runs;
 mod store;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,7 +146,7 @@ pub struct DeadLetter {
     /// How often it was delivered.
     pub attempts: u32,
     /// What became of the last attempt.
-    pub cause: String,
+    pub cause: Arc<str>,
     /// The item.
     pub item: Bytes,
 }
@@ -263,6 +264,11 @@ impl Queue {
         Position(self.intake.position(name))
     }
 
+    /// True when nothing more comes under a producer's name.
+    pub fn has_finished(&self, name: &str) -> bool {
+        self.intake.has_finished(name)
+    }
+
     /// From which attempt on consumers announce what they begin.
     pub fn announce_from(&self) -> u32 {
         if self.rules.attempts_max == 1 { 1 } else { 2 }
@@ -356,9 +362,13 @@ impl Queue {
             self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
             return;
         }
-        if let Some(replaced) = self.intake.join(client, name) {
-            let words = "another producer has connected under the same name".into();
-            self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
+        match self.intake.join(client, name) {
+            Ok(None) => {}
+            Ok(Some(replaced)) => {
+                let words = "another producer has connected under the same name".into();
+                self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
+            }
+            Err((reason, words)) => self.outputs.push_back(Output::Close { client, reason, words }),
         }
     }
 
@@ -373,7 +383,7 @@ impl Queue {
             let past = Past { failures: run.past.failures + u32::from(failed), ..run.past };
             if failed && past.failures >= self.rules.attempts_max {
                 let attempts = past.attempts;
-                self.bury(run, format!("its consumer's connection closed during attempt {attempts}"));
+                self.bury(run, &format!("its consumer's connection closed during attempt {attempts}"));
             } else {
                 self.requeue(Run { past, ..run }, Duration::ZERO, now);
             }
@@ -386,14 +396,14 @@ impl Queue {
             let last = failed.failures >= self.rules.attempts_max;
             match &outcome {
                 Outcome::Unstarted => self.requeue_unstarted(run, now),
-                Outcome::Released if last => self.bury(run, "its consumer let it go unsettled".into()),
+                Outcome::Released if last => self.bury(run, "its consumer let it go unsettled"),
                 Outcome::Released => self.requeue(Run { past: failed, ..run }, Duration::ZERO, now),
-                Outcome::Failed { cause } if last => self.bury(run, cause.clone()),
+                Outcome::Failed { cause } if last => self.bury(run, cause),
                 Outcome::Failed { .. } => {
                     let delay = self.rules.retry_delay.after(failed.failures);
                     self.requeue(Run { past: failed, ..run }, delay, now);
                 }
-                Outcome::Rejected { cause } => self.bury(run, cause.clone()),
+                Outcome::Rejected { cause } => self.bury(run, cause),
                 Outcome::RetryAfter { delay_ms } => self.requeue(run, Duration::from_millis(*delay_ms), now),
             }
         }
@@ -424,12 +434,13 @@ impl Queue {
         }
     }
 
-    fn bury(&mut self, run: Run, cause: String) {
+    fn bury(&mut self, run: Run, cause: &str) {
+        let cause: Arc<str> = cause.into();
         for id in run.first..run.end() {
             let (batch, index) = self.store.find(id);
             // A copy, so that one dead item does not keep its whole batch in memory.
             let item = Bytes::copy_from_slice(batch.item(index));
-            let letter = DeadLetter { id: ItemId(id), attempts: run.past.attempts, cause: cause.clone(), item };
+            let letter = DeadLetter { id: ItemId(id), attempts: run.past.attempts, cause: Arc::clone(&cause), item };
             self.write(id, 1, Record::DeadLetter(letter));
         }
     }

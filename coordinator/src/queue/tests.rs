@@ -121,7 +121,7 @@ impl Bench {
             Output::Write { ticket, record } => {
                 tickets.push(*ticket);
                 if let Record::DeadLetter(letter) = record {
-                    dead.push((letter.id.0, letter.attempts, letter.cause.clone()));
+                    dead.push((letter.id.0, letter.attempts, letter.cause.to_string()));
                 }
                 false
             }

@@ -1,0 +1,173 @@
+//! Clients that mean no good, or merely come and go: what they can cost is bounded, and nobody else's items suffer.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use common::limits::PROTOCOL_VERSION;
+use common::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome, Role};
+use common::{Consumer, Producer};
+use tests::{Queue, proc_status_kib};
+
+/// A client by hand.
+struct Raw(UnixStream);
+
+impl Raw {
+    fn connect(queue: &Queue, role: Role, name: &str) -> Raw {
+        let mut raw = Raw(UnixStream::connect(queue.socket()).unwrap());
+        raw.0.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+        raw.say(&[Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() }]);
+        assert!(matches!(raw.hear().message, Message::Welcome { .. }));
+        raw
+    }
+
+    fn say(&mut self, messages: &[Message]) {
+        let mut frames = Vec::new();
+        messages.iter().for_each(|message| message.encode(0, &mut frames));
+        self.0.write_all(&frames).unwrap();
+    }
+
+    fn hear(&mut self) -> Incoming {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; u32::from_le_bytes(length) as usize];
+        self.0.read_exact(&mut frame).unwrap();
+        Message::decode(frame.into()).unwrap()
+    }
+
+    fn hear_close(&mut self) -> (CloseReason, String) {
+        loop {
+            if let Message::Close { reason, words } = self.hear().message {
+                return (reason, words);
+            }
+        }
+    }
+}
+
+fn whole(count: u32, outcome: Outcome) -> Message {
+    Message::Return { range: ItemRange { first: ItemId(0), count }, outcome }
+}
+
+#[test]
+fn one_that_demands_without_end_is_refused() {
+    let queue = Queue::serve(&[]);
+    let mut greedy = Raw::connect(&queue, Role::Consumer, "");
+    greedy.say(&[Message::Demand { items: u32::MAX, bytes: u64::MAX }]);
+    let (reason, words) = greedy.hear_close();
+    assert!(reason == CloseReason::Protocol && words.contains("demands more than"), "{words}");
+}
+
+#[test]
+fn one_that_takes_and_returns_without_reading_does_not_fill_the_coordinators_memory() {
+    let queue = Queue::serve(&[]);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    for _ in 0..1000 {
+        producer.put(&[7; 1500]).unwrap();
+        producer.flush().unwrap();
+    }
+    let before_kib = proc_status_kib(queue.pid(), "VmRSS").unwrap();
+    let mut raw = Raw::connect(&queue, Role::Consumer, "");
+    let round = [Message::Demand { items: 1000, bytes: 2_000_000 }, whole(1000, Outcome::Unstarted)];
+    raw.say(&round.iter().cycle().take(2000).cloned().collect::<Vec<_>>());
+    // It is read from only as far as it reads; another gets served, and sees the coordinator's memory after many rounds.
+    queue.wait_until("another client's answer", |status| status.accepted == 1000);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib < before_kib + 16 * 1024, "{before_kib} KiB before, {peak_kib} KiB at most");
+    drop(raw);
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..1000).for_each(|_| consumer.get().unwrap().unwrap().ack().unwrap());
+}
+
+#[test]
+fn one_cause_for_many_items_is_kept_once() {
+    let queue = Queue::serve(&["--dead-letters", "/dev/null"]);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..50_000).for_each(|_| producer.put(b"").unwrap());
+    producer.flush().unwrap();
+    let mut raw = Raw::connect(&queue, Role::Consumer, "");
+    raw.say(&[Message::Demand { items: 50_000, bytes: 1 << 20 }]);
+    let mut held = 0;
+    while held < 50_000 {
+        held += raw.hear().batch.unwrap().count();
+    }
+    raw.say(&[whole(50_000, Outcome::Rejected { cause: "c".repeat(4096) })]);
+    queue.wait_until("all dead", |status| status.dead == 50_000);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib < 64 * 1024, "{peak_kib} KiB");
+}
+
+#[test]
+fn names_that_never_put_anything_are_not_kept() {
+    let queue = Queue::serve(&[]);
+    let before_kib = proc_status_kib(queue.pid(), "VmRSS").unwrap();
+    for n in 0..10_000 {
+        Raw::connect(&queue, Role::Producer, &format!("{n:0>250}"));
+    }
+    queue.wait_until("all gone", |status| status.producers == 0);
+    let after_kib = proc_status_kib(queue.pid(), "VmRSS").unwrap();
+    assert!(after_kib < before_kib + 2 * 1024, "{before_kib} KiB before, {after_kib} KiB after");
+}
+
+#[test]
+fn consumers_that_come_and_go_in_order_leave_no_item_to_be_done_twice() {
+    const ITEMS: u64 = 20_000;
+    let queue = Queue::serve(&[]);
+    let endpoint = queue.endpoint();
+    let done = Mutex::new(vec![0u32; ITEMS as usize]);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            // One at a time, each confirmed: deliveries go out while consumers say goodbye.
+            scope.spawn(|| {
+                let producer = Producer::<[u8]>::connect(&endpoint).unwrap();
+                for _ in 0..ITEMS / 2 {
+                    producer.put(b"x").unwrap();
+                    producer.flush().unwrap();
+                }
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let consumer = Consumer::<[u8]>::connect_with_prefetch(&endpoint, 64).unwrap();
+                    for _ in 0..20 {
+                        let Ok(Some(delivery)) = consumer.get_timeout(Duration::from_millis(100)) else { break };
+                        let id = delivery.id();
+                        delivery.ack().unwrap();
+                        done.lock().unwrap()[id.0 as usize] += 1;
+                    }
+                    if done.lock().unwrap().iter().all(|times| *times > 0) {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(done.into_inner().unwrap().iter().filter(|times| **times != 1).count(), 0);
+    let status = queue.wait_until("all acknowledged", |status| status.acknowledged == ITEMS);
+    assert_eq!((status.redelivered, status.dead), (0, 0));
+}
+
+#[test]
+fn results_that_nobody_reads_hold_back_only_those_who_send_some() {
+    // Started by hand: the harness would read its output.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("q.sock");
+    let mut command = std::process::Command::new(tests::program("coordinator"));
+    command.arg("serve").arg("--socket").arg(&socket).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut coordinator = command.spawn().unwrap();
+    let endpoint = common::Endpoint::at(&socket);
+    let connect = || Producer::<[u8]>::connect(&endpoint);
+    let producer = common::program::connect_within(tests::DEADLINE, connect).unwrap();
+    (0..3).for_each(|_| producer.put(b"x").unwrap());
+    producer.flush().unwrap();
+    let chatty = Consumer::<[u8]>::connect_with_prefetch(&endpoint, 0).unwrap();
+    chatty.get().unwrap().unwrap().ack_with(&vec![b'r'; 5 << 20]).unwrap();
+    let quiet = Consumer::<[u8]>::connect(&endpoint).unwrap();
+    quiet.get_timeout(tests::DEADLINE).unwrap().unwrap().ack().unwrap();
+    drop(quiet);
+    let after = Consumer::<[u8]>::connect(&endpoint).unwrap();
+    after.get_timeout(tests::DEADLINE).unwrap().unwrap().ack().unwrap();
+    coordinator.kill().unwrap();
+    coordinator.wait().unwrap();
+}
