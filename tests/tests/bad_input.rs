@@ -348,7 +348,7 @@ fn a_command_line_that_makes_no_sense_is_a_usage_error_with_words_that_help() {
         ("coordinator", &["--grace", "5"], &["time unit needed, for example 5sec"]),
         ("coordinator", &["serve", "--", "true"], &["unexpected argument 'true'"]),
         ("coordinator", &["statsu"], &["'statsu'"]),
-        ("producer", &["--input", "x", "--count", "3"], &["--count is for the default run, and there is an --input"]),
+        ("producer", &["--input", "x", "--count", "3"], &["--count is for random numbers, and there is an --input"]),
         ("producer", &["--pause", "soon"], &["'soon' for '--pause <DUR>'"]),
         ("producer", &["extra"], &["unexpected argument 'extra'"]),
         ("consumer", &["true"], &["unexpected argument 'true'", "[-- <CMD>...]"]),

@@ -59,7 +59,7 @@ impl Bench {
     }
 
     fn demand(&mut self, client: u64, items: u32) {
-        self.say(client, Message::Demand { items, bytes: 1_000_000 });
+        self.say(client, Message::Demand { items, bytes: 100_000 });
     }
 
     fn ack(&mut self, client: u64, first: u64, count: u32) {
