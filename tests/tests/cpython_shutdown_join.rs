@@ -225,7 +225,7 @@ mod multiprocessing {
             let socket = queue.socket().to_path_buf();
             let (code, _, stderr, _folder) = queue.finish();
             assert_eq!(code, 0, "{stderr}");
-            assert!(stderr.contains("1 items were left"), "{stderr}");
+            assert!(stderr.contains("1 item was left"), "{stderr}");
             for name in ["producer", "consumer"] {
                 assert_eq!(Process::start(name, &socket, &[]).finish().0, 69);
             }
