@@ -1,0 +1,229 @@
+//! The queue against a naive model, by random steps.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+/// The naive model: one entry an item, searched from the front, and the rules said as plainly as possible.
+#[derive(Default)]
+struct Model {
+    items: Vec<Item>,
+    demand: BTreeMap<u64, u32>,
+    credit_items: BTreeMap<u64, i64>,
+    put: BTreeMap<u64, u64>,
+    confirmed: BTreeMap<u64, u64>,
+    /// What producers were told and have not heard yet.
+    unheard: BTreeMap<u64, Vec<Message>>,
+}
+
+struct Item {
+    text: String,
+    attempts: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Ready,
+    Delayed(Duration),
+    Held(u64),
+    Settled,
+    Dead,
+}
+
+impl Model {
+    fn held_by(&self, client: u64) -> Vec<u64> {
+        (0..self.items.len() as u64).filter(|id| self.items[*id as usize].state == State::Held(client)).collect()
+    }
+
+    /// Takes in what a producer was told; true if it answers that it has given its credit back.
+    fn hear(&mut self, producer: u64) -> bool {
+        let mut recalled = false;
+        let put = self.put.get(&producer).copied().unwrap_or_default();
+        let credit = self.credit_items.entry(producer).or_default();
+        for message in self.unheard.remove(&producer).into_iter().flatten() {
+            match message {
+                Message::Confirm { credit_items, .. } => *credit += credit_items as i64,
+                Message::Recall { position } if position.0 == put => {
+                    *credit = 0;
+                    recalled = true;
+                }
+                _ => {}
+            }
+        }
+        recalled
+    }
+
+    fn see(&mut self, output: Output, now: Duration, written: &mut Vec<Ticket>) {
+        match output {
+            Output::Send { client, message: message @ (Message::Confirm { .. } | Message::Recall { .. }), .. } => {
+                if let Message::Confirm { position, .. } = message {
+                    self.confirmed.insert(client.0, position.0);
+                }
+                self.unheard.entry(client.0).or_default().push(message);
+            }
+            Output::Send { client, message: Message::Deliver { first, attempt, .. }, batch: Some(batch) } => {
+                for (id, item) in (first.0..).zip(batch.iter()) {
+                    while self.items.len() as u64 <= id {
+                        self.items.push(Item { text: String::new(), attempts: 0, state: State::Ready });
+                    }
+                    let earlier_ready = self.items[..id as usize].iter().position(|item| item.state == State::Ready && item.attempts > 0);
+                    assert_eq!(earlier_ready, None, "item {id} passes an earlier one that came back");
+                    let known = &mut self.items[id as usize];
+                    if let State::Delayed(due) = known.state {
+                        assert!(due <= now, "item {id} comes before its time");
+                        known.state = State::Ready;
+                    }
+                    assert_eq!(known.state, State::Ready, "item {id} is delivered");
+                    let text = String::from_utf8(item.to_vec()).unwrap();
+                    assert!(known.text.is_empty() || known.text == text, "item {id} has changed");
+                    known.text = text;
+                    known.attempts += 1;
+                    assert_eq!(known.attempts, attempt, "the attempt of item {id}");
+                    known.state = State::Held(client.0);
+                    let demand = self.demand.entry(client.0).or_default();
+                    *demand = demand.checked_sub(1).expect("nothing comes without demand");
+                }
+            }
+            Output::Write { ticket, record } => {
+                if let Record::DeadLetter(letter) = record {
+                    self.items[letter.id.0 as usize].state = State::Dead;
+                }
+                written.push(ticket);
+            }
+            Output::Send { .. } => {}
+            Output::Close { client, words, .. } => panic!("{client:?} is closed: {words}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { producer: u64, items: u64 },
+    Want { producer: u64 },
+    Hear { producer: u64 },
+    Demand { consumer: u64, items: u32 },
+    Settle { consumer: u64, which: prop::sample::Index, how: u8 },
+    AckAll { consumer: u64 },
+    Die { consumer: u64 },
+    Pass { ms: u64 },
+    Last { producer: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u64..3, 1u64..6).prop_map(|(producer, items)| Step::Put { producer, items }),
+        (0u64..3).prop_map(|producer| Step::Want { producer }),
+        (0u64..3).prop_map(|producer| Step::Hear { producer }),
+        (10u64..13, 1u32..6).prop_map(|(consumer, items)| Step::Demand { consumer, items }),
+        (10u64..13, any::<prop::sample::Index>(), 0u8..6).prop_map(|(consumer, which, how)| Step::Settle { consumer, which, how }),
+        (10u64..13).prop_map(|consumer| Step::AckAll { consumer }),
+        (10u64..13).prop_map(|consumer| Step::Die { consumer }),
+        (0u64..2000).prop_map(|ms| Step::Pass { ms }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec(step(), 1..80), capacity in 1u64..20) {
+        let rules = Rules { capacity_items: capacity, attempts_max: 3, producers_expected: Some(3), ..RULES };
+        let mut bench = Bench::new(rules.clone());
+        let mut model = Model::default();
+        (0..3).for_each(|producer| bench.producer(producer));
+        (10..13).for_each(|consumer| bench.consumer(consumer));
+        // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
+        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::Want { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
+            Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 }, Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 },
+            Step::Hear { producer }, Step::Last { producer }]);
+        let drain = [Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 },
+            Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 }];
+        let empty = std::iter::repeat_n(drain, 60).flatten();
+        let end = empty.clone();
+        for step in steps.into_iter().chain(empty).chain(last).chain(end) {
+            match step {
+                Step::Put { producer, items } => {
+                    let credit = model.credit_items.entry(producer).or_default();
+                    let items = items.min((*credit).max(0) as u64);
+                    if items > 0 {
+                        *credit -= items as i64;
+                        let from = model.put.entry(producer).or_default();
+                        let texts: Vec<String> = (*from..*from + items).map(|n| format!("{producer}:{n}")).collect();
+                        *from += items;
+                        bench.put(producer, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+                    }
+                }
+                Step::Hear { producer } => if model.hear(producer) { bench.say(producer, Message::Recalled) },
+                Step::Want { producer } => bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) }),
+                Step::Demand { consumer, items } => {
+                    *model.demand.entry(consumer).or_default() += items;
+                    bench.demand(consumer, items);
+                }
+                Step::Settle { consumer, which, how } => {
+                    let held = model.held_by(consumer);
+                    if held.is_empty() { continue }
+                    let id = held[which.index(held.len())];
+                    let item = &mut model.items[id as usize];
+                    match how {
+                        0 | 1 => { item.state = State::Settled; bench.ack(consumer, id, 1); }
+                        2 => { item.state = State::Ready; item.attempts -= 1; bench.give_back(consumer, id, 1, Outcome::Unstarted); }
+                        3 => {
+                            item.state = State::Delayed(bench.now + Duration::from_millis(700));
+                            bench.give_back(consumer, id, 1, Outcome::RetryAfter { delay_ms: 700 });
+                        }
+                        4 => {
+                            let results = batch(&["result"]);
+                            item.state = State::Settled;
+                            let message = Message::Result { first: ItemId(id), batch: results.header() };
+                            bench.handle(Input::Said { client: ClientId(consumer), message, batch: Some(results) });
+                        }
+                        _ => { item.state = State::Settled; bench.give_back(consumer, id, 1, Outcome::Rejected { cause: "bad".into() }); }
+                    }
+                }
+                Step::AckAll { consumer } => for id in model.held_by(consumer) {
+                    model.items[id as usize].state = State::Settled;
+                    bench.ack(consumer, id, 1);
+                },
+                Step::Die { consumer } => {
+                    // Never with a single item: whether that counts as failed has a test of its own.
+                    if model.held_by(consumer).len() == 1 { continue }
+                    for id in model.held_by(consumer) { model.items[id as usize].state = State::Ready; }
+                    model.demand.remove(&consumer);
+                    bench.leave(consumer);
+                    bench.consumer(consumer);
+                }
+                Step::Last { producer } => {
+                    prop_assert!(model.credit_items[&producer] > 0, "producer {} waits in vain", producer);
+                    let from = model.put.entry(producer).or_default();
+                    *from += 1;
+                    bench.put(producer, &[&format!("{producer}:{}", *from - 1)]);
+                }
+                Step::Pass { ms } => bench.pass(Duration::from_millis(ms)),
+            }
+            let mut written = Vec::new();
+            for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
+            while !written.is_empty() {
+                written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket }));
+                for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
+            }
+            let status = bench.queue.status();
+            let unsettled = status.accepted - status.acknowledged - status.dead;
+            prop_assert_eq!(status.stored(), unsettled, "ready, delayed and held are all that is not settled");
+            prop_assert!(unsettled <= capacity && status.bytes <= rules.capacity_bytes);
+            prop_assert_eq!(model.confirmed.values().sum::<u64>(), status.accepted, "confirmed is what is accepted");
+            let hungry = model.demand.values().any(|demand| *demand > 0);
+            prop_assert!(!hungry || status.ready == 0, "nothing waits while somebody asks");
+        }
+        let mut seen = BTreeSet::new();
+        let mut last = BTreeMap::new();
+        for (id, item) in model.items.iter().enumerate() {
+            prop_assert!(matches!(item.state, State::Settled | State::Dead), "item {} is left {:?}", id, item.state);
+            let (producer, n) = item.text.split_once(':').unwrap();
+            prop_assert!(seen.insert(item.text.clone()), "{} is there twice", item.text);
+            let before = last.insert(producer.to_string(), n.parse::<u64>().unwrap());
+            prop_assert_eq!(before.map_or(0, |before| before + 1), n.parse::<u64>().unwrap(), "one producer's items keep their order");
+        }
+        prop_assert_eq!(&model.put, &model.confirmed.clone().into_iter().filter(|(_, n)| *n > 0).collect(), "all that was put came in");
+    }
+}
