@@ -31,8 +31,9 @@ fn done<T>(receiver: &Receiver<T>, what: &str) -> T {
 fn each_thread_gets_the_figures_that_it_asked_for() {
     let queue = Queue::serve(&[]);
     let producer = producer(&queue);
-    let threads: Vec<_> = (0..3).map(|_| run(move || (0..1000).for_each(|_| drop(producer.stats().unwrap())))).collect();
-    threads.iter().for_each(|thread| done(thread, "stats"));
+    let ask_often = || (0..1000).all(|_| producer.stats().unwrap().capacity_items > 0);
+    let threads: Vec<_> = (0..3).map(|_| run(ask_often)).collect();
+    threads.iter().for_each(|thread| assert!(done(thread, "stats")));
 }
 
 #[test]
