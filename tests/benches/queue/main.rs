@@ -1,0 +1,241 @@
+//! `cargo bench -p tests`: procq beside its peers and beside the machine's own limit, in one run and in turn; see `--help`.
+//!
+//! Each contestant runs in processes of its own. In every turn each passes the same number of items as in the others, and the turns
+//! begin with another contestant each, so that what slows the machine for a while slows none in particular.
+
+mod actor;
+mod chart;
+mod commands;
+mod crossbeam;
+mod ipc_channel;
+mod item;
+mod limit;
+mod multiprocessing;
+mod peer;
+mod procq;
+mod report;
+mod sample;
+mod target;
+mod trips;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+
+use crate::actor::Part;
+use crate::multiprocessing::{Multiprocessing, Python};
+use crate::peer::{Case, Peer};
+use crate::report::{Group, LeftOut, Report, Row, Unit};
+use crate::sample::Sample;
+use crate::target::{OWN_ONE_TO_ONE, Target};
+use crate::trips::Trips;
+
+/// Compares procq with its peers and with the machine's own limit; every item is verified.
+#[derive(Parser)]
+#[command(name = "cargo bench -p tests --", args_conflicts_with_subcommands = true)]
+struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Fewer and shorter turns: under two minutes
+    #[arg(long)]
+    quick: bool,
+
+    /// How often each contestant has its turn [default: 9, quick: 3]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    turns: Option<usize>,
+
+    /// Items that each passes in a turn [default: as many as take 0.6 s, quick: 0.3 s]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(4..))]
+    items: Option<u64>,
+
+    /// Bytes per item, multiples of 8
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "8,128,1024,65536,1048576", value_parser = size)]
+    sizes: Vec<usize>,
+
+    /// Only the rates: no round trips, no commands
+    #[arg(long)]
+    rates: bool,
+
+    /// Write all figures to FILE
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Draw the rates to FILE
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// What cargo tells every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A part of the benchmark that runs as a process of its own
+    #[command(hide = true)]
+    Play(Part),
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (8..=8 << 20).contains(&size) && size % 8 == 0 { Ok(size) } else { Err("sizes are multiples of 8, from 8 to 8388608".into()) }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    match &options.command {
+        Some(Command::Play(part)) => part.play(),
+        None => Run::new(&options).all(&options),
+    }
+}
+
+/// What each contestant does, and how often.
+struct Run {
+    turns: usize,
+    items: Option<u64>,
+    seconds: f64,
+    trips: u64,
+    jobs: u64,
+    left_out: Vec<LeftOut>,
+}
+
+impl Run {
+    fn new(options: &Options) -> Run {
+        let (turns, seconds, trips, jobs) = if options.quick { (3, 0.3, 3000, 500) } else { (9, 0.6, 10_000, 1500) };
+        let servers = ["beanstalkd", "Redis", "NATS"].map(|name| LeftOut::new(name, "needs a server; not measured yet"));
+        Run { turns: options.turns.unwrap_or(turns), items: options.items, seconds, trips, jobs, left_out: servers.into() }
+    }
+
+    fn all(mut self, options: &Options) -> Result<()> {
+        // Builds the programs, before anything is timed.
+        tests::program("coordinator");
+        let python = Python::find();
+        let procq = procq::Procq::default();
+        if python.is_none() {
+            self.left_out.push(LeftOut::new("multiprocessing.Queue", "python3 not found"));
+        }
+        let bounds =
+            python.iter().flat_map(|python| [Some(1000), None].map(|capacity| Multiprocessing { python: python.clone(), capacity }));
+        let bounds: Vec<_> = bounds.collect();
+        let mut peers: Vec<&dyn Peer> = vec![&procq, &limit::Limit, &crossbeam::Crossbeam, &ipc_channel::IpcChannel];
+        peers.extend(bounds.iter().map(|queue| queue as &dyn Peer));
+
+        let mut groups = self.rates(&peers, &options.sizes)?;
+        let peaks_kib = procq.peaks_kib.borrow().clone();
+        if !peaks_kib.is_empty() {
+            let row = Row::new("procq", Sample::new(peaks_kib), None);
+            groups.push(Group::new("coordinator's resident memory at its largest, 8 B", Unit::KiB, vec![row]));
+        }
+        if !options.rates {
+            groups.extend(self.round_trips(&peers)?);
+            eprintln!("commands");
+            groups.push(commands::jobs(self.turns, self.jobs, &mut self.left_out)?);
+            groups.push(commands::default_run(self.turns, python.as_ref())?);
+        }
+
+        let report = Report { machine: machine(), turns: self.turns, groups, left_out: self.left_out };
+        print!("{report}");
+        if let Some(file) = &options.json {
+            std::fs::write(file, format!("{:#}\n", report.json())).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        if let Some(file) = &options.svg {
+            std::fs::write(file, chart::draw(&report)).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    fn rates(&self, peers: &[&dyn Peer], sizes: &[usize]) -> Result<Vec<Group>> {
+        let mut cases: Vec<Case> = sizes.iter().map(|size| Case { size: *size, fan: 1 }).collect();
+        cases.extend(cases.contains(&Case::ONE_TO_ONE).then_some(Case::FANNED));
+        let mut groups = Vec::new();
+        let mut one_to_one = None;
+        for case in cases {
+            eprintln!("{}", case.name());
+            let takers: Vec<&dyn Peer> = peers.iter().copied().filter(|peer| peer.takes(case)).collect();
+            let samples = self.turns_of(case, &takers)?;
+            if case == Case::ONE_TO_ONE {
+                one_to_one = samples.first().cloned();
+            }
+            let mut rows: Vec<Row> = takers
+                .iter()
+                .zip(samples)
+                .map(|(peer, sample)| Row::new(peer.name(), sample, Target::of_rate(case, peer.name())))
+                .collect();
+            if case == Case::FANNED
+                && let Some(sample) = &one_to_one
+            {
+                rows.push(Row::new(OWN_ONE_TO_ONE, sample.clone(), Target::of_rate(case, OWN_ONE_TO_ONE)));
+            }
+            groups.push(Group::new(&case.name(), Unit::ItemsPerSecond, rows));
+        }
+        Ok(groups)
+    }
+
+    fn turns_of(&self, case: Case, peers: &[&dyn Peer]) -> Result<Vec<Sample>> {
+        let pass = |peer: &dyn Peer, count| {
+            let seconds = peer.pass(case, count).with_context(|| format!("{}, {}", peer.name(), case.name()))?;
+            ensure!(seconds > 0.0, "{} took no time", peer.name());
+            Ok(seconds)
+        };
+        let counts = peers.iter().map(|peer| self.fit(|count| pass(*peer, count))).collect::<Result<Vec<_>>>()?;
+        let mut samples = vec![Sample::default(); peers.len()];
+        for turn in 0..self.turns {
+            for at in in_turn(turn, peers.len()) {
+                samples[at].push(counts[at] as f64 / pass(peers[at], counts[at])?);
+            }
+        }
+        Ok(samples)
+    }
+
+    /// How many items take as long as a turn shall.
+    fn fit(&self, pass: impl Fn(u64) -> Result<f64>) -> Result<u64> {
+        const LONG_ENOUGH: f64 = 0.05;
+        if let Some(items) = self.items {
+            return Ok(items);
+        }
+        let mut count = 64;
+        loop {
+            let seconds = pass(count)?;
+            if seconds >= LONG_ENOUGH {
+                return Ok((count as f64 / seconds * self.seconds) as u64);
+            }
+            count = (count as f64 * (2.0 * LONG_ENOUGH / seconds).min(64.0)) as u64;
+        }
+    }
+
+    fn round_trips(&self, peers: &[&dyn Peer]) -> Result<Vec<Group>> {
+        eprintln!("round trips");
+        let mut took: Vec<(&str, Vec<Trips>)> = peers.iter().map(|peer| (peer.name(), Vec::new())).collect();
+        for turn in 0..self.turns {
+            for at in in_turn(turn, peers.len()) {
+                if let Some(trips) = peers[at].trips(self.trips) {
+                    took[at].1.push(trips.with_context(|| format!("{}, round trips", peers[at].name()))?);
+                }
+            }
+        }
+        took.retain(|(_, trips)| !trips.is_empty());
+        let group = |percentile: &str, figure: fn(&Trips) -> f64| {
+            let rows = took.iter().map(|(name, trips)| {
+                let sample = Sample::new(trips.iter().map(figure).collect());
+                Row::new(name, sample, Target::of_trip(percentile, name))
+            });
+            Group::new(&format!("round trip over two queues, 8 B, {percentile}"), Unit::Microseconds, rows.collect())
+        };
+        Ok(vec![group("p50", |trips| trips.p50), group("p99", |trips| trips.p99), group("p99.9", |trips| trips.p999)])
+    }
+}
+
+/// The order of a turn: each turn begins with another.
+fn in_turn(turn: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |at| (turn + at) % count)
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, model)| model));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores, {}, Linux {}", model.unwrap_or("unknown processor"), kernel.trim())
+}
