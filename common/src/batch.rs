@@ -123,6 +123,7 @@ impl Batch {
     }
 
     /// Items: at least one.
+    #[inline]
     pub fn count(&self) -> u32 {
         self.header.count
     }
@@ -141,6 +142,7 @@ impl Batch {
     ///
     /// # Panics
     /// When there is no such item.
+    #[inline]
     pub fn item(&self, index: u32) -> &[u8] {
         let (from, to) = self.bounds(index);
         &self.items[from..to]
@@ -199,6 +201,7 @@ impl Batch {
         fit
     }
 
+    #[inline]
     fn bounds(&self, index: u32) -> (usize, usize) {
         assert!(index < self.count(), "item {index} of a batch of {}", self.count());
         match self.header.layout {
@@ -213,6 +216,7 @@ impl Batch {
         }
     }
 
+    #[inline]
     fn end(&self, index: u32) -> u32 {
         let at = 4 * index as usize;
         let entry = &self.table[at..at + 4];
@@ -243,6 +247,7 @@ impl Default for BatchBuilder {
 
 impl BatchBuilder {
     /// Adds one item, whose bytes `encode` appends; if that fails, or `accept` refuses the item's length in bytes, nothing is added.
+    #[inline]
     pub fn push<E>(
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -268,6 +273,7 @@ impl BatchBuilder {
         self.end_item(before);
     }
 
+    #[inline]
     fn end_item(&mut self, before: usize) {
         let end = self.buffer.len() - HEADROOM_BYTES;
         let item_bytes = self.buffer.len() - before;
@@ -283,11 +289,13 @@ impl BatchBuilder {
     }
 
     /// Bytes of all items so far, without a table.
+    #[inline]
     pub fn items_bytes(&self) -> u64 {
         (self.buffer.len() - HEADROOM_BYTES) as u64
     }
 
     /// True once the batch should leave: it is large, or full.
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.items_bytes() >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count() >= BATCH_ITEMS_MAX
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::consumer_session::ConsumerSession;
+use crate::consumer_session::{ConsumerSession, Settled};
 use crate::driver::{Connection, Greeting, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, GetError};
@@ -168,16 +168,11 @@ impl<T: Decode + ?Sized> Consumer<T> {
     fn take(&self, state: &mut State<ConsumerSession>) -> Option<Result<Delivery<'_, T>, Error>> {
         let taken = state.session.take(|id, attempt, batch, index| (id, attempt, T::decode(batch, index)));
         let (id, attempt, decoded) = taken?;
-        let low = state.session.is_low();
-        if low {
+        if state.session.is_low() || state.session.has_announced() {
             let now = self.connection.now();
-            state.session.refill_ahead(now);
-        }
-        if low || state.session.has_announced() {
-            if let Err(error) = self.connection.write(state) {
+            if let Err(error) = self.refill(state, now) {
                 return Some(Err(error));
             }
-            self.connection.arm(state);
         }
         Some(match decoded {
             Ok(item) => Ok(Delivery { consumer: self, id, attempt, item, settled: false }),
@@ -189,6 +184,16 @@ impl<T: Decode + ?Sized> Consumer<T> {
                 Err(written.err().unwrap_or(Error::Item { id, why }))
             }
         })
+    }
+
+    #[cold]
+    fn refill(&self, state: &mut State<ConsumerSession>, now: Duration) -> Result<(), Error> {
+        if state.session.is_low() {
+            state.session.refill_ahead(now);
+        }
+        self.connection.write(state)?;
+        self.connection.arm(state);
+        Ok(())
     }
 
     /// Asks for an item and waits until there is one, or Stop; false when the deadline came first.
@@ -265,8 +270,11 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
         self.settled = true;
         let connection = &self.consumer.connection;
         let mut state = connection.lock();
-        if state.session.ack(self.id, || connection.now()) {
-            connection.write(&mut state)?;
+        match state.session.ack(self.id, || connection.now()) {
+            // Of every batch, only the first needs the background thread told, and only the last the socket.
+            Settled::Gathered => return Ok(()),
+            Settled::Gathering => {}
+            Settled::Ready => connection.write(&mut state)?,
         }
         connection.arm(&mut state);
         Ok(())
@@ -278,10 +286,12 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
         let connection = &self.consumer.connection;
         let mut state = connection.lock();
         let settled = state.session.ack_with(self.id, result, || connection.now());
-        if !matches!(settled, Ok(false)) {
+        if !matches!(settled, Ok(Settled::Gathered | Settled::Gathering)) {
             connection.write(&mut state)?;
         }
-        connection.arm(&mut state);
+        if !matches!(settled, Ok(Settled::Gathered)) {
+            connection.arm(&mut state);
+        }
         settled.map(|_| ())
     }
 

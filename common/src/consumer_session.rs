@@ -47,6 +47,17 @@ pub(crate) struct ConsumerSession {
     outbox: Outbox,
 }
 
+/// What became of a settled item's word to the coordinator.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It gathers with others.
+    Gathered,
+    /// It is the first to gather.
+    Gathering,
+    /// It is in the outbox.
+    Ready,
+}
+
 /// Since when the application is known to have taken nothing.
 #[derive(Debug)]
 struct Watch {
@@ -81,6 +92,7 @@ impl ConsumerSession {
 
     /// Gives the next item at hand to `use_item` (number, attempt, batch, index within it). If [`ConsumerSession::has_announced`]
     /// afterwards, the outbox is to be written before the item is worked on.
+    #[inline]
     pub(crate) fn take<R>(&mut self, use_item: impl FnOnce(ItemId, u32, &Batch, u32) -> R) -> Option<R> {
         let front = self.local.front_mut()?;
         let index = front.taken;
@@ -110,11 +122,13 @@ impl ConsumerSession {
     }
 
     /// True when it is time to call [`ConsumerSession::refill_ahead`]: at most half of what should be at hand or under way is.
+    #[inline]
     pub(crate) fn is_low(&self) -> bool {
         self.local_items + self.demanded_items <= self.prefetch.ahead() / 2
             || (self.is_out_of_bytes() && self.local_bytes <= PREFETCH_BYTES_MAX as i64 / 2)
     }
 
+    #[inline]
     fn is_out_of_bytes(&self) -> bool {
         self.demanded_items > 0 && self.demanded_bytes <= 0
     }
@@ -192,28 +206,33 @@ impl ConsumerSession {
         self.stopped && self.local.is_empty()
     }
 
-    /// Notes that item `id` is done. True when it is time to write.
-    pub(crate) fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> bool {
-        self.settled_since.get_or_insert_with(now);
+    /// Notes that item `id` is done.
+    #[inline]
+    pub(crate) fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> Settled {
+        let first = self.settled_since.is_none();
+        if first {
+            self.settled_since = Some(now());
+        }
         match self.acks.last_mut() {
             Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => last.count += 1,
             _ => self.acks.push(ItemRange { first: id, count: 1 }),
         }
-        if self.acks.len() < ACK_RANGES_MAX {
-            return false;
+        if self.acks.len() >= ACK_RANGES_MAX {
+            self.send_settled();
+            return Settled::Ready;
         }
-        self.send_settled();
-        true
+        if first { Settled::Gathering } else { Settled::Gathered }
     }
 
-    /// Notes that item `id` is done with the result that `encode` appends. True when it is time to write.
-    pub(crate) fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<bool, Error> {
+    /// Notes that item `id` is done with this result.
+    pub(crate) fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
         let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
             self.give_back(id, Outcome::Failed { cause });
             return Err(Error::ItemTooLarge { bytes, bytes_max });
         }
+        let first = self.settled_since.is_none();
         self.settled_since.get_or_insert_with(now);
         let follows = self.results_first.0 + u64::from(self.results.count()) == id.0;
         if !follows {
@@ -225,9 +244,9 @@ impl ConsumerSession {
         self.results.push_bytes(result);
         if self.results.is_full() {
             self.send_settled();
-            return Ok(true);
+            return Ok(Settled::Ready);
         }
-        Ok(false)
+        Ok(if first { Settled::Gathering } else { Settled::Gathered })
     }
 
     /// Says that item `id` is not done.
@@ -396,7 +415,7 @@ mod tests {
         assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
         deliver(&mut session, 5, &[b"five"]);
         assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
-        assert!(!session.ack(ItemId(5), || 10 * MS));
+        assert_eq!(session.ack(ItemId(5), || 10 * MS), Settled::Gathering);
         session.refill(10 * MS, true);
         let one_more = Message::Demand { items: 1, bytes: "five".len() as u64 };
         assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one_more]);

@@ -135,6 +135,7 @@ impl<S> AsFd for Driver<S> {
 
 impl<S: Session> Driver<S> {
     /// The state, which only its holder may use.
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<S>> {
         // A panic while the lock is held can come only from an encoder of the caller's, which leaves the batch as it was.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
