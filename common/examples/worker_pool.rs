@@ -2,8 +2,8 @@
 //!
 //! ```sh
 //! coordinator serve --expect-producers 1 &
-//! cargo run --example worker_pool -- work &
-//! cargo run --example worker_pool -- put 1000
+//! cargo run -p common --example worker_pool -- work &
+//! cargo run -p common --example worker_pool -- put 1000
 //! ```
 //!
 //! Start as many `work` processes as you like, and kill any of them: its jobs go to the others.

@@ -45,7 +45,7 @@ pub enum EndpointError {
         why: &'static str,
     },
     /// Another coordinator listens.
-    #[error("a coordinator{} already listens at {}; stop it with `coordinator stop`, or give this one another --socket", pid_in_words(*pid), path.display())]
+    #[error("a coordinator{} already listens at {}; give this one another --socket, or end that one with `coordinator stop`", pid_in_words(*pid), path.display())]
     InUse {
         /// The socket's path.
         path: PathBuf,
@@ -173,7 +173,7 @@ impl Endpoint {
             made => made,
         };
         let listener = listener.map_err(|error| self.io("listen at", error))?;
-        let listener = Listener { listener, endpoint: self.clone(), directory, lock: Some(lock), inode: None };
+        let listener = Listener { listener, endpoint: self.clone(), directory, _lock: lock, inode: None };
         listener.check_place()
     }
 
@@ -209,7 +209,7 @@ impl Endpoint {
         Ok((UnixStream::from(OwnedFd::from(stream)), peer))
     }
 
-    fn take_lock(&self, directory: &Directory) -> Result<File, EndpointError> {
+    fn take_lock(&self, directory: &Directory) -> Result<Lock, EndpointError> {
         let mut name = self.file_name()?;
         name.push(".lock");
         loop {
@@ -233,7 +233,8 @@ impl Endpoint {
             }
             let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
             written.map_err(|error| self.io("write the lock file beside", error))?;
-            return Ok(lock);
+            let directory = directory.handle.try_clone().map_err(|error| self.io("keep open the directory of", error))?;
+            return Ok(Lock { file: lock, name, directory });
         }
     }
 
@@ -265,7 +266,7 @@ pub struct Listener {
     listener: AnyListener,
     endpoint: Endpoint,
     directory: Directory,
-    lock: Option<File>,
+    _lock: Lock,
     inode: Option<u64>,
 }
 
@@ -323,12 +324,23 @@ impl Drop for Listener {
         if self.directory.stat(&name).is_ok_and(|stat| Some(stat.st_ino) == self.inode) {
             let _ = rustix::fs::unlinkat(&self.directory.handle, &name, AtFlags::empty());
         }
-        let Some(lock) = self.lock.take() else { return };
-        let mut lock_name = name;
-        lock_name.push(".lock");
-        let ours = lock.metadata().map(|meta| meta.ino()).ok();
-        if self.directory.stat(&lock_name).is_ok_and(|stat| Some(stat.st_ino) == ours) {
-            let _ = rustix::fs::unlinkat(&self.directory.handle, &lock_name, AtFlags::empty());
+    }
+}
+
+/// The right to own a path, as long as it is held; its file goes with it.
+#[derive(Debug)]
+struct Lock {
+    file: File,
+    name: OsString,
+    directory: OwnedFd,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let ours = self.file.metadata().map(|meta| meta.ino()).ok();
+        let there = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        if there.is_ok_and(|stat| Some(stat.st_ino) == ours) {
+            let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
         }
     }
 }
@@ -487,6 +499,7 @@ mod tests {
         let refused = endpoint.bind().unwrap_err().to_string();
         assert!(refused.contains("is not a socket"), "{refused}");
         assert_eq!(std::fs::read(endpoint.path()).unwrap(), b"precious");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no lock file is left beside it");
         let link = Endpoint::at(directory.path().join("link.sock"));
         std::os::unix::fs::symlink(endpoint.path(), link.path()).unwrap();
         let refused = link.bind().unwrap_err().to_string();

@@ -84,6 +84,11 @@ impl Running {
         }
     }
 
+    /// True while one runs.
+    pub fn is_busy(&self) -> bool {
+        self.lock().is_some()
+    }
+
     fn set(&self, group: Option<Pid>) {
         *self.lock() = group;
     }
@@ -286,7 +291,9 @@ fn ended(status: ExitStatus, output: Vec<u8>) -> Ending {
 }
 
 fn too_much(bytes_max: u64) -> Ending {
-    Ending::Failed { cause: format!("it printed more than {bytes_max} bytes, the most that a result may have (--max-item)") }
+    Ending::Failed {
+        cause: format!("it printed more than {bytes_max} bytes, the most that a result may have (--max-item, and a line end)"),
+    }
 }
 
 fn why_not_started(error: io::Error, item_is_program: bool) -> Ending {

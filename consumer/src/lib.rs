@@ -23,7 +23,7 @@ use command::{Command, Running};
 use sink::{Settled, Worker};
 
 /// What this program calls itself in messages.
-const PROGRAM: &str = "consumer";
+pub(crate) const PROGRAM: &str = "consumer";
 
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -60,7 +60,7 @@ fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
     let running = Running::default();
     let mut worker = Worker::new(cli, command, &running)?;
     let received = std::thread::scope(|scope| {
-        let watch = signals.watch(scope, &consumer, &running);
+        let watch = signals.watch(scope, &consumer, &running, cli.child_of.is_some());
         let worked = work(&consumer, &mut worker);
         watch.end().map_or(worked, |signal| Ok(EXIT_SIGNAL_BASE + signal))
     })?;

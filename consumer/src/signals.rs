@@ -4,10 +4,11 @@ use std::io;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use common::Consumer;
-use common::program::EXIT_SIGNAL_BASE;
+use common::program::{EXIT_SIGNAL_BASE, tell};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Caught};
 
+use crate::PROGRAM;
 use crate::command::Running;
 
 /// Signals are caught from now on, and wait to be watched.
@@ -27,6 +28,7 @@ impl Signals {
         scope: &'scope Scope<'scope, '_>,
         consumer: &'scope Consumer<[u8]>,
         running: &'scope Running,
+        quiet: bool,
     ) -> Watch<'scope> {
         let handle = self.caught.handle();
         let parent = rustix::process::getppid();
@@ -40,6 +42,9 @@ impl Signals {
                     std::process::exit(i32::from(EXIT_SIGNAL_BASE + signal));
                 }
                 first = Some(signal);
+                if running.is_busy() && !quiet {
+                    tell(PROGRAM, format_args!("finishing the item at hand; signal again to end at once"));
+                }
                 // If the connection is broken, the work ends by that.
                 let _ = consumer.stop();
             }

@@ -129,7 +129,7 @@ pub struct QueueArgs {
     #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY")]
     pub retry_delay: Backoff,
 
-    /// Write dead letters to FILE as JSON lines, instead of one line each to stderr
+    /// Append dead letters to FILE as JSON lines, instead of writing one line each to stderr
     #[arg(long, value_name = "FILE", env = "PROCQ_DEAD_LETTERS")]
     pub dead_letters: Option<PathBuf>,
 
@@ -197,16 +197,16 @@ impl QueueArgs {
             Some(size) => size.as_u64(),
             None => ITEM_BYTES_MAX_DEFAULT.min(most),
         };
+        if item_bytes_max > ITEM_BYTES_MAX_CEILING {
+            return Err(format!(
+                "--max-item {item_bytes_max} is over the limit of {ITEM_BYTES_MAX_CEILING} bytes; put a file's name instead of its contents"
+            ));
+        }
         if item_bytes_max > most {
             return Err(format!(
                 "--max-item {item_bytes_max} does not fit into --capacity-bytes {capacity_bytes}: an item costs {around} bytes beyond its own; \
                  give --capacity-bytes {} or more",
                 item_bytes_max.saturating_add(around)
-            ));
-        }
-        if item_bytes_max > ITEM_BYTES_MAX_CEILING {
-            return Err(format!(
-                "--max-item {item_bytes_max} is over the limit of {ITEM_BYTES_MAX_CEILING} bytes; put a file's name instead of its contents"
             ));
         }
         Ok(Rules {

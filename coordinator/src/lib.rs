@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use common::program::{EXIT_DONE, fail};
+use common::program::{EXIT_DONE, fail, tell};
 use common::{Control, Endpoint};
 
 use cli::{Cli, Command};
@@ -65,6 +65,11 @@ fn run_command(cli: &Cli) -> Result<u8> {
         Some(Command::Stop(args)) => {
             let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;
             control.stop(args.now)?;
+            let left = if args.now { 0 } else { control.status().map_or(0, |status| status.stored()) };
+            if left > 0 {
+                let advice = "end this wait with Ctrl-C, or everything with `coordinator stop --now`";
+                tell(PROGRAM, format_args!("waiting until {left} items are settled; {advice}"));
+            }
             control.wait_for_end();
             Ok(EXIT_DONE)
         }

@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
     let consumers = args.consumers.unwrap_or_else(|| if narrates { 1 } else { cpus() });
     let consumer = consumer_plan(args, &endpoint, narrates);
     let producers = if narrates { random_producers(args, &endpoint) } else { input_producers(args, inputs, &endpoint) };
-    let consumers = (0..consumers).map(|_| Slot::new(Kind::Consumer, None, consumer.clone()));
+    let consumers = (0..consumers).map(|_| Slot::new(Kind::Consumer, None, consumer.clone(), args.queue.max_attempts));
     for slot in producers.into_iter().chain(consumers) {
         coordinator.add(slot)?;
     }
@@ -81,8 +81,8 @@ enum Place {
 }
 
 impl Slot {
-    fn new(kind: Kind, name: Option<String>, plan: Plan) -> Slot {
-        Slot { kind, name, plan, record: Record::default(), started: Duration::ZERO, place: Place::Empty }
+    fn new(kind: Kind, name: Option<String>, plan: Plan, attempts_max: u32) -> Slot {
+        Slot { kind, name, plan, record: Record::new(attempts_max), started: Duration::ZERO, place: Place::Empty }
     }
 
     fn start(&mut self, now: Duration) -> Result<Place> {
@@ -152,6 +152,10 @@ impl Coordinator {
     fn run_to_end(mut self) -> Result<u8> {
         let code = self.run_until_over();
         self.end_children();
+        let code = code.or_else(|error| {
+            tell(PROGRAM, format_args!("{error:#}"));
+            anyhow::Ok(EXIT_ERROR)
+        });
         let left = self.broker.status().stored();
         let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
         if left > 0 && !quiet {
@@ -276,7 +280,7 @@ impl Coordinator {
                 slot.place = Place::Pausing(self.broker.now() + after);
             }
             (Verdict::GiveUp, Kind::Consumer) => {
-                bail!("consumers keep failing without getting anything done; the last one (pid {pid}) ended by {exit}");
+                bail!("consumers keep failing without getting anything done, so the run ends; the last one (pid {pid}) ended by {exit}");
             }
             (Verdict::GiveUp, _) => {
                 eprintln!("coordinator: {role} {pid} ended by {exit}; what it has put is brought to its end");
@@ -367,7 +371,7 @@ fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
             flag("--pause", args.pause.to_string().replace(' ', "")),
         ];
         let plan = Plan { role: "producer", arguments, stdin: children::Input::None, writes_stdout: true, leads_group: false };
-        Slot::new(Kind::Producer, Some(name), plan)
+        Slot::new(Kind::Producer, Some(name), plan, args.queue.max_attempts)
     };
     (1..=args.producers).map(slot).collect()
 }
@@ -411,7 +415,7 @@ fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endp
             }
         };
         let plan = Plan { role: "producer", arguments, stdin, writes_stdout: false, leads_group: false };
-        Slot::new(kind, Some(name), plan)
+        Slot::new(kind, Some(name), plan, args.queue.max_attempts)
     };
     args.input.iter().zip(inputs).enumerate().map(slot).collect()
 }

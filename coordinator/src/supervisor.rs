@@ -50,11 +50,18 @@ pub enum Verdict {
 /// One child's record.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
+    /// How often an item may kill a consumer before it is given up.
+    attempts_max: u32,
     failures: u32,
     progress: u64,
 }
 
 impl Record {
+    /// A fresh record in a queue that gives each item this many attempts.
+    pub fn new(attempts_max: u32) -> Record {
+        Record { attempts_max, ..Record::default() }
+    }
+
     /// Judges an end. `progress` is any number that grows as work gets done, by whomever; `lived` is how long the child did.
     pub fn judge(&mut self, kind: Kind, exit: Exit, progress: u64, lived: Duration) -> Verdict {
         match (kind, exit) {
@@ -71,7 +78,9 @@ impl Record {
             return Verdict::Restart { after: CHILD_RESTART.min.saturating_sub(lived) };
         }
         self.failures += 1;
-        if self.failures >= CHILD_FAILURES_MAX {
+        // One that is killed may have been so by an item, which is given all of its attempts before it is dead-lettered: that is progress.
+        let patience = if matches!(exit, Exit::Signal(_)) { self.attempts_max } else { 0 };
+        if self.failures >= CHILD_FAILURES_MAX.saturating_add(patience) {
             return Verdict::GiveUp;
         }
         Verdict::Restart { after: CHILD_RESTART.after(self.failures) }
@@ -111,6 +120,13 @@ mod tests {
         }
         assert_eq!(pauses.len() as u32, CHILD_FAILURES_MAX - 1);
         assert!(pauses.is_sorted() && pauses[0] == CHILD_RESTART.min);
+    }
+
+    #[test]
+    fn one_that_is_killed_is_given_as_many_more_lives_as_an_item_has_attempts() {
+        let mut record = Record::new(7);
+        let lives = (0..).take_while(|_| record.judge(Kind::Consumer, KILLED, 0, LONG) != Verdict::GiveUp).count();
+        assert_eq!(lives as u32 + 1, CHILD_FAILURES_MAX + 7);
     }
 
     #[test]
