@@ -159,7 +159,7 @@ fn a_second_coordinator_is_refused_with_the_firsts_pid_and_the_first_goes_on() {
     let queue = Queue::serve(&[]);
     for owner in OWNERS.into_iter().chain([("coordinator", &[][..])]) {
         let first = format!("a coordinator (pid {}) already listens at {}", queue.pid(), queue.socket().display());
-        assert_refused(queue.socket(), owner, 73, &[&first, "end that one with `coordinator stop`, or give this one another --socket"]);
+        assert_refused(queue.socket(), owner, 73, &[&first, "give this one another --socket, or end that one with `coordinator stop`"]);
         assert_serves(&queue);
     }
 }
