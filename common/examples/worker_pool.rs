@@ -8,6 +8,8 @@
 //!
 //! Start as many `work` processes as you like, and kill any of them: its jobs go to the others.
 
+#![expect(clippy::print_stdout, reason = "an example may panic when nobody reads it")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 

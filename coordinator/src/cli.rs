@@ -142,7 +142,7 @@ pub struct QueueArgs {
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// As one line of JSON
-    #[arg(long)]
+    #[arg(long, env = "PROCQ_JSON")]
     pub json: bool,
 
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
@@ -154,7 +154,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// At once: what is not settled is left
-    #[arg(long)]
+    #[arg(long, env = "PROCQ_NOW")]
     pub now: bool,
 
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
@@ -251,8 +251,8 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_twin() {
         let command = Cli::command();
-        let serve = command.find_subcommand("serve").unwrap();
-        for argument in command.get_arguments().chain(serve.get_arguments()) {
+        let subcommands = command.get_subcommands().flat_map(|subcommand| subcommand.get_arguments());
+        for argument in command.get_arguments().chain(subcommands) {
             let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
             let twin = format!("PROCQ_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(&twin[..]));

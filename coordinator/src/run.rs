@@ -233,7 +233,10 @@ impl Coordinator {
         let held = self.broker.status().held;
         if held > 0 {
             let grace = humantime::format_duration(self.grace);
-            eprintln!("coordinator: stopping; waiting up to {grace} for {held} items that consumers hold; signal again to stop at once");
+            tell(
+                PROGRAM,
+                format_args!("stopping; waiting up to {grace} for what consumers hold ({held} in all); signal again to stop at once"),
+            );
         }
         self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now().saturating_add(self.grace) };
         self.broker.feed(Input::Stop);
@@ -276,14 +279,14 @@ impl Coordinator {
             (Verdict::Done, Kind::Consumer) => slot.place = Place::Pausing(self.broker.now()),
             (Verdict::Done, _) => {}
             (Verdict::Restart { after }, _) => {
-                eprintln!("coordinator: {role} {pid} ended by {exit}; starting another");
+                tell(PROGRAM, format_args!("{role} {pid} ended by {exit}; starting another"));
                 slot.place = Place::Pausing(self.broker.now() + after);
             }
             (Verdict::GiveUp, Kind::Consumer) => {
                 bail!("consumers keep failing without getting anything done, so the run ends; the last one (pid {pid}) ended by {exit}");
             }
             (Verdict::GiveUp, _) => {
-                eprintln!("coordinator: {role} {pid} ended by {exit}; what it has put is brought to its end");
+                tell(PROGRAM, format_args!("{role} {pid} ended by {exit}; what it has put is brought to its end"));
                 self.flawed = true;
                 let name = slot.name.clone().unwrap_or_default();
                 self.broker.feed(Input::ProducerLost { name });

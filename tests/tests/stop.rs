@@ -191,6 +191,23 @@ fn a_stderr_that_takes_nothing_does_not_keep_a_run_from_its_end() {
 }
 
 #[test]
+fn a_stderr_that_takes_nothing_changes_no_exit_code_wherever_something_is_to_be_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = tests::program("coordinator").display().to_string();
+    // A producer that fails, a consumer that is killed by its item, and a signal while something is held: each has its word to say.
+    let cases = [
+        ("echo '{' | COORDINATOR --input - --format json", 1),
+        ("echo x | COORDINATOR --input - --max-attempts 1 -- sh -c 'kill -9 $PPID'", 3),
+        ("echo x | COORDINATOR --input - --grace 1h -- sh -c 'kill -TERM $(cut -d\" \" -f4 /proc/$PPID/stat); sleep 0.1'", 143),
+    ];
+    for (line, code) in cases {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &format!("{} 2>/dev/full", line.replace("COORDINATOR", &coordinator))]);
+        assert_eq!(Process::spawn(command, &folder.path().join("q.sock")).finish().0, code, "{line}");
+    }
+}
+
+#[test]
 fn a_grace_beyond_all_bounds_is_merely_long() {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = run_in_hand(&folder, "18446744073709551615s", "echo begun >&2; exec sleep 1000");
