@@ -232,8 +232,10 @@ fn ends(table: &[u8]) -> impl Iterator<Item = u32> + '_ {
 #[derive(Debug)]
 pub struct BatchBuilder {
     buffer: Vec<u8>,
+    count: u32,
+    /// The length of the first item, and of all others as long as `ends` is empty.
+    len: u32,
     ends: Vec<u32>,
-    uniform: bool,
 }
 
 /// Room in front of the items for the length prefix and the message: the longest `Put` or `Result` takes 4 + 27 bytes.
@@ -241,85 +243,105 @@ pub(crate) const HEADROOM_BYTES: usize = 40;
 
 impl Default for BatchBuilder {
     fn default() -> BatchBuilder {
-        BatchBuilder { buffer: vec![0; HEADROOM_BYTES], ends: Vec::new(), uniform: true }
+        BatchBuilder { buffer: vec![0; HEADROOM_BYTES], count: 0, len: 0, ends: Vec::new() }
     }
 }
 
 impl BatchBuilder {
-    /// Adds one item, whose bytes `encode` appends; if that fails, or `accept` refuses the item's length in bytes, nothing is added.
-    #[inline]
-    pub fn push<E>(
-        &mut self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-        accept: impl FnOnce(u64) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let before = self.buffer.len();
-        let encoded = encode(&mut self.buffer).and_then(|()| {
-            let item_bytes = self.buffer.len().saturating_sub(before);
-            accept(item_bytes as u64)
-        });
-        if let Err(error) = encoded {
-            self.buffer.truncate(before);
-            return Err(error);
-        }
-        self.end_item(before);
-        Ok(())
-    }
-
     /// Adds one item.
     pub fn push_bytes(&mut self, item: &[u8]) {
-        let before = self.buffer.len();
-        self.buffer.extend_from_slice(item);
-        self.end_item(before);
+        self.open_item().extend_from_slice(item);
+        self.end_item();
     }
 
+    /// Where the next item's bytes are appended; [`BatchBuilder::end_item`] or [`BatchBuilder::drop_item`] has to follow.
     #[inline]
-    fn end_item(&mut self, before: usize) {
-        let end = self.buffer.len() - HEADROOM_BYTES;
-        let item_bytes = self.buffer.len() - before;
-        self.uniform &= self.ends.is_empty() || item_bytes == self.ends[0] as usize;
+    pub(crate) fn open_item(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// What was appended since the last item is one.
+    #[inline]
+    pub(crate) fn end_item(&mut self) {
         // The body stays far below 4 GiB: an item has at most ITEM_BYTES_MAX_CEILING bytes, and the owner sends a body on that
         // has reached BATCH_BYTES_TARGET.
-        self.ends.push(end as u32);
+        let end = self.body_bytes() as u32;
+        if self.ends.is_empty() && u64::from(end) == (u64::from(self.count) + 1) * u64::from(self.len) {
+            self.count += 1;
+        } else {
+            self.end_other_length(end);
+        }
+    }
+
+    #[cold]
+    fn end_other_length(&mut self, end: u32) {
+        if self.count == 0 {
+            self.len = end;
+        } else {
+            if self.ends.is_empty() {
+                self.ends.extend((1..=self.count).map(|count| count * self.len));
+            }
+            self.ends.push(end);
+        }
+        self.count += 1;
+    }
+
+    /// Takes back what was appended since the last item.
+    pub(crate) fn drop_item(&mut self) {
+        let end = self.items_bytes() as usize;
+        self.buffer.truncate(HEADROOM_BYTES + end);
     }
 
     /// Items so far.
+    #[inline]
     pub fn count(&self) -> u32 {
-        self.ends.len() as u32
+        self.count
     }
 
     /// Bytes of all items so far, without a table.
-    #[inline]
     pub fn items_bytes(&self) -> u64 {
-        (self.buffer.len() - HEADROOM_BYTES) as u64
+        self.ends.last().map_or(u64::from(self.count) * u64::from(self.len), |end| u64::from(*end))
+    }
+
+    /// Bytes appended so far, those that are no item yet among them.
+    #[inline]
+    pub(crate) fn body_bytes(&self) -> u64 {
+        // An encoder may have taken bytes away that it has not put there.
+        self.buffer.len().saturating_sub(HEADROOM_BYTES) as u64
     }
 
     /// True once the batch should leave: it is large, or full.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.items_bytes() >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count() >= BATCH_ITEMS_MAX
+        self.body_bytes() >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count >= BATCH_ITEMS_MAX
     }
 
-    /// Takes what is collected: its header, and a buffer with [`HEADROOM_BYTES`] of room before the body. None when empty.
-    pub(crate) fn take(&mut self) -> Option<(BatchHeader, Vec<u8>)> {
-        let count = self.count();
-        let first = *self.ends.first()?;
-        let layout = if self.uniform { Layout::Uniform { len: first } } else { Layout::Table { base: 0 } };
-        let next = Vec::with_capacity(self.buffer.capacity().min(2 * crate::limits::BATCH_BYTES_TARGET));
+    /// Takes what is collected: its header, and a buffer with [`HEADROOM_BYTES`] of room before the body. None when empty. The next
+    /// batch is collected in `next`.
+    pub(crate) fn take(&mut self, mut next: Vec<u8>) -> Option<(BatchHeader, Vec<u8>)> {
+        let count = std::mem::take(&mut self.count);
+        if count == 0 {
+            return None;
+        }
+        if next.capacity() == 0 {
+            next.reserve(self.buffer.capacity().min(2 * crate::limits::BATCH_BYTES_TARGET));
+        }
+        next.resize(HEADROOM_BYTES, 0);
         let mut buffer = std::mem::replace(&mut self.buffer, next);
-        self.buffer.resize(HEADROOM_BYTES, 0);
-        if !self.uniform {
+        let layout = if self.ends.is_empty() {
+            Layout::Uniform { len: self.len }
+        } else {
             buffer.reserve_exact(4 * self.ends.len());
             buffer.extend(self.ends.iter().flat_map(|end| end.to_le_bytes()));
-        }
-        self.ends.clear();
-        self.uniform = true;
+            self.ends.clear();
+            Layout::Table { base: 0 }
+        };
         Some((BatchHeader { count, layout }, buffer))
     }
 
     /// Takes what is collected as a batch of its own. None when empty.
     pub fn take_batch(&mut self) -> Option<Batch> {
-        let (header, buffer) = self.take()?;
+        let (header, buffer) = self.take(Vec::new())?;
         let body = Bytes::from(buffer).slice(HEADROOM_BYTES..);
         let (items, table) = match header.layout {
             Layout::Uniform { .. } => (body, Bytes::new()),
@@ -366,14 +388,15 @@ mod tests {
     #[test]
     fn a_refused_item_leaves_no_trace() {
         let mut builder = BatchBuilder::default();
-        builder.push_bytes(&[1]);
-        let encode = |out: &mut Vec<u8>| {
-            out.extend([2; 9]);
-            Ok(())
-        };
-        assert_eq!(builder.push(encode, Err), Err(9));
+        builder.open_item().extend([2; 9]);
+        builder.drop_item();
+        for item in [&[1][..], &[1, 2]] {
+            builder.push_bytes(item);
+            builder.open_item().extend([2; 9]);
+            builder.drop_item();
+        }
         let batch = builder.take_batch().unwrap();
-        assert_eq!(batch.iter().collect::<Vec<_>>(), [&[1u8][..]]);
+        assert_eq!(batch.iter().collect::<Vec<_>>(), [&[1u8][..], &[1, 2]]);
         assert!(builder.take_batch().is_none());
     }
 

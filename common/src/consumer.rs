@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, GetError};
 use crate::limits::{DROP_FLUSH, result_bytes_max};
 use crate::message::{ItemId, Outcome, Role, cut_cause};
-use crate::payload::Decode;
+use crate::payload::{Decode, Undecodable};
 use crate::status::Status;
 
 /// Gets items of type `T`; `Consumer<[u8]>` gets bytes as they are. Threads may share it, each with deliveries of its own.
@@ -38,16 +38,13 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// Waits for the next item. `None`: Stop; there is and will be nothing more.
+    #[inline(always)]
     pub fn get(&self) -> Result<Option<Delivery<'_, T>>, Error> {
         let mut state = self.connection.lock();
-        loop {
-            if let Some(taken) = self.take(&mut state) {
-                return taken.map(Some);
-            }
-            if state.session.is_stopped() {
-                return Ok(None);
-            }
-            state = self.wait(state, None)?.0;
+        match self.take_quick(&mut state) {
+            Some((id, attempt, Ok(item))) => Ok(Some(Delivery { consumer: self, id, attempt, item, settled: false })),
+            Some((id, _, Err(why))) => Err(self.give_back_undecodable(&mut state, id, why)),
+            None => self.get_slowly(state),
         }
     }
 
@@ -165,38 +162,53 @@ impl<T: Decode + ?Sized> Consumer<T> {
         Ok(Consumer { connection, coordinator_pid, item_bytes_max, items: PhantomData })
     }
 
+    #[cold]
+    fn get_slowly<'a>(&'a self, mut state: MutexGuard<'a, State<ConsumerSession>>) -> Result<Option<Delivery<'a, T>>, Error> {
+        loop {
+            if let Some(taken) = self.take(&mut state) {
+                return taken.map(Some);
+            }
+            if state.session.is_stopped() {
+                return Ok(None);
+            }
+            state = self.wait(state, None)?.0;
+        }
+    }
+
+    /// The next item at hand, if nothing else is to be done about it.
+    #[inline]
+    fn take_quick(&self, state: &mut State<ConsumerSession>) -> Option<(ItemId, u32, Result<T::Held, Undecodable>)> {
+        state.session.take_quick(|id, attempt, batch, index| (id, attempt, T::decode(batch, index)))
+    }
+
     fn take(&self, state: &mut State<ConsumerSession>) -> Option<Result<Delivery<'_, T>, Error>> {
-        let taken = state.session.take(|id, attempt, batch, index| (id, attempt, T::decode(batch, index)));
-        let (id, attempt, decoded) = taken?;
-        if state.session.is_low() || state.session.has_announced() {
-            let now = self.connection.now();
-            if let Err(error) = self.refill(state, now) {
+        if state.session.has_local() {
+            state.session.look_ahead(self.connection.now());
+            let written = self.connection.write(state);
+            self.connection.arm(state);
+            if let Err(error) = written {
                 return Some(Err(error));
             }
         }
+        let (id, attempt, decoded) = self.take_quick(state)?;
         Some(match decoded {
             Ok(item) => Ok(Delivery { consumer: self, id, attempt, item, settled: false }),
-            Err(why) => {
-                let cause = format!("a consumer could not decode it: {why}");
-                state.session.give_back(id, Outcome::Failed { cause: cut_cause(cause) });
-                let written = self.connection.write(state);
-                self.connection.arm(state);
-                Err(written.err().unwrap_or(Error::Item { id, why }))
-            }
+            Err(why) => Err(self.give_back_undecodable(state, id, why)),
         })
     }
 
     #[cold]
-    fn refill(&self, state: &mut State<ConsumerSession>, now: Duration) -> Result<(), Error> {
-        if state.session.is_low() {
-            state.session.refill_ahead(now);
-        }
-        self.connection.write(state)?;
+    fn give_back_undecodable(&self, state: &mut State<ConsumerSession>, id: ItemId, why: Undecodable) -> Error {
+        let why = why.to_string();
+        let cause = format!("a consumer could not decode it: {why}");
+        state.session.give_back(id, Outcome::Failed { cause: cut_cause(cause) });
+        let written = self.connection.write(state);
         self.connection.arm(state);
-        Ok(())
+        written.err().unwrap_or(Error::Item { id, why })
     }
 
     /// Asks for an item and waits until there is one, or Stop; false when the deadline came first.
+    #[cold]
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<ConsumerSession>>,
@@ -251,6 +263,7 @@ pub struct Delivery<'c, T: Decode + ?Sized> {
 
 impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// The item.
+    #[inline]
     pub fn item(&self) -> &T {
         self.item.borrow()
     }
@@ -266,10 +279,17 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.
+    #[inline(always)]
     pub fn ack(mut self) -> Result<(), Error> {
         self.settled = true;
         let connection = &self.consumer.connection;
         let mut state = connection.lock();
+        if state.session.ack_quick(self.id) { Ok(()) } else { self.ack_slowly(state) }
+    }
+
+    #[cold]
+    fn ack_slowly(&self, mut state: MutexGuard<'_, State<ConsumerSession>>) -> Result<(), Error> {
+        let connection = &self.consumer.connection;
         match state.session.ack(self.id, || connection.now()) {
             // Of every batch, only the first needs the background thread told, and only the last the socket.
             Settled::Gathered => return Ok(()),
@@ -337,6 +357,7 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
 }
 
 impl<T: Decode + ?Sized> Drop for Delivery<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         if !self.settled {
             // If the connection is broken, the coordinator has released the item already.

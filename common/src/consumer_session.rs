@@ -14,28 +14,52 @@ use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
 use crate::session::{Questions, Session};
 
+/// A batch that was delivered, none of which is taken.
 #[derive(Debug)]
 struct Delivered {
     first: ItemId,
     attempt: u32,
     batch: Batch,
-    taken: u32,
+}
+
+/// The batch that items are taken from: there is one as long as there are items, and it has some left.
+#[derive(Debug)]
+struct Current {
+    first: ItemId,
+    attempt: u32,
+    batch: Batch,
+    /// The item that is taken next.
+    next: u32,
+    /// Items before this one may be taken without a look ahead.
+    quick_end: u32,
+}
+
+impl Current {
+    fn left(&self) -> u32 {
+        self.batch.count() - self.next
+    }
+
+    fn next_id(&self) -> ItemId {
+        ItemId(self.first.0 + u64::from(self.next))
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct ConsumerSession {
     item_bytes_max: u64,
     announce_from: u32,
-    local: VecDeque<Delivered>,
-    local_items: u32,
-    local_bytes: i64,
+    current: Option<Current>,
+    /// What was delivered behind the current batch.
+    behind: VecDeque<Delivered>,
+    behind_items: u32,
+    behind_bytes: i64,
     /// What the coordinator has still to send, as far as it is known here; both sides only add and subtract, so that they agree
     /// whatever crosses on the way. The last item may bring the bytes below zero.
     demanded_items: u32,
     demanded_bytes: i64,
     prefetch: Prefetch,
-    taken_total: u64,
-    announced: bool,
+    /// Items taken from the batches before the current one.
+    taken_before: u64,
     watch: Option<Watch>,
     callers_waiting: u32,
     acks: Vec<ItemRange>,
@@ -70,14 +94,14 @@ impl ConsumerSession {
         ConsumerSession {
             item_bytes_max,
             announce_from,
-            local: VecDeque::new(),
-            local_items: 0,
-            local_bytes: 0,
+            current: None,
+            behind: VecDeque::new(),
+            behind_items: 0,
+            behind_bytes: 0,
             demanded_items: 0,
             demanded_bytes: 0,
             prefetch: Prefetch::new(prefetch),
-            taken_total: 0,
-            announced: false,
+            taken_before: 0,
             watch: None,
             callers_waiting: 0,
             acks: Vec::new(),
@@ -90,75 +114,113 @@ impl ConsumerSession {
         }
     }
 
-    /// Gives the next item at hand to `use_item` (number, attempt, batch, index within it). If [`ConsumerSession::has_announced`]
-    /// afterwards, the outbox is to be written before the item is worked on.
+    /// Gives the next item at hand to `use_item` (number, attempt, batch, index within it); none that is due for a
+    /// [`ConsumerSession::look_ahead`].
     #[inline]
-    pub(crate) fn take<R>(&mut self, use_item: impl FnOnce(ItemId, u32, &Batch, u32) -> R) -> Option<R> {
-        let front = self.local.front_mut()?;
-        let index = front.taken;
-        let id = ItemId(front.first.0 + u64::from(index));
-        let used = use_item(id, front.attempt, &front.batch, index);
-        self.announced = front.attempt >= self.announce_from;
-        if self.announced {
-            self.outbox.push(&Message::Begin { id });
+    pub(crate) fn take_quick<R>(&mut self, use_item: impl FnOnce(ItemId, u32, &Batch, u32) -> R) -> Option<R> {
+        let current = self.current.as_mut()?;
+        if current.next >= current.quick_end {
+            return None;
         }
-        front.taken += 1;
-        if front.taken == front.batch.count() {
-            self.local_bytes -= front.batch.body_bytes() as i64;
-            self.local.pop_front();
+        let used = use_item(current.next_id(), current.attempt, &current.batch, current.next);
+        current.next += 1;
+        if current.left() == 0 {
+            self.next_batch();
         }
-        self.local_items -= 1;
-        self.taken_total += 1;
-        self.prefetch.count_taken();
         Some(used)
     }
 
-    pub(crate) fn has_announced(&self) -> bool {
-        self.announced
+    /// Does what is due before the next item is taken: announces it, asks for more if few are left behind it. Whatever is in the
+    /// outbox afterwards is to be written before the item is worked on.
+    pub(crate) fn look_ahead(&mut self, now: Duration) {
+        let Some(current) = &self.current else { return };
+        let announced = current.attempt >= self.announce_from;
+        if announced {
+            self.outbox.push(&Message::Begin { id: current.next_id() });
+        }
+        let bytes = if current.left() == 1 { self.behind_bytes } else { self.local_bytes() };
+        let few = self.local_items() - 1 + self.demanded_items <= self.low_items();
+        let light = self.is_out_of_bytes() && bytes <= PREFETCH_BYTES_MAX as i64 / 2;
+        if self.prefetch.ahead() > 0 && (few || light) {
+            self.ask(now, 0, self.local_items() - 1, bytes);
+        }
+        let (low, behind) = (self.low_items(), self.behind_items + self.demanded_items);
+        if let Some(current) = &mut self.current {
+            let until_few = (current.left() + behind).saturating_sub(low + 1);
+            let quick = if announced { 1 } else { until_few.clamp(1, current.left()) };
+            current.quick_end = current.next + quick;
+        }
     }
 
     pub(crate) fn has_local(&self) -> bool {
-        self.local_items > 0
+        self.current.is_some()
     }
 
-    /// True when it is time to call [`ConsumerSession::refill_ahead`]: at most half of what should be at hand or under way is.
-    #[inline]
-    pub(crate) fn is_low(&self) -> bool {
-        self.local_items + self.demanded_items <= self.prefetch.ahead() / 2
-            || (self.is_out_of_bytes() && self.local_bytes <= PREFETCH_BYTES_MAX as i64 / 2)
+    /// Goes on to the next batch.
+    #[cold]
+    fn next_batch(&mut self) {
+        self.taken_before += self.current.take().map_or(0, |current| u64::from(current.next));
+        self.current = self.behind.pop_front().map(|Delivered { first, attempt, batch }| {
+            self.behind_items -= batch.count();
+            self.behind_bytes -= batch.body_bytes() as i64;
+            Current { first, attempt, batch, next: 0, quick_end: 0 }
+        });
     }
 
-    #[inline]
+    /// Items delivered and not taken.
+    fn local_items(&self) -> u32 {
+        self.behind_items + self.current.as_ref().map_or(0, Current::left)
+    }
+
+    /// Bytes of the batches delivered and not used up.
+    fn local_bytes(&self) -> i64 {
+        self.behind_bytes + self.current.as_ref().map_or(0, |current| current.batch.body_bytes() as i64)
+    }
+
+    fn taken_total(&self) -> u64 {
+        self.taken_before + self.current.as_ref().map_or(0, |current| u64::from(current.next))
+    }
+
+    /// What is at hand has changed otherwise than by taking: the next item is looked at closely.
+    fn forget_quick_end(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.quick_end = 0;
+        }
+    }
+
+    fn low_items(&self) -> u32 {
+        self.prefetch.ahead() / 2
+    }
+
     fn is_out_of_bytes(&self) -> bool {
         self.demanded_items > 0 && self.demanded_bytes <= 0
     }
 
-    /// Sends what is settled and asks for more ahead, if items are short enough for that.
-    pub(crate) fn refill_ahead(&mut self, now: Duration) {
-        if self.prefetch.ahead() > 0 {
-            self.refill(now, false);
-        }
-    }
-
     /// Sends what is settled, and asks for as much as the pace since the last time says; for one item at least if `now_needed`.
     pub(crate) fn refill(&mut self, now: Duration, now_needed: bool) {
+        self.ask(now, u32::from(now_needed), self.local_items(), self.local_bytes());
+    }
+
+    fn ask(&mut self, now: Duration, items_min: u32, local_items: u32, local_bytes: i64) {
         self.send_settled();
         if self.stopped {
             return;
         }
-        self.prefetch.measure(now);
-        let coming = self.local_items + self.demanded_items;
-        let target = self.prefetch.ahead().max(u32::from(now_needed));
-        let items = target.saturating_sub(coming);
-        let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes - self.demanded_bytes).max(0);
+        self.prefetch.measure(now, self.taken_total());
+        let items = self.prefetch.ahead().max(items_min).saturating_sub(local_items + self.demanded_items);
+        let bytes = (PREFETCH_BYTES_MAX as i64 - local_bytes - self.demanded_bytes).max(0);
         if items > 0 || (bytes > 0 && self.is_out_of_bytes()) {
-            self.demanded_items += items;
-            self.demanded_bytes += bytes;
-            self.outbox.push(&Message::Demand { items, bytes: bytes as u64 });
+            self.demand(items, bytes);
         }
         if self.watch.is_none() {
-            self.watch = Some(Watch { since: now, taken_total: self.taken_total });
+            self.watch = Some(Watch { since: now, taken_total: self.taken_total() });
         }
+    }
+
+    fn demand(&mut self, items: u32, bytes: i64) {
+        self.demanded_items += items;
+        self.demanded_bytes += bytes;
+        self.outbox.push(&Message::Demand { items, bytes: bytes as u64 });
     }
 
     /// A caller begins or ends to wait for an item; while one does, nothing is given back.
@@ -169,13 +231,10 @@ impl ConsumerSession {
     /// Sees to it that as many items are asked for as callers wait for one: another thread may have taken what was asked for, or
     /// withdrawn the demand, which is this connection's.
     pub(crate) fn keep_demanding(&mut self) {
-        let coming = self.local_items + self.demanded_items;
+        let coming = self.local_items() + self.demanded_items;
         if !self.stopped && coming < self.callers_waiting {
-            let items = self.callers_waiting - coming;
-            let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes - self.demanded_bytes).max(0);
-            self.demanded_items += items;
-            self.demanded_bytes += bytes;
-            self.outbox.push(&Message::Demand { items, bytes: bytes as u64 });
+            let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes() - self.demanded_bytes).max(0);
+            self.demand(self.callers_waiting - coming, bytes);
         }
     }
 
@@ -192,6 +251,7 @@ impl ConsumerSession {
     pub(crate) fn withdraw(&mut self) -> u64 {
         self.demanded_items = 0;
         self.demanded_bytes = 0;
+        self.forget_quick_end();
         self.questions.withdraw(&mut self.outbox)
     }
 
@@ -203,19 +263,29 @@ impl ConsumerSession {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped && self.local.is_empty()
+        self.stopped && !self.has_local()
+    }
+
+    /// Notes that item `id` is done, if it follows upon another that waits to be acknowledged.
+    #[inline]
+    pub(crate) fn ack_quick(&mut self, id: ItemId) -> bool {
+        match self.acks.last_mut() {
+            Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => {
+                last.count += 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Notes that item `id` is done.
-    #[inline]
     pub(crate) fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> Settled {
         let first = self.settled_since.is_none();
         if first {
             self.settled_since = Some(now());
         }
-        match self.acks.last_mut() {
-            Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => last.count += 1,
-            _ => self.acks.push(ItemRange { first: id, count: 1 }),
+        if !self.ack_quick(id) {
+            self.acks.push(ItemRange { first: id, count: 1 });
         }
         if self.acks.len() >= ACK_RANGES_MAX {
             self.send_settled();
@@ -277,24 +347,22 @@ impl ConsumerSession {
     }
 
     fn send_results(&mut self) {
-        if let Some((header, buffer)) = self.results.take() {
+        if let Some((header, buffer)) = self.results.take(self.outbox.take_spare()) {
             let first = self.results_first;
             self.outbox.push_built(|batch| Message::Result { first, batch }, header, buffer);
         }
     }
 
     fn give_back_unstarted(&mut self) {
-        for delivered in self.local.drain(..) {
-            let first = ItemId(delivered.first.0 + u64::from(delivered.taken));
-            let range = ItemRange { first, count: delivered.batch.count() - delivered.taken };
+        while let Some(current) = &self.current {
+            let range = ItemRange { first: current.next_id(), count: current.left() };
             self.outbox.push(&Message::Return { range, outcome: Outcome::Unstarted });
+            self.next_batch();
         }
-        self.local_items = 0;
-        self.local_bytes = 0;
     }
 
     fn is_watched(&self) -> bool {
-        let something_to_give = self.local_items > 0 || self.demanded_items > 0 || !self.questions.all_withdrawn();
+        let something_to_give = self.has_local() || self.demanded_items > 0 || !self.questions.all_withdrawn();
         let kept_by_wish = self.prefetch.is_fixed() && self.prefetch.ahead() > 0;
         self.callers_waiting == 0 && !kept_by_wish && something_to_give
     }
@@ -310,9 +378,12 @@ impl Session for ConsumerSession {
                     self.demanded_items = self.demanded_items.saturating_sub(batch.count());
                     self.demanded_bytes -= batch.body_bytes() as i64;
                 }
-                self.local_items += batch.count();
-                self.local_bytes += batch.body_bytes() as i64;
-                self.local.push_back(Delivered { first, attempt, batch, taken: 0 });
+                self.behind_items += batch.count();
+                self.behind_bytes += batch.body_bytes() as i64;
+                self.behind.push_back(Delivered { first, attempt, batch });
+                if self.current.is_none() {
+                    self.next_batch();
+                }
                 if self.stopped {
                     self.give_back_unstarted();
                 }
@@ -341,13 +412,13 @@ impl Session for ConsumerSession {
         if self.settled_since.is_some_and(|since| since + FLUSH_DELAY <= now) {
             self.send_settled();
         }
-        let watched = self.is_watched();
+        let (watched, taken_total) = (self.is_watched(), self.taken_total());
         let Some(watch) = &mut self.watch else { return };
         if watch.since + PREFETCH_GIVE_BACK_AFTER > now {
             return;
         }
-        let idle = watch.taken_total == self.taken_total;
-        *watch = Watch { since: now, taken_total: self.taken_total };
+        let idle = watch.taken_total == taken_total;
+        *watch = Watch { since: now, taken_total };
         if idle && watched {
             if self.demanded_items > 0 && self.questions.all_withdrawn() {
                 self.withdraw();
@@ -385,7 +456,8 @@ mod tests {
     }
 
     fn take(session: &mut ConsumerSession) -> Option<(u64, Vec<u8>)> {
-        session.take(|id, _, batch, index| (id.0, batch.item(index).to_vec()))
+        session.look_ahead(MS);
+        session.take_quick(|id, _, batch, index| (id.0, batch.item(index).to_vec()))
     }
 
     fn sent(session: &mut ConsumerSession) -> Vec<Message> {
@@ -472,8 +544,6 @@ mod tests {
         session.refill(Duration::ZERO, true);
         deliver(&mut session, 0, &[b"a", b"b", b"c"]);
         (0..2).for_each(|_| assert!(take(&mut session).is_some()));
-        assert!(session.is_low());
-        session.refill(MS, false);
         deliver(&mut session, 3, &[b"sent before the second demand came"]);
         assert_eq!(session.demanded_items, 2);
         session.withdraw();
@@ -492,10 +562,8 @@ mod tests {
         sent(&mut session);
         let large: &'static [u8] = Box::leak(vec![0; PREFETCH_BYTES_MAX as usize + 10].into_boxed_slice());
         deliver(&mut session, 0, &[large]);
-        assert!(!session.is_low(), "one at a time is enough of this size");
+        assert_eq!(sent(&mut session), [], "one at a time is enough of this size");
         take(&mut session);
-        assert!(session.is_low());
-        session.refill(MS, false);
         assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX + 10 }]);
     }
 
@@ -514,6 +582,7 @@ mod tests {
         let mut session = ConsumerSession::new(1000, 2, Some(10));
         deliver(&mut session, 7, &[b"a", b"b"]);
         take(&mut session);
+        sent(&mut session);
         session.handle(Incoming { message: Message::Stop, batch: None }).unwrap();
         assert!(session.is_stopped());
         assert_eq!(sent(&mut session), [Message::Return { range: range(8, 1), outcome: Outcome::Unstarted }]);

@@ -15,6 +15,9 @@ const COPY_BYTES_MAX: usize = 2048;
 /// A gathered piece is closed at this size, so that its memory goes back once it is written.
 const GATHER_BYTES_MAX: usize = 64 * 1024;
 
+/// Buffers of this many bytes in all are kept to be used again: memory that is fresh from the system costs more than filling it.
+const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Pieces in one write; Linux takes up to 1024.
 const PIECES_MAX: usize = 64;
 
@@ -25,19 +28,23 @@ pub struct Outbox {
     gather: Vec<u8>,
     bytes: usize,
     written_of_front: usize,
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
 }
 
 #[derive(Debug)]
 enum Piece {
     Shared(Bytes),
-    Own(Vec<u8>, Range<usize>),
+    Gathered(Vec<u8>),
+    Built(Vec<u8>, Range<usize>),
 }
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
         match self {
             Piece::Shared(bytes) => bytes,
-            Piece::Own(buffer, range) => &buffer[range.clone()],
+            Piece::Gathered(buffer) => buffer,
+            Piece::Built(buffer, range) => &buffer[range.clone()],
         }
     }
 }
@@ -82,11 +89,19 @@ impl Outbox {
         self.bytes += buffer.len() - from;
         if buffer.len() - from <= COPY_BYTES_MAX {
             self.gather.extend_from_slice(&buffer[from..]);
+            self.keep_spare(buffer);
         } else {
             self.close_gathered();
             let range = from..buffer.len();
-            self.pieces.push_back(Piece::Own(buffer, range));
+            self.pieces.push_back(Piece::Built(buffer, range));
         }
+    }
+
+    /// An empty buffer for the next batch to be built in, one that has been written if there is any.
+    pub(crate) fn take_spare(&mut self) -> Vec<u8> {
+        let buffer = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= buffer.capacity();
+        buffer
     }
 
     /// Bytes that wait.
@@ -130,15 +145,23 @@ impl Outbox {
                 break;
             }
             self.written_of_front -= front_bytes;
-            self.pieces.pop_front();
+            if let Some(Piece::Built(buffer, _)) = self.pieces.pop_front() {
+                self.keep_spare(buffer);
+            }
+        }
+    }
+
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        if self.spare_bytes + buffer.capacity() <= SPARE_BYTES_MAX {
+            self.spare_bytes += buffer.capacity();
+            buffer.clear();
+            self.spare.push(buffer);
         }
     }
 
     fn close_gathered(&mut self) {
         if !self.gather.is_empty() {
-            let gathered = std::mem::take(&mut self.gather);
-            let range = 0..gathered.len();
-            self.pieces.push_back(Piece::Own(gathered, range));
+            self.pieces.push_back(Piece::Gathered(std::mem::take(&mut self.gather)));
         }
     }
 }

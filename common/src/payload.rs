@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::Batch;
 
-/// A value that a producer can put: anything that serde serializes, or `[u8]` as it is.
-pub trait Encode {
+/// A value that a producer can put: anything that serde serializes, or `[u8]` as it is. Nothing else implements it: an encoder of
+/// somebody else's could take away what other items have appended.
+pub trait Encode: sealed::Encode {
     /// Appends the item's bytes; the error is for people. Called while the client is locked: it must not call its client.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), String>;
 }
@@ -20,17 +21,53 @@ pub trait Decode {
     /// What a delivery holds: the value, or shared bytes.
     type Held: Borrow<Self>;
 
-    /// Decodes item `index` of `batch`, all of its bytes; the error is for people. It must not call its client, which is locked.
-    fn decode(batch: &Batch, index: u32) -> Result<Self::Held, String>;
+    /// Decodes item `index` of `batch`, all of its bytes. It must not call its client, which is locked.
+    fn decode(batch: &Batch, index: u32) -> Result<Self::Held, Undecodable>;
 }
 
+/// Why an item's bytes are no value of the type that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecodable {
+    /// The value ends before the item does.
+    #[error("{left} of its {bytes} bytes are left over")]
+    LeftOver {
+        /// Bytes behind the value.
+        left: usize,
+        /// Bytes of the item.
+        bytes: usize,
+    },
+    /// They are not its encoding.
+    #[error(transparent)]
+    Encoding(#[from] postcard::Error),
+}
+
+mod sealed {
+    pub trait Encode {}
+    impl<T: serde::Serialize> Encode for T {}
+    impl Encode for [u8] {}
+}
+
+/// Values of at most this size are tried on the stack first, where an encoding of known length becomes a store or two instead of a
+/// check of the room for each byte.
+const SMALL_BYTES_MAX: usize = 32;
+
 impl<T: Serialize> Encode for T {
+    #[inline]
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), String> {
+        if size_of::<T>() <= SMALL_BYTES_MAX {
+            // Twice the size: numbers take up to a fifth more than in memory. What has more outside, such as a String, may not fit.
+            let mut scratch = [0; 2 * SMALL_BYTES_MAX];
+            if let Ok(encoded) = postcard::to_slice(self, &mut scratch) {
+                out.extend_from_slice(encoded);
+                return Ok(());
+            }
+        }
         append(self, out).map_err(|error| error.to_string())
     }
 }
 
 impl Encode for [u8] {
+    #[inline]
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), String> {
         out.extend_from_slice(self);
         Ok(())
@@ -40,12 +77,12 @@ impl Encode for [u8] {
 impl<T: DeserializeOwned> Decode for T {
     type Held = T;
 
-    fn decode(batch: &Batch, index: u32) -> Result<T, String> {
+    #[inline(never)]
+    fn decode(batch: &Batch, index: u32) -> Result<T, Undecodable> {
         let bytes = batch.item(index);
-        match postcard::take_from_bytes(bytes) {
-            Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(format!("{} of its {} bytes are left over", rest.len(), bytes.len())),
-            Err(error) => Err(error.to_string()),
+        match postcard::take_from_bytes(bytes)? {
+            (value, []) => Ok(value),
+            (_, rest) => Err(Undecodable::LeftOver { left: rest.len(), bytes: bytes.len() }),
         }
     }
 }
@@ -53,7 +90,8 @@ impl<T: DeserializeOwned> Decode for T {
 impl Decode for [u8] {
     type Held = Bytes;
 
-    fn decode(batch: &Batch, index: u32) -> Result<Bytes, String> {
+    #[inline]
+    fn decode(batch: &Batch, index: u32) -> Result<Bytes, Undecodable> {
         Ok(batch.item_shared(index))
     }
 }
@@ -105,7 +143,7 @@ mod tests {
     #[test]
     fn an_item_of_another_type_is_refused_not_half_read() {
         let error = u8::decode(&batch(&(1u8, 2u8)), 0).unwrap_err();
-        assert_eq!(error, "1 of its 2 bytes are left over");
+        assert_eq!(error.to_string(), "1 of its 2 bytes are left over");
         assert!(String::decode(&batch(&200u8), 0).is_err());
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Prefetch {
     item_ns: Option<u64>,
     measured_from: Duration,
     waited: Duration,
-    taken: u32,
+    taken_total: u64,
 }
 
 impl Prefetch {
@@ -28,7 +28,7 @@ impl Prefetch {
             item_ns: None,
             measured_from: Duration::ZERO,
             waited: Duration::ZERO,
-            taken: 0,
+            taken_total: 0,
         }
     }
 
@@ -40,23 +40,20 @@ impl Prefetch {
         self.fixed
     }
 
-    /// An item went to the application.
-    pub(crate) fn count_taken(&mut self) {
-        self.taken = self.taken.saturating_add(1);
-    }
-
     /// The application waited this long for an item: not work.
     pub(crate) fn count_waited(&mut self, waited: Duration) {
         self.waited += waited;
     }
 
-    /// Takes the items since the last call into account. A slower pace counts at once, a faster one half.
-    pub(crate) fn measure(&mut self, now: Duration) {
-        if self.fixed || self.taken == 0 {
+    /// Takes the items since the last call into account; `taken_total` went to the application so far. A slower pace counts at once,
+    /// a faster one half.
+    pub(crate) fn measure(&mut self, now: Duration, taken_total: u64) {
+        let taken = taken_total - self.taken_total;
+        if self.fixed || taken == 0 {
             return;
         }
         let worked = now.saturating_sub(self.measured_from).saturating_sub(self.waited);
-        let measured_ns = (worked.as_nanos() as u64 / u64::from(self.taken)).max(1);
+        let measured_ns = (worked.as_nanos() as u64 / taken).max(1);
         let item_ns = match self.item_ns {
             Some(before) if measured_ns < before => before / 2 + measured_ns / 2,
             _ => measured_ns,
@@ -67,7 +64,7 @@ impl Prefetch {
         self.ahead = target.min(u64::from(most)) as u32;
         self.measured_from = now;
         self.waited = Duration::ZERO;
-        self.taken = 0;
+        self.taken_total = taken_total;
     }
 
     /// The item at hand takes long: begin again from one at a time.
@@ -86,9 +83,8 @@ mod tests {
         let mut now = prefetch.measured_from;
         for _ in 0..rounds {
             let items = prefetch.ahead().max(1);
-            (0..items).for_each(|_| prefetch.count_taken());
             now += item * items;
-            prefetch.measure(now);
+            prefetch.measure(now, prefetch.taken_total + u64::from(items));
         }
     }
 
@@ -111,17 +107,15 @@ mod tests {
         let mut prefetch = Prefetch::new(None);
         run(&mut prefetch, Duration::from_micros(1), 8);
         assert!(prefetch.ahead() > 1000);
-        prefetch.count_taken();
-        prefetch.measure(prefetch.measured_from + Duration::from_millis(10));
+        prefetch.measure(prefetch.measured_from + Duration::from_millis(10), prefetch.taken_total + 1);
         assert_eq!(prefetch.ahead(), 0);
     }
 
     #[test]
     fn waiting_does_not_count_as_work() {
         let mut prefetch = Prefetch::new(None);
-        prefetch.count_taken();
         prefetch.count_waited(Duration::from_secs(1));
-        prefetch.measure(Duration::from_secs(1) + Duration::from_micros(1));
+        prefetch.measure(Duration::from_secs(1) + Duration::from_micros(1), 1);
         assert!(prefetch.ahead() > 0);
     }
 

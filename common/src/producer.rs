@@ -1,9 +1,10 @@
 //! The client that puts.
 
 use std::marker::PhantomData;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::driver::{Connection, Greeting};
+use crate::driver::{Connection, Greeting, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, PutError};
 use crate::limits::DROP_FLUSH;
@@ -42,12 +43,12 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Puts an item; waits while the queue is full.
+    #[inline(always)]
     pub fn put(&self, item: &T) -> Result<(), Error> {
-        match self.put_until(item, Wait::Forever) {
-            Ok(()) => Ok(()),
-            // Without a deadline there is no such thing as "still full".
-            Err(PutError::Full) => Err(Error::Unexpected("refusal of a put that waits")),
-            Err(PutError::Other(error)) => Err(error),
+        let mut state = self.connection.lock();
+        match state.session.put(|out| item.encode(out), || self.connection.now()) {
+            Ok(Put::Taken) => Ok(()),
+            put => self.put_slowly(state, item, put),
         }
     }
 
@@ -137,27 +138,38 @@ impl<T: Encode + ?Sized> Producer<T> {
         self.coordinator_pid
     }
 
-    fn put_until(&self, item: &T, wait: Wait) -> Result<(), PutError> {
-        let connection = &self.connection;
-        let mut state = connection.lock();
-        if !matches!(wait, Wait::Forever) {
-            // Credit may have been recalled meanwhile, for others that found the queue full.
-            connection.read(&mut state)?;
+    #[cold]
+    fn put_slowly<'a>(&'a self, state: MutexGuard<'a, State<ProducerSession>>, item: &T, put: Result<Put, Error>) -> Result<(), Error> {
+        match self.end_put(state, item, put, Wait::Forever) {
+            Ok(()) => Ok(()),
+            // Without a deadline there is no such thing as "still full".
+            Err(PutError::Full) => Err(Error::Unexpected("refusal of a put that waits")),
+            Err(PutError::Other(error)) => Err(error),
         }
+    }
+
+    fn put_until(&self, item: &T, wait: Wait) -> Result<(), PutError> {
+        let mut state = self.connection.lock();
+        // Credit may have been recalled meanwhile, for others that found the queue full.
+        self.connection.read(&mut state)?;
+        let put = state.session.put(|out| item.encode(out), || self.connection.now());
+        self.end_put(state, item, put, wait)
+    }
+
+    /// Sees a put through that has come as far as `put`.
+    fn end_put<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<ProducerSession>>,
+        item: &T,
+        mut put: Result<Put, Error>,
+        wait: Wait,
+    ) -> Result<(), PutError> {
+        let connection = &self.connection;
         loop {
-            let put = state.session.put(|out| item.encode(out), || connection.now())?;
-            match put {
+            match put? {
                 Put::Taken => return Ok(()),
-                Put::Gathering => {
+                Put::Gathering | Put::Ready => {
                     // The confirmation of the batch before may have come unread.
-                    connection.read(&mut state)?;
-                    if state.session.send_if_confirmed() {
-                        connection.write(&mut state)?;
-                    }
-                    connection.arm(&mut state);
-                    return Ok(());
-                }
-                Put::Ready => {
                     connection.read(&mut state)?;
                     connection.write(&mut state)?;
                     connection.arm(&mut state);
@@ -166,6 +178,7 @@ impl<T: Encode + ?Sized> Producer<T> {
                 Put::NoCredit => {
                     connection.read(&mut state)?;
                     if state.session.has_wanted() {
+                        put = state.session.put(|out| item.encode(out), || connection.now());
                         continue;
                     }
                     state.session.want();
@@ -195,6 +208,7 @@ impl<T: Encode + ?Sized> Producer<T> {
                         }
                         return Err(PutError::Full);
                     }
+                    put = state.session.put(|out| item.encode(out), || connection.now());
                 }
             }
         }

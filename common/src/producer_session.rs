@@ -25,11 +25,6 @@ pub(crate) enum Put {
     NoCredit,
 }
 
-enum Refusal {
-    Credit(u64),
-    Error(Error),
-}
-
 #[derive(Debug)]
 pub(crate) struct ProducerSession {
     item_bytes_max: u64,
@@ -72,54 +67,53 @@ impl ProducerSession {
     }
 
     /// Adds the item whose bytes `encode` appends, if the credit reaches.
+    #[inline]
     pub(crate) fn put(
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
         now: impl FnOnce() -> Duration,
     ) -> Result<Put, Error> {
+        let before = self.gathered.body_bytes();
+        let encoded = encode(self.gathered.open_item());
+        let after = self.gathered.body_bytes();
+        let count = self.gathered.count();
+        let fits = after - before <= self.item_bytes_max
+            && u64::from(count) < self.credit_items
+            && batch_cost_bytes(after + 4 * (u64::from(count) + 1)) <= self.credit_bytes;
+        if encoded.is_err() || !fits || self.finish != Finish::No {
+            return self.refuse(encoded, after - before);
+        }
+        self.gathered.end_item();
+        if count > 0 && !self.gathered.is_full() {
+            return Ok(Put::Taken);
+        }
+        Ok(self.begin_or_end_batch(now))
+    }
+
+    #[cold]
+    fn refuse(&mut self, encoded: Result<(), String>, bytes: u64) -> Result<Put, Error> {
+        self.gathered.drop_item();
+        encoded.map_err(Error::Encode)?;
         if self.finish != Finish::No {
             return Err(Error::Finished);
         }
-        let item_bytes_max = self.item_bytes_max;
-        let items_left = u64::from(self.gathered.count()) < self.credit_items;
-        let credit_bytes = self.credit_bytes;
-        let body_before = self.gathered.items_bytes();
-        let table_bytes = 4 * (u64::from(self.gathered.count()) + 1);
-        let pushed = self.gathered.push(
-            |out| encode(out).map_err(|why| Refusal::Error(Error::Encode(why))),
-            |bytes| {
-                if bytes > item_bytes_max {
-                    Err(Refusal::Error(Error::ItemTooLarge { bytes, bytes_max: item_bytes_max }))
-                } else if !items_left || batch_cost_bytes(body_before + bytes + table_bytes) > credit_bytes {
-                    Err(Refusal::Credit(batch_cost_bytes(bytes + 4)))
-                } else {
-                    Ok(())
-                }
-            },
-        );
-        match pushed {
-            Ok(()) => {}
-            Err(Refusal::Error(error)) => return Err(error),
-            Err(Refusal::Credit(bytes)) => {
-                self.send_gathered();
-                self.lacking_bytes = bytes;
-                return Ok(Put::NoCredit);
-            }
+        let bytes_max = self.item_bytes_max;
+        if bytes > bytes_max {
+            return Err(Error::ItemTooLarge { bytes, bytes_max });
         }
-        if self.gathered.is_full() || self.is_confirmed_but_gathered() {
-            self.send_gathered();
-            return Ok(Put::Ready);
-        }
-        if self.gathered.count() == 1 {
-            self.gathering_since = Some(now());
-            return Ok(Put::Gathering);
-        }
-        Ok(Put::Taken)
+        self.send_gathered();
+        self.lacking_bytes = batch_cost_bytes(bytes + 4);
+        Ok(Put::NoCredit)
     }
 
-    /// Sends what has gathered if nothing is unconfirmed any more. True when something went to the outbox.
-    pub(crate) fn send_if_confirmed(&mut self) -> bool {
-        self.is_confirmed_but_gathered() && self.send_gathered()
+    #[inline(never)]
+    fn begin_or_end_batch(&mut self, now: impl FnOnce() -> Duration) -> Put {
+        if self.gathered.is_full() || self.confirmed == self.sent {
+            self.send_gathered();
+            return Put::Ready;
+        }
+        self.gathering_since = Some(now());
+        Put::Gathering
     }
 
     /// Asks for the credit that the last put lacked, once.
@@ -144,7 +138,7 @@ impl ProducerSession {
     /// Sends what has gathered, full or not. True when there was something.
     pub(crate) fn send_gathered(&mut self) -> bool {
         self.gathering_since = None;
-        let Some((header, buffer)) = self.gathered.take() else { return false };
+        let Some((header, buffer)) = self.gathered.take(self.outbox.take_spare()) else { return false };
         let body_bytes = (buffer.len() - crate::batch::HEADROOM_BYTES) as u64;
         // put() has let nothing in that the credit does not cover.
         self.credit_items -= u64::from(header.count);
@@ -194,9 +188,6 @@ impl ProducerSession {
         self.confirmed
     }
 
-    fn is_confirmed_but_gathered(&self) -> bool {
-        self.confirmed == self.sent && self.gathered.count() > 0
-    }
 }
 
 impl Session for ProducerSession {
@@ -212,6 +203,9 @@ impl Session for ProducerSession {
                 self.credit_bytes = self.credit_bytes.saturating_add(credit_bytes);
                 if credit_items > 0 || credit_bytes > 0 {
                     self.wanted_bytes = None;
+                }
+                if self.confirmed == self.sent {
+                    self.send_gathered();
                 }
                 Ok(())
             }
@@ -241,7 +235,7 @@ impl Session for ProducerSession {
     }
 
     fn handle_timeout(&mut self, now: Duration) {
-        if self.next_timeout().is_some_and(|due| due <= now) || self.is_confirmed_but_gathered() {
+        if self.next_timeout().is_some_and(|due| due <= now) {
             self.send_gathered();
         }
     }
@@ -278,9 +272,9 @@ mod tests {
         assert_eq!(put(&mut session, b"one"), Put::Ready);
         assert_eq!(put(&mut session, b"two"), Put::Gathering);
         assert_eq!(put(&mut session, b"three"), Put::Taken);
-        assert!(!session.send_if_confirmed());
+        let before = session.outbox().bytes();
         confirm(&mut session, 1, 0, 0);
-        assert!(session.send_if_confirmed());
+        assert!(session.outbox().bytes() > before);
         assert!(!session.is_confirmed());
         confirm(&mut session, 3, 0, 0);
         assert!(session.is_confirmed());
