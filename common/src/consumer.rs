@@ -16,6 +16,8 @@ use crate::message::{ItemId, Outcome, Role, cut_cause};
 use crate::payload::{Decode, Undecodable};
 use crate::status::Status;
 
+type Locked<'a> = MutexGuard<'a, State<ConsumerSession>>;
+
 /// Gets items of type `T`; `Consumer<[u8]>` gets bytes as they are. Threads may share it, each with deliveries of its own.
 ///
 /// When its connection closes, however it does, whatever it holds unsettled goes back to the head of the queue at once.
@@ -40,63 +42,28 @@ impl<T: Decode + ?Sized> Consumer<T> {
     /// Waits for the next item. `None`: Stop; there is and will be nothing more.
     #[inline(always)]
     pub fn get(&self) -> Result<Option<Delivery<'_, T>>, Error> {
-        let mut state = self.connection.lock();
-        match self.take_quick(&mut state) {
-            Some((id, attempt, Ok(item))) => Ok(Some(Delivery { consumer: self, id, attempt, item, settled: false })),
-            Some((id, _, Err(why))) => Err(self.give_back_undecodable(&mut state, id, why)),
-            None => self.get_slowly(state),
+        loop {
+            if let Some(taken) = self.take_quick() {
+                return taken.map(Some);
+            }
+            match self.prepare(Patience::Endless) {
+                Ok(Prepared::Item | Prepared::Nothing) => {}
+                Ok(Prepared::Stop) => return Ok(None),
+                Err(error) => return Err(*error),
+            }
         }
     }
 
     /// An item, if the queue has one now. `Ok(None)`: Stop.
     pub fn try_get(&self) -> Result<Option<Delivery<'_, T>>, GetError> {
-        let mut state = self.connection.lock();
-        if let Some(taken) = self.take(&mut state) {
-            return Ok(Some(taken?));
-        }
-        let now = self.connection.now();
-        state.session.refill(now, true);
-        // The answer to the withdrawal comes behind whatever the queue had to give.
-        let number = state.session.withdraw();
-        let answered = |session: &mut ConsumerSession| {
-            let over = session.has_local() || session.is_stopped() || session.questions.is_withdrawn(number);
-            over.then_some(())
-        };
-        state.session.begin_wait();
-        let (mut state, waited) = self.connection.wait_until(state, None, answered);
-        state.session.end_wait(self.connection.now(), self.connection.now().saturating_sub(now));
-        waited?;
-        match self.take(&mut state) {
-            Some(taken) => Ok(Some(taken?)),
-            None if state.session.is_stopped() => Ok(None),
-            None => Err(GetError::Empty),
-        }
+        self.get_with(Patience::None)
     }
 
     /// Waits for the next item for `wait` at most, the whole call included. `Ok(None)`: Stop.
     pub fn get_timeout(&self, wait: Duration) -> Result<Option<Delivery<'_, T>>, GetError> {
-        if wait.is_zero() {
-            return self.try_get();
-        }
         // A wait beyond what the clock can express is one without end.
-        let deadline = Instant::now().checked_add(wait);
-        let mut state = self.connection.lock();
-        loop {
-            if let Some(taken) = self.take(&mut state) {
-                return Ok(Some(taken?));
-            }
-            if state.session.is_stopped() {
-                return Ok(None);
-            }
-            let (state_after, in_time) = self.wait(state, deadline)?;
-            state = state_after;
-            if !in_time {
-                state.session.withdraw();
-                self.connection.write(&mut state)?;
-                self.connection.arm(&mut state);
-                return Err(GetError::Empty);
-            }
-        }
+        let patience = Instant::now().checked_add(wait).map_or(Patience::Endless, Patience::Until);
+        self.get_with(if wait.is_zero() { Patience::None } else { patience })
     }
 
     /// Deliveries until Stop.
@@ -162,59 +129,97 @@ impl<T: Decode + ?Sized> Consumer<T> {
         Ok(Consumer { connection, coordinator_pid, item_bytes_max, items: PhantomData })
     }
 
-    #[cold]
-    fn get_slowly<'a>(&'a self, mut state: MutexGuard<'a, State<ConsumerSession>>) -> Result<Option<Delivery<'a, T>>, Error> {
+    fn get_with(&self, patience: Patience) -> Result<Option<Delivery<'_, T>>, GetError> {
         loop {
-            if let Some(taken) = self.take(&mut state) {
-                return taken.map(Some);
+            if let Some(taken) = self.take_quick() {
+                return Ok(Some(taken?));
             }
-            if state.session.is_stopped() {
-                return Ok(None);
+            match self.prepare(patience) {
+                Ok(Prepared::Item) => {}
+                Ok(Prepared::Stop) => return Ok(None),
+                Ok(Prepared::Nothing) => return Err(GetError::Empty),
+                Err(error) => return Err(GetError::Other(*error)),
             }
-            state = self.wait(state, None)?.0;
         }
     }
 
-    /// The next item at hand, if nothing else is to be done about it.
-    #[inline]
-    fn take_quick(&self, state: &mut State<ConsumerSession>) -> Option<(ItemId, u32, Result<T::Held, Undecodable>)> {
-        state.session.take_quick(|id, attempt, batch, index| (id, attempt, T::decode(batch, index)))
-    }
-
-    fn take(&self, state: &mut State<ConsumerSession>) -> Option<Result<Delivery<'_, T>, Error>> {
-        if state.session.has_local() {
-            state.session.look_ahead(self.connection.now());
-            let written = self.connection.write(state);
-            self.connection.arm(state);
-            if let Err(error) = written {
-                return Some(Err(error));
-            }
-        }
-        let (id, attempt, decoded) = self.take_quick(state)?;
+    /// The next item at hand, unless something is to be done before it is taken.
+    #[inline(always)]
+    fn take_quick(&self) -> Option<Result<Delivery<'_, T>, Error>> {
+        let mut state = self.connection.lock();
+        let next = state.session.next_quick()?;
+        let (id, attempt) = (next.id, next.attempt);
+        let decoded = T::decode(next.batch, next.index);
+        state.session.take_quick();
         Some(match decoded {
-            Ok(item) => Ok(Delivery { consumer: self, id, attempt, item, settled: false }),
-            Err(why) => Err(self.give_back_undecodable(state, id, why)),
+            // Made in this one place, so that it can stay where it is made.
+            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, id, attempt }, item }),
+            Err(why) => Err(*self.connection.give_back_undecodable(state, id, why)),
         })
     }
 
+    /// Sees to it that an item can be taken.
     #[cold]
-    fn give_back_undecodable(&self, state: &mut State<ConsumerSession>, id: ItemId, why: Undecodable) -> Error {
-        let why = why.to_string();
-        let cause = format!("a consumer could not decode it: {why}");
-        state.session.give_back(id, Outcome::Failed { cause: cut_cause(cause) });
-        let written = self.connection.write(state);
-        self.connection.arm(state);
-        written.err().unwrap_or(Error::Item { id, why })
+    fn prepare(&self, patience: Patience) -> Result<Prepared, Box<Error>> {
+        self.connection.prepare(patience).map_err(Box::new)
+    }
+}
+
+/// How long a caller waits for an item.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    Until(Instant),
+    Endless,
+}
+
+enum Prepared {
+    /// There is one, unless another thread is faster.
+    Item,
+    /// There is and will be none.
+    Stop,
+    /// There was none in time.
+    Nothing,
+}
+
+impl Connection<ConsumerSession> {
+    fn prepare(&self, patience: Patience) -> Result<Prepared, Error> {
+        let mut state = self.lock();
+        if !state.session.has_local() && !state.session.is_stopped() {
+            state = match patience {
+                Patience::None => self.ask_once(state)?,
+                Patience::Until(deadline) => self.wait_for_item(state, Some(deadline))?,
+                Patience::Endless => self.wait_for_item(state, None)?,
+            };
+        }
+        if state.session.has_local() {
+            state.session.look_ahead(self.now());
+            self.write(&mut state)?;
+            self.arm(&mut state);
+            return Ok(Prepared::Item);
+        }
+        Ok(if state.session.is_stopped() { Prepared::Stop } else { Prepared::Nothing })
     }
 
-    /// Asks for an item and waits until there is one, or Stop; false when the deadline came first.
-    #[cold]
-    fn wait<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State<ConsumerSession>>,
-        deadline: Option<Instant>,
-    ) -> Result<(MutexGuard<'a, State<ConsumerSession>>, bool), Error> {
-        let from = self.connection.now();
+    /// Asks for an item, and waits until it is known whether the queue has one.
+    fn ask_once<'a>(&'a self, mut state: Locked<'a>) -> Result<Locked<'a>, Error> {
+        let now = self.now();
+        state.session.refill(now, true);
+        // The answer to the withdrawal comes behind whatever the queue had to give.
+        let number = state.session.withdraw();
+        let answered = |session: &mut ConsumerSession| {
+            let over = session.has_local() || session.is_stopped() || session.questions.is_withdrawn(number);
+            over.then_some(())
+        };
+        state.session.begin_wait();
+        let (mut state, waited) = self.wait_until(state, None, answered);
+        state.session.end_wait(self.now(), self.now().saturating_sub(now));
+        waited.map(|_| state)
+    }
+
+    /// Asks for an item and waits until there is one, or Stop, or the deadline comes.
+    fn wait_for_item<'a>(&'a self, mut state: Locked<'a>, deadline: Option<Instant>) -> Result<Locked<'a>, Error> {
+        let from = self.now();
         state.session.refill(from, true);
         state.session.begin_wait();
         let news = |session: &mut ConsumerSession| {
@@ -224,11 +229,25 @@ impl<T: Decode + ?Sized> Consumer<T> {
             session.keep_demanding();
             None
         };
-        let (mut state, waited) = self.connection.wait_until(state, deadline, news);
-        let now = self.connection.now();
+        let (mut state, waited) = self.wait_until(state, deadline, news);
+        let now = self.now();
         state.session.end_wait(now, now.saturating_sub(from));
-        self.connection.arm(&mut state);
-        Ok((state, waited?.is_some()))
+        if waited?.is_none() {
+            state.session.withdraw();
+            self.write(&mut state)?;
+        }
+        self.arm(&mut state);
+        Ok(state)
+    }
+
+    #[cold]
+    fn give_back_undecodable(&self, mut state: Locked<'_>, id: ItemId, why: Undecodable) -> Box<Error> {
+        let why = why.to_string();
+        let cause = format!("a consumer could not decode it: {why}");
+        state.session.give_back(id, Outcome::Failed { cause: cut_cause(cause) });
+        let written = self.write(&mut state);
+        self.arm(&mut state);
+        Box::new(written.err().unwrap_or(Error::Item { id, why }))
     }
 }
 
@@ -254,11 +273,15 @@ impl<T: Decode + ?Sized> AsFd for Consumer<T> {
 /// One item at one consumer. Settle it by one of its methods; dropped unsettled it is released, and delivered again.
 #[must_use = "a delivery that is dropped is released and comes again"]
 pub struct Delivery<'c, T: Decode + ?Sized> {
-    consumer: &'c Consumer<T>,
+    claim: Claim<'c>,
+    item: T::Held,
+}
+
+/// The duty to settle an item; it is released with the claim unless the claim is forgotten.
+struct Claim<'c> {
+    connection: &'c Connection<ConsumerSession>,
     id: ItemId,
     attempt: u32,
-    item: T::Held,
-    settled: bool,
 }
 
 impl<T: Decode + ?Sized> Delivery<'_, T> {
@@ -270,42 +293,66 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
 
     /// Its number, the same in every delivery.
     pub fn id(&self) -> ItemId {
-        self.id
+        self.claim.id
     }
 
     /// Which delivery of this item this is, from 1 on.
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.claim.attempt
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.
     #[inline(always)]
-    pub fn ack(mut self) -> Result<(), Error> {
-        self.settled = true;
-        let connection = &self.consumer.connection;
-        let mut state = connection.lock();
-        if state.session.ack_quick(self.id) { Ok(()) } else { self.ack_slowly(state) }
-    }
-
-    #[cold]
-    fn ack_slowly(&self, mut state: MutexGuard<'_, State<ConsumerSession>>) -> Result<(), Error> {
-        let connection = &self.consumer.connection;
-        match state.session.ack(self.id, || connection.now()) {
-            // Of every batch, only the first needs the background thread told, and only the last the socket.
-            Settled::Gathered => return Ok(()),
-            Settled::Gathering => {}
-            Settled::Ready => connection.write(&mut state)?,
-        }
-        connection.arm(&mut state);
-        Ok(())
+    pub fn ack(self) -> Result<(), Error> {
+        self.claim.ack().map_err(|error| *error)
     }
 
     /// The item is done, and this came out: the coordinator writes it to its results, once, before the item counts as done.
-    pub fn ack_with(mut self, result: &[u8]) -> Result<(), Error> {
-        self.settled = true;
-        let connection = &self.consumer.connection;
+    pub fn ack_with(self, result: &[u8]) -> Result<(), Error> {
+        self.claim.ack_with(result)
+    }
+
+    /// This attempt failed: the item is delivered again after the retry delay, or dead-lettered with `cause` if it was the last.
+    pub fn fail(self, cause: impl fmt::Display) -> Result<(), Error> {
+        self.claim.give_back(Outcome::Failed { cause: cut_cause(cause.to_string()) })
+    }
+
+    /// The item can never succeed: it is dead-lettered with `cause` at once.
+    pub fn reject(self, cause: impl fmt::Display) -> Result<(), Error> {
+        self.claim.give_back(Outcome::Rejected { cause: cut_cause(cause.to_string()) })
+    }
+
+    /// The item shall be delivered again after `wait`; this does not count as a failed attempt.
+    pub fn retry_after(self, wait: Duration) -> Result<(), Error> {
+        let delay_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.claim.give_back(Outcome::RetryAfter { delay_ms })
+    }
+
+    /// Gives the item back for another consumer, at once; a failed attempt all the same. What dropping does, with its error.
+    pub fn release(self) -> Result<(), Error> {
+        self.claim.give_back(Outcome::Released)
+    }
+
+    /// Gives the item back as if it had not been delivered: nobody has begun it.
+    pub fn give_back_unstarted(self) -> Result<(), Error> {
+        self.claim.give_back(Outcome::Unstarted)
+    }
+}
+
+impl Claim<'_> {
+    #[inline(always)]
+    fn ack(self) -> Result<(), Box<Error>> {
+        let (connection, id) = (self.connection, self.id);
+        std::mem::forget(self);
         let mut state = connection.lock();
-        let settled = state.session.ack_with(self.id, result, || connection.now());
+        if state.session.ack_quick(id) { Ok(()) } else { connection.ack_slowly(state, id) }
+    }
+
+    fn ack_with(self, result: &[u8]) -> Result<(), Error> {
+        let (connection, id) = (self.connection, self.id);
+        std::mem::forget(self);
+        let mut state = connection.lock();
+        let settled = state.session.ack_with(id, result, || connection.now());
         if !matches!(settled, Ok(Settled::Gathered | Settled::Gathering)) {
             connection.write(&mut state)?;
         }
@@ -315,54 +362,39 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
         settled.map(|_| ())
     }
 
-    /// This attempt failed: the item is delivered again after the retry delay, or dead-lettered with `cause` if it was the last.
-    pub fn fail(self, cause: impl fmt::Display) -> Result<(), Error> {
-        self.give_back(Outcome::Failed { cause: cut_cause(cause.to_string()) })
+    fn give_back(self, outcome: Outcome) -> Result<(), Error> {
+        let given = self.connection.give_back(self.id, outcome);
+        std::mem::forget(self);
+        given
+    }
+}
+
+impl Connection<ConsumerSession> {
+    #[cold]
+    fn ack_slowly(&self, mut state: Locked<'_>, id: ItemId) -> Result<(), Box<Error>> {
+        match state.session.ack(id, || self.now()) {
+            // Of every batch, only the first needs the background thread told, and only the last the socket.
+            Settled::Gathered => return Ok(()),
+            Settled::Gathering => {}
+            Settled::Ready => self.write(&mut state)?,
+        }
+        self.arm(&mut state);
+        Ok(())
     }
 
-    /// The item can never succeed: it is dead-lettered with `cause` at once.
-    pub fn reject(self, cause: impl fmt::Display) -> Result<(), Error> {
-        self.give_back(Outcome::Rejected { cause: cut_cause(cause.to_string()) })
-    }
-
-    /// The item shall be delivered again after `wait`; this does not count as a failed attempt.
-    pub fn retry_after(self, wait: Duration) -> Result<(), Error> {
-        let delay_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.give_back(Outcome::RetryAfter { delay_ms })
-    }
-
-    /// Gives the item back for another consumer, at once; a failed attempt all the same. What dropping does, with its error.
-    pub fn release(self) -> Result<(), Error> {
-        self.give_back(Outcome::Released)
-    }
-
-    /// Gives the item back as if it had not been delivered: nobody has begun it.
-    pub fn give_back_unstarted(self) -> Result<(), Error> {
-        self.give_back(Outcome::Unstarted)
-    }
-
-    fn give_back(mut self, outcome: Outcome) -> Result<(), Error> {
-        self.settled = true;
-        self.send_outcome(outcome)
-    }
-
-    fn send_outcome(&self, outcome: Outcome) -> Result<(), Error> {
-        let connection = &self.consumer.connection;
-        let mut state = connection.lock();
-        state.session.give_back(self.id, outcome);
-        let written = connection.write(&mut state);
-        connection.arm(&mut state);
+    fn give_back(&self, id: ItemId, outcome: Outcome) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.session.give_back(id, outcome);
+        let written = self.write(&mut state);
+        self.arm(&mut state);
         written
     }
 }
 
-impl<T: Decode + ?Sized> Drop for Delivery<'_, T> {
-    #[inline]
+impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.settled {
-            // If the connection is broken, the coordinator has released the item already.
-            let _ = self.send_outcome(Outcome::Released);
-        }
+        // If the connection is broken, the coordinator has released the item already.
+        let _ = self.connection.give_back(self.id, Outcome::Released);
     }
 }
 
@@ -372,6 +404,6 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("id", &self.id).field("attempt", &self.attempt).field("item", &self.item).finish_non_exhaustive()
+        shown.field("id", &self.claim.id).field("attempt", &self.claim.attempt).field("item", &self.item).finish_non_exhaustive()
     }
 }

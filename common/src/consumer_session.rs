@@ -34,11 +34,22 @@ struct Current {
     quick_end: u32,
 }
 
+/// An item at hand: `index` within `batch`.
+#[derive(Debug)]
+pub(crate) struct Next<'a> {
+    pub(crate) id: ItemId,
+    pub(crate) attempt: u32,
+    pub(crate) batch: &'a Batch,
+    pub(crate) index: u32,
+}
+
 impl Current {
+    #[inline]
     fn left(&self) -> u32 {
         self.batch.count() - self.next
     }
 
+    #[inline]
     fn next_id(&self) -> ItemId {
         ItemId(self.first.0 + u64::from(self.next))
     }
@@ -114,20 +125,22 @@ impl ConsumerSession {
         }
     }
 
-    /// Gives the next item at hand to `use_item` (number, attempt, batch, index within it); none that is due for a
-    /// [`ConsumerSession::look_ahead`].
-    #[inline]
-    pub(crate) fn take_quick<R>(&mut self, use_item: impl FnOnce(ItemId, u32, &Batch, u32) -> R) -> Option<R> {
-        let current = self.current.as_mut()?;
-        if current.next >= current.quick_end {
-            return None;
-        }
-        let used = use_item(current.next_id(), current.attempt, &current.batch, current.next);
+    /// The next item at hand; none that is due for a [`ConsumerSession::look_ahead`].
+    #[inline(always)]
+    pub(crate) fn next_quick(&self) -> Option<Next<'_>> {
+        let current = self.current.as_ref()?;
+        let (id, attempt) = (current.next_id(), current.attempt);
+        (current.next < current.quick_end).then_some(Next { id, attempt, batch: &current.batch, index: current.next })
+    }
+
+    /// Takes what [`ConsumerSession::next_quick`] has given.
+    #[inline(always)]
+    pub(crate) fn take_quick(&mut self) {
+        let Some(current) = &mut self.current else { return };
         current.next += 1;
         if current.left() == 0 {
             self.next_batch();
         }
-        Some(used)
     }
 
     /// Does what is due before the next item is taken: announces it, asks for more if few are left behind it. Whatever is in the
@@ -457,7 +470,9 @@ mod tests {
 
     fn take(session: &mut ConsumerSession) -> Option<(u64, Vec<u8>)> {
         session.look_ahead(MS);
-        session.take_quick(|id, _, batch, index| (id.0, batch.item(index).to_vec()))
+        let taken = session.next_quick().map(|next| (next.id.0, next.batch.item(next.index).to_vec()));
+        session.take_quick();
+        taken
     }
 
     fn sent(session: &mut ConsumerSession) -> Vec<Message> {

@@ -77,7 +77,7 @@ impl Encode for [u8] {
 impl<T: DeserializeOwned> Decode for T {
     type Held = T;
 
-    #[inline(never)]
+    #[inline]
     fn decode(batch: &Batch, index: u32) -> Result<T, Undecodable> {
         let bytes = batch.item(index);
         match postcard::take_from_bytes(bytes)? {
