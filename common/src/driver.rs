@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,9 +24,13 @@ use crate::outbox::Outbox;
 use crate::session::Session;
 use crate::transport::{self, Came};
 
-/// The background thread goes on looking this often after the last thing to do, before it sleeps until called: to be woken costs
-/// more than to look.
+/// The background thread goes on looking this often after the last thing that it had to do, before it sleeps until called: to call it,
+/// and to be held up by it, costs the callers more than a look every [`FLUSH_DELAY`].
 const IDLE_LOOKS: u32 = 20;
+
+/// The background thread never waits for the lock, which would make each of the callers' calls wake it; it comes again after this long,
+/// then after twice as long, up to [`FLUSH_DELAY`]. Callers that hold the lock so often send what has gathered by themselves.
+const LOCKED_RETRY_MIN: Duration = Duration::from_micros(100);
 
 /// What the coordinator said in its greeting.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +48,6 @@ pub(crate) struct Driver<S> {
     started: Instant,
     state: Mutex<State<S>>,
     news: Condvar,
-    alarm: Condvar,
 }
 
 #[derive(Debug)]
@@ -55,7 +58,9 @@ pub(crate) struct State<S> {
     failed: Option<Error>,
     polling: bool,
     waiters: u32,
+    /// When the background thread looks next; it sleeps until it is called when there is none.
     alarm_at: Option<Duration>,
+    background: Option<Thread>,
     closing: bool,
 }
 
@@ -88,10 +93,10 @@ impl<S: Session + 'static> Connection<S> {
                 polling: false,
                 waiters: 0,
                 alarm_at: None,
+                background: None,
                 closing: false,
             }),
             news: Condvar::new(),
-            alarm: Condvar::new(),
         });
         for frame in frames {
             driver.lock().session.handle(Message::decode(frame)?)?;
@@ -99,6 +104,7 @@ impl<S: Session + 'static> Connection<S> {
         let background = Arc::clone(&driver);
         let thread =
             thread::Builder::new().name("procq-client".into()).stack_size(128 * 1024).spawn(move || background.run_background())?;
+        driver.lock().background = Some(thread.thread().clone());
         Ok((Connection { driver, thread: Some(thread) }, greeting))
     }
 
@@ -112,7 +118,7 @@ impl<S: Session + 'static> Connection<S> {
         let (mut state, _) = self.driver.wait_until(state, Some(deadline), |session| session.outbox().is_empty().then_some(()));
         state.closing = true;
         drop(state);
-        self.driver.alarm.notify_all();
+        thread.thread().unpark();
         let _ = self.driver.stream.shutdown(std::net::Shutdown::Both);
         // It may be this very thread's turn only if a session's callback dropped its client, which none does.
         let _ = thread.join();
@@ -166,7 +172,9 @@ impl<S: Session> Driver<S> {
         let Some(due) = state.session.next_timeout().into_iter().chain(unwritten).min() else { return };
         if state.alarm_at.is_none_or(|at| due < at) {
             state.alarm_at = Some(due);
-            self.alarm.notify_one();
+            if let Some(background) = &state.background {
+                background.unpark();
+            }
         }
     }
 
@@ -279,35 +287,46 @@ impl<S: Session> Driver<S> {
 
     fn run_background(&self) {
         let mut looks = 0;
-        let mut state = self.lock();
-        while !state.closing {
+        let mut retry = LOCKED_RETRY_MIN;
+        loop {
+            let mut state = match self.state.try_lock() {
+                Ok(state) => state,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    thread::park_timeout(retry);
+                    retry = (2 * retry).min(FLUSH_DELAY);
+                    continue;
+                }
+            };
+            retry = LOCKED_RETRY_MIN;
+            if state.closing {
+                return;
+            }
+            let now = self.now();
             let Some(alarm_at) = state.alarm_at else {
-                state = self.alarm.wait(state).unwrap_or_else(PoisonError::into_inner);
+                looks = 0;
+                drop(state);
+                thread::park();
                 continue;
             };
-            let left = alarm_at.saturating_sub(self.now());
-            if !left.is_zero() {
-                state = self.alarm.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if alarm_at > now {
+                drop(state);
+                thread::park_timeout(alarm_at - now);
                 continue;
             }
             if state.failed.is_some() {
                 state.alarm_at = None;
                 continue;
             }
-            let now = self.now();
-            if state.session.next_timeout().is_some_and(|due| due <= now) {
-                looks = 0;
+            let due = state.session.next_timeout().is_some_and(|due| due <= now);
+            looks = if due || !state.session.outbox().is_empty() { 0 } else { looks + 1 };
+            if due {
                 self.receive_unless_polled(&mut state);
                 state.session.handle_timeout(now);
             }
             self.write_outbox(&mut state);
-            looks += 1;
-            let soon = now + FLUSH_DELAY;
-            state.alarm_at = match state.session.next_timeout() {
-                Some(due) => Some(due.max(now)),
-                None if looks < IDLE_LOOKS || !state.session.outbox().is_empty() => Some(soon),
-                None => None,
-            };
+            let soon = (looks < IDLE_LOOKS).then(|| now + FLUSH_DELAY);
+            state.alarm_at = state.session.next_timeout().map(|due| due.max(now)).into_iter().chain(soon).min();
         }
     }
 }
