@@ -22,7 +22,7 @@ use crate::limits::{FLUSH_DELAY, HANDSHAKE, PROTOCOL_VERSION, frame_bytes_max};
 use crate::message::{Message, Position, Role};
 use crate::outbox::Outbox;
 use crate::session::Session;
-use crate::transport::{self, Came};
+use crate::transport::{self, Came, Scratch};
 
 /// The background thread goes on looking this often after the last thing that it had to do, before it sleeps until called: to call it,
 /// and to be held up by it, costs the callers more than a look every [`FLUSH_DELAY`].
@@ -54,7 +54,7 @@ pub(crate) struct Driver<S> {
 pub(crate) struct State<S> {
     pub(crate) session: S,
     reader: FrameReader,
-    scratch: Vec<u8>,
+    scratch: Scratch,
     failed: Option<Error>,
     polling: bool,
     waiters: u32,
@@ -88,7 +88,7 @@ impl<S: Session + 'static> Connection<S> {
             state: Mutex::new(State {
                 session: session(greeting),
                 reader,
-                scratch: Vec::new(),
+                scratch: Scratch::default(),
                 failed: None,
                 polling: false,
                 waiters: 0,
@@ -366,7 +366,7 @@ fn greet(stream: &UnixStream, role: Role, name: &str) -> Result<(Greeting, Frame
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(std::io::Error::from(error).into()),
         }
-        let came = transport::receive::<Error>(stream, &mut reader, &mut Vec::new(), |frame| {
+        let came = transport::receive::<Error>(stream, &mut reader, &mut Scratch::default(), |frame| {
             frames.push_back(frame);
             Ok(())
         })?;

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use crate::limits::FRAME_PREFIX_BYTES;
+use crate::pool::{Buffer, Pool};
 
 /// Why bytes cannot be a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,21 +23,32 @@ pub enum FrameError {
     Empty,
 }
 
-/// Cuts a stream of bytes into frames. A frame that came whole is copied once into memory of its own size; of a larger one
-/// the rest is read straight into its place.
+/// Cuts a stream of bytes into frames, each in memory of its own. Of a frame that is under way the rest can be read straight into
+/// its place.
 #[derive(Debug)]
 pub struct FrameReader {
     bytes_max: usize,
+    pool: Pool,
     prefix: [u8; FRAME_PREFIX_BYTES],
     prefix_filled: usize,
-    frame: Vec<u8>,
-    frame_bytes: usize,
+    under_way: Option<UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    frame: Buffer,
+    filled: usize,
 }
 
 impl FrameReader {
     /// A reader that refuses frames of more than `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> FrameReader {
-        FrameReader { bytes_max, prefix: [0; FRAME_PREFIX_BYTES], prefix_filled: 0, frame: Vec::new(), frame_bytes: 0 }
+        FrameReader::with_pool(bytes_max, Pool::default())
+    }
+
+    /// A reader that shares its memory with others.
+    pub fn with_pool(bytes_max: usize, pool: Pool) -> FrameReader {
+        FrameReader { bytes_max, pool, prefix: [0; FRAME_PREFIX_BYTES], prefix_filled: 0, under_way: None }
     }
 
     /// Sets another limit, from the next frame on.
@@ -46,7 +58,7 @@ impl FrameReader {
 
     /// Takes bytes off the front of `input` up to the end of a frame, and returns that frame; `None` once `input` is used up.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Bytes>, FrameError> {
-        if self.frame_bytes == 0 {
+        if self.under_way.is_none() {
             let missing = FRAME_PREFIX_BYTES - self.prefix_filled;
             let (head, rest) = input.split_at(missing.min(input.len()));
             self.prefix[self.prefix_filled..self.prefix_filled + head.len()].copy_from_slice(head);
@@ -62,40 +74,41 @@ impl FrameReader {
             if bytes > self.bytes_max {
                 return Err(FrameError::TooLong { bytes, bytes_max: self.bytes_max });
             }
-            self.frame_bytes = bytes;
-            self.frame = Vec::with_capacity(bytes);
+            self.under_way = Some(UnderWay { frame: self.pool.take(bytes), filled: 0 });
         }
-        let missing = self.frame_bytes - self.frame.len();
-        let (head, rest) = input.split_at(missing.min(input.len()));
-        self.frame.extend_from_slice(head);
+        let Some(place) = self.direct() else { return Ok(None) };
+        let count = place.len().min(input.len());
+        let (head, rest) = input.split_at(count);
+        place[..count].copy_from_slice(head);
         *input = rest;
-        Ok(self.take_whole())
+        Ok(self.filled(count))
     }
 
-    /// Where to read the rest of a frame that is under way: a buffer whose spare capacity is what is missing. None between
-    /// frames. Call [`FrameReader::direct_done`] after each read.
-    pub fn direct(&mut self) -> Option<&mut Vec<u8>> {
-        (self.frame_bytes > 0).then_some(&mut self.frame)
+    /// Where the rest of a frame that is under way belongs. None between frames. What is put there is told to
+    /// [`FrameReader::filled`].
+    pub fn direct(&mut self) -> Option<&mut [u8]> {
+        self.under_way.as_mut().map(|under_way| &mut under_way.frame.as_mut()[under_way.filled..])
     }
 
-    /// After a read into [`FrameReader::direct`]: the frame if it is whole, and what was read beyond its end.
-    pub fn direct_done(&mut self) -> (Option<Bytes>, Vec<u8>) {
-        let beyond = if self.frame.len() > self.frame_bytes { self.frame.split_off(self.frame_bytes) } else { Vec::new() };
-        (self.take_whole(), beyond)
+    /// `count` bytes more are in [`FrameReader::direct`]'s place: the frame, if it is whole now.
+    ///
+    /// # Panics
+    /// When that is more than were missing.
+    pub fn filled(&mut self, count: usize) -> Option<Bytes> {
+        let under_way = self.under_way.as_mut()?;
+        under_way.filled += count;
+        let bytes = under_way.frame.as_ref().len();
+        assert!(under_way.filled <= bytes, "a frame of {bytes} bytes was filled with {}", under_way.filled);
+        if under_way.filled < bytes {
+            return None;
+        }
+        self.prefix_filled = 0;
+        self.under_way.take().map(|under_way| under_way.frame.share())
     }
 
     /// True when the stream may end here: no frame is under way.
     pub fn is_between_frames(&self) -> bool {
         self.prefix_filled == 0
-    }
-
-    fn take_whole(&mut self) -> Option<Bytes> {
-        if self.frame_bytes == 0 || self.frame.len() < self.frame_bytes {
-            return None;
-        }
-        self.prefix_filled = 0;
-        self.frame_bytes = 0;
-        Some(Bytes::from(std::mem::take(&mut self.frame)))
     }
 }
 
@@ -146,15 +159,13 @@ mod tests {
             for (size, direct) in cuts.into_iter().cycle().take(2000) {
                 let mut piece = &stream[at..(at + size).min(stream.len())];
                 at += piece.len();
-                if let Some(buffer) = reader.direct().filter(|_| direct) {
-                    buffer.extend_from_slice(piece);
-                    let (frame, beyond) = reader.direct_done();
-                    out.extend(frame);
-                    let mut beyond = &beyond[..];
-                    while let Some(frame) = reader.next(&mut beyond).unwrap() { out.push(frame) }
-                } else {
-                    while let Some(frame) = reader.next(&mut piece).unwrap() { out.push(frame) }
+                if let Some(place) = reader.direct().filter(|_| direct) {
+                    let (head, rest) = piece.split_at(place.len().min(piece.len()));
+                    place[..head.len()].copy_from_slice(head);
+                    piece = rest;
+                    out.extend(reader.filled(head.len()));
                 }
+                while let Some(frame) = reader.next(&mut piece).unwrap() { out.push(frame) }
             }
             prop_assert_eq!(out, frames);
             prop_assert!(reader.is_between_frames());

@@ -25,6 +25,7 @@
 //! In the order in which an item passes:
 //! - [`producer`]: the blocking, typed client that puts; [`payload`]: how a value becomes an item's bytes;
 //! - [`batch`]: many items in one body; [`message`]: what is said; [`frame`], [`outbox`], [`transport`]: how it goes in and out of a socket;
+//!   [`pool`]: the memory that large frames lie in;
 //! - [`endpoint`]: which socket; [`consumer`]: the client that gets;
 //! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
 //!   `driver`: moves bytes between a session and its socket;
@@ -46,6 +47,7 @@ pub mod message;
 pub mod migrating;
 pub mod outbox;
 pub mod payload;
+pub mod pool;
 mod prefetch;
 pub mod producer;
 mod producer_session;

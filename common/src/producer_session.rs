@@ -187,7 +187,6 @@ impl ProducerSession {
     pub(crate) fn confirmed(&self) -> Position {
         self.confirmed
     }
-
 }
 
 impl Session for ProducerSession {

@@ -1,17 +1,29 @@
 //! Bytes in and out of a non-blocking socket: the one way to read frames from it and the one way to write to it.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
+use rustix::io::{Errno, readv};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::frame::{FrameError, FrameReader};
 
-/// Read at once between frames: as much as a socket's buffer holds.
-pub const READ_BYTES: usize = 256 * 1024;
+/// Read at once between frames: many small ones, or the beginning of a large one that has to be copied to its place.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Read beyond the end of a frame that is read into its place: the next one's beginning, which has to be copied.
+const BEYOND_BYTES: usize = 4 * 1024;
+
+/// Where bytes are read to that have no place yet; one serves any number of connections.
+#[derive(Debug)]
+pub struct Scratch(Box<[u8]>);
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch(vec![0; READ_BYTES].into())
+    }
+}
 
 /// How a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,42 +36,35 @@ pub enum Came {
     End,
 }
 
-/// Reads once, into the frame under way or else into `scratch`, and gives each frame that is whole now to `each`.
+/// Reads once, into the frame under way and beyond, or else into `scratch`, and gives each frame that is whole now to `each`.
 /// Stops with the error that `each` returns.
 pub fn receive<E: From<FrameError> + From<std::io::Error>>(
     stream: &UnixStream,
     reader: &mut FrameReader,
-    scratch: &mut Vec<u8>,
+    scratch: &mut Scratch,
     mut each: impl FnMut(Bytes) -> Result<(), E>,
 ) -> Result<Came, E> {
-    scratch.clear();
-    let (count, room, whole, beyond);
-    if let Some(frame) = reader.direct() {
-        room = frame.capacity() - frame.len();
-        count = match rustix::io::read(stream, spare_capacity(frame)) {
-            Ok(count) => count,
-            Err(error) => return nothing(error),
-        };
-        (whole, beyond) = reader.direct_done();
-    } else {
-        scratch.reserve_exact(READ_BYTES);
-        room = scratch.capacity();
-        count = match rustix::io::read(stream, spare_capacity(scratch)) {
-            Ok(count) => count,
-            Err(error) => return nothing(error),
-        };
-        (whole, beyond) = (None, Vec::new());
-    }
-    if count == 0 {
-        return Ok(Came::End);
-    }
-    if let Some(frame) = whole {
+    let (read, room, placed) = match reader.direct() {
+        Some(place) => {
+            let missing = place.len();
+            let beyond = &mut scratch.0[..BEYOND_BYTES];
+            let room = missing + beyond.len();
+            (readv(stream, &mut [IoSliceMut::new(place), IoSliceMut::new(beyond)]), room, missing)
+        }
+        None => (rustix::io::read(stream, &mut scratch.0[..]), READ_BYTES, 0),
+    };
+    let count = match read {
+        Ok(0) => return Ok(Came::End),
+        Ok(count) => count,
+        Err(error) => return nothing(error),
+    };
+    let placed = placed.min(count);
+    if let Some(frame) = reader.filled(placed) {
         each(frame)?;
     }
-    for mut input in [&scratch[..], &beyond[..]] {
-        while let Some(frame) = reader.next(&mut input)? {
-            each(frame)?;
-        }
+    let mut input = &scratch.0[..count - placed];
+    while let Some(frame) = reader.next(&mut input)? {
+        each(frame)?;
     }
     Ok(if count < room { Came::Drained } else { Came::More })
 }

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use common::endpoint::{Accepted, Listener};
 use common::limits::PROTOCOL_VERSION;
 use common::message::{CloseReason, Incoming, Message, Position, Role};
+use common::pool::Pool;
 use common::program::tell;
 use common::status::Status;
-use common::transport;
+use common::transport::{self, Scratch};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -67,7 +68,8 @@ pub struct Broker {
     queue: Queue,
     item_bytes_max: u64,
     writer: Writer,
-    scratch: Vec<u8>,
+    pool: Pool,
+    scratch: Scratch,
     frames: Vec<Bytes>,
     events: Vec<Event>,
     out_of_descriptors: bool,
@@ -102,7 +104,8 @@ impl Broker {
             item_bytes_max: rules.item_bytes_max,
             queue: Queue::new(rules),
             writer,
-            scratch: Vec::new(),
+            pool: Pool::default(),
+            scratch: Scratch::default(),
             frames: Vec::new(),
             events: Vec::new(),
             out_of_descriptors: false,
@@ -239,7 +242,7 @@ impl Broker {
             let client = ClientId(self.next_client);
             self.next_client += 1;
             let deadline = self.now() + GREETING;
-            match Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline) {
+            match Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline, self.pool.clone()) {
                 Ok(connection) => self.connections.insert(client, connection),
                 Err(error) => {
                     tell(PROGRAM, format_args!("cannot watch a new connection, which is dropped: {error}"));

@@ -12,7 +12,8 @@ use common::frame::{FrameError, FrameReader};
 use common::limits::{HELLO_FRAME_BYTES_MAX, frame_bytes_max};
 use common::message::{CloseReason, DecodeError, Message, Role};
 use common::outbox::Outbox;
-use common::transport::{self, Came};
+use common::pool::Pool;
+use common::transport::{self, Came, Scratch};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -62,12 +63,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just accepted, and has to say hello until `deadline`.
-    pub fn new(stream: UnixStream, registry: &Registry, token: Token, deadline: Duration) -> io::Result<Connection> {
+    /// A connection that was just accepted, and has to say hello until `deadline`; `pool` is where its frames lie.
+    pub fn new(stream: UnixStream, registry: &Registry, token: Token, deadline: Duration, pool: Pool) -> io::Result<Connection> {
         registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Connection {
             stream,
-            reader: FrameReader::new(HELLO_FRAME_BYTES_MAX),
+            reader: FrameReader::with_pool(HELLO_FRAME_BYTES_MAX, pool),
             outbox: Outbox::default(),
             state: State::Greeting,
             deadline: Some(deadline),
@@ -145,7 +146,7 @@ impl Connection {
     }
 
     /// Reads once; adds the frames that are whole now to `frames`, also when it ends in an error.
-    pub fn receive(&mut self, scratch: &mut Vec<u8>, frames: &mut Vec<Bytes>) -> Result<(), Broken> {
+    pub fn receive(&mut self, scratch: &mut Scratch, frames: &mut Vec<Bytes>) -> Result<(), Broken> {
         let came = transport::receive(&self.stream, &mut self.reader, scratch, |frame| {
             frames.push(frame);
             Ok::<(), Broken>(())

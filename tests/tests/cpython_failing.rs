@@ -5,10 +5,10 @@ mod cpython_case;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::batch::Batch;
-use common::{Consumer, Control, Decode, Encode, Error, GetError, Producer, PutError};
+use common::{Consumer, Control, Error, GetError, Producer, PutError};
 use cpython_case::{consumer, producer, take, with_queue};
 use rustix::process::Signal;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use tests::{DEADLINE, Process, Queue, eventually, proc_state};
 
 /// A worker's last words and deed.
@@ -23,21 +23,21 @@ enum Job {
 
 static FAIL_NEXT_GET: AtomicBool = AtomicBool::new(false);
 
-impl Encode for Job {
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), String> {
+impl Serialize for Job {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Job::Good(number) => out.push(*number),
-            Job::Bad => return Err("you lose".into()),
+            Job::Good(number) => serializer.serialize_u8(*number),
+            Job::Bad => Err(ser::Error::custom("you lose")),
         }
-        Ok(())
     }
 }
 
-impl Decode for Job {
-    type Held = Job;
-
-    fn decode(batch: &Batch, index: u32) -> Result<Job, String> {
-        if FAIL_NEXT_GET.swap(false, Ordering::Relaxed) { Err("you lose".into()) } else { Ok(Job::Good(batch.item(index)[0])) }
+impl<'de> Deserialize<'de> for Job {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Job, D::Error> {
+        if FAIL_NEXT_GET.swap(false, Ordering::Relaxed) {
+            return Err(de::Error::custom("you lose"));
+        }
+        u8::deserialize(deserializer).map(Job::Good)
     }
 }
 
