@@ -168,11 +168,18 @@ impl<T: Encode + ?Sized> Producer<T> {
         loop {
             match put? {
                 Put::Taken => return Ok(()),
-                Put::Gathering | Put::Ready => {
+                gathered @ (Put::Gathering | Put::Ready) => {
                     // The confirmation of the batch before may have come unread.
-                    connection.read(&mut state)?;
+                    if gathered == Put::Gathering || state.session.is_short_of_credit() {
+                        connection.read(&mut state)?;
+                    }
                     connection.write(&mut state)?;
-                    connection.arm(&mut state);
+                    if matches!(wait, Wait::Forever) && state.session.has_much_unsent() {
+                        let sent = |session: &mut ProducerSession| (!session.has_much_unsent()).then_some(());
+                        connection.wait_for(state, sent)?;
+                    } else {
+                        connection.arm(&mut state);
+                    }
                     return Ok(());
                 }
                 Put::NoCredit => {

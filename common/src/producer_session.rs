@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::batch::BatchBuilder;
 use crate::error::Error;
-use crate::limits::{FLUSH_DELAY, batch_cost_bytes};
+use crate::limits::{BATCH_BYTES_TARGET, CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, FLUSH_DELAY, batch_cost_bytes};
 use crate::message::{CloseReason, Incoming, Message, Position};
 use crate::outbox::Outbox;
 use crate::session::{Questions, Session};
@@ -127,6 +127,16 @@ impl ProducerSession {
     /// True when the last put that lacked credit may be tried again.
     pub(crate) fn has_wanted(&self) -> bool {
         self.credit_items > 0 && self.credit_bytes >= self.lacking_bytes
+    }
+
+    /// True when it is time to look for a confirmation that brings more credit.
+    pub(crate) fn is_short_of_credit(&self) -> bool {
+        self.credit_items < CREDIT_ITEMS_MAX / 4 || self.credit_bytes < CREDIT_BYTES_MAX / 4
+    }
+
+    /// True when the socket is slower than the caller: what would be encoded now would only lie in memory.
+    pub(crate) fn has_much_unsent(&self) -> bool {
+        self.outbox.bytes() > BATCH_BYTES_TARGET
     }
 
     /// Takes the question for credit back.

@@ -284,6 +284,9 @@ impl Broker {
             }
             self.fill_outboxes();
         }
+        if self.connections.get(&client).is_some_and(Connection::is_confirmation_due) {
+            self.unflushed.insert(client);
+        }
         match received {
             // What is left unhandled will be read behind again.
             Err(Broken::Gone) if self.connections.get(&client).is_some_and(|connection| !connection.unhandled.is_empty()) => {}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::batch::Batch;
 use common::frame::{FrameError, FrameReader};
 use common::limits::{HELLO_FRAME_BYTES_MAX, frame_bytes_max};
-use common::message::{CloseReason, DecodeError, Message, Role};
+use common::message::{CloseReason, DecodeError, Message, Position, Role};
 use common::outbox::Outbox;
 use common::pool::Pool;
 use common::transport::{self, Came, Scratch};
@@ -54,6 +54,8 @@ pub struct Connection {
     /// It is in the line of connections to be served.
     pub in_line: bool,
     hung_up: bool,
+    /// A confirmation that is not said while the frame behind what it confirms is on its way: the next one will say it too.
+    unsaid: Option<Position>,
     /// It cannot be written to any more; what it said before may still wait to be read.
     deaf: bool,
     /// It has sent results since it was last let through although results wait.
@@ -75,6 +77,7 @@ impl Connection {
             readable: false,
             in_line: false,
             hung_up: false,
+            unsaid: None,
             deaf: false,
             gave_results: false,
             unhandled: VecDeque::new(),
@@ -129,14 +132,31 @@ impl Connection {
         if self.deaf || self.state == State::Lingering {
             return;
         }
+        if let Message::Confirm { position, credit_items, credit_bytes } = message {
+            let brings_credit = *credit_items > 0 || *credit_bytes > 0;
+            self.unsaid = Some(*position).filter(|_| !brings_credit && !self.reader.is_between_frames());
+            if self.unsaid.is_some() {
+                return;
+            }
+        }
         match batch {
             Some(batch) => self.outbox.push_batch(message, batch),
             None => self.outbox.push(message),
         }
     }
 
+    /// True when there is a confirmation to be said that nothing follows any more.
+    pub fn is_confirmation_due(&self) -> bool {
+        self.unsaid.is_some() && self.reader.is_between_frames()
+    }
+
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
+        if self.is_confirmation_due()
+            && let Some(position) = self.unsaid.take()
+        {
+            self.send(&Message::Confirm { position, credit_items: 0, credit_bytes: 0 }, None);
+        }
         let written = self.outbox.write_to(|slices| transport::send(&self.stream, slices))?;
         if written && self.state == State::Lingering {
             // All is said; the client sees the end behind it, and we wait for its own.
