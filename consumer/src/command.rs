@@ -19,6 +19,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::SIGCHLD;
 
+/// Tells a command which consumer runs it; whatever it starts inherits that, so that the coordinator can find it all.
+pub const CONSUMER_VARIABLE: &str = "PROCQ_CONSUMER";
+
 /// What stands for the item in an argument.
 const PLACEHOLDER: &[u8] = b"{}";
 
@@ -31,6 +34,7 @@ pub struct Command {
     arguments: Vec<OsString>,
     takes_argument: bool,
     socket: PathBuf,
+    dies_with_us: bool,
     child_ended: UnixStream,
     buffer: Vec<u8>,
 }
@@ -100,7 +104,9 @@ impl Running {
 
 impl Command {
     /// The command with these words. It is looked for now, so that one that does not exist is one error and not one per item.
-    pub fn find(words: &[OsString], socket: &Path) -> Result<Command> {
+    ///
+    /// With `dies_with_us` the kernel kills it when this thread dies, however it does; it starts more slowly then.
+    pub fn find(words: &[OsString], socket: &Path, dies_with_us: bool) -> Result<Command> {
         let Some((program, arguments)) = words.split_first() else { bail!("an empty command") };
         if !has_placeholder(program) {
             find_program(program)?;
@@ -113,6 +119,7 @@ impl Command {
             program: program.clone(),
             arguments: arguments.to_vec(),
             socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_path_buf()),
+            dies_with_us,
             child_ended,
             buffer: vec![0; READ_BYTES],
         })
@@ -148,12 +155,15 @@ impl Command {
             .args(self.arguments.iter().map(|argument| filled(argument, item)))
             .env("PROCQ_ITEM_ID", delivery.id().to_string())
             .env("PROCQ_ATTEMPT", delivery.attempt().to_string())
+            .env(CONSUMER_VARIABLE, std::process::id().to_string())
             .env(SOCKET_VARIABLE, &self.socket)
             .stdin(if self.takes_argument { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             // A group of its own, so that it can be ended with all that it started, and a terminal's Ctrl-C does not reach it.
             .process_group(0);
-        die_with_this_thread(&mut command);
+        if self.dies_with_us {
+            die_with_this_thread(&mut command);
+        }
         command.spawn()
     }
 

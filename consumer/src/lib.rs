@@ -28,7 +28,7 @@ pub(crate) const PROGRAM: &str = "consumer";
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(arguments);
-    let signals = match signals::Signals::catch() {
+    let signals = match signals::Signals::catch(cli.child_of.is_some()) {
         Ok(signals) => signals,
         Err(error) => return fail(PROGRAM, &error, format_args!("cannot catch signals: {error}")),
     };
@@ -48,7 +48,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
     let endpoint = Endpoint::named(cli.socket.as_deref());
-    let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path())?) };
+    // A coordinator that is our parent ends what we leave behind.
+    let dies_with_us = cli.child_of.is_none();
+    let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path(), dies_with_us)?) };
     let consumer = connect_within(cli.wait, || match cli.prefetch {
         Some(items) => Consumer::<[u8]>::connect_with_prefetch(&endpoint, items),
         None => Consumer::connect(&endpoint),

@@ -1,11 +1,12 @@
-//! INT and TERM: the first ends the work after the item at hand, the second at once. A parent's death counts as a second.
+//! INT and TERM: the first ends the work after the item at hand, the second at once. A parent's death counts as a second; of that, a
+//! child that was stopped hears by HUP, which the kernel sends to stopped process groups that nobody is left to continue.
 
 use std::io;
 use std::thread::{Scope, ScopedJoinHandle};
 
 use common::Consumer;
 use common::program::{EXIT_SIGNAL_BASE, tell};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals as Caught};
 
 use crate::PROGRAM;
@@ -18,8 +19,12 @@ pub struct Signals {
 
 impl Signals {
     /// Begins to catch them.
-    pub fn catch() -> io::Result<Signals> {
-        Ok(Signals { caught: Caught::new([SIGINT, SIGTERM])? })
+    pub fn catch(is_child: bool) -> io::Result<Signals> {
+        let caught = Caught::new([SIGINT, SIGTERM])?;
+        if is_child {
+            caught.add_signal(SIGHUP)?;
+        }
+        Ok(Signals { caught })
     }
 
     /// Watches for them while `consumer` works.
@@ -35,8 +40,11 @@ impl Signals {
         let thread = scope.spawn(move || {
             let mut first = None;
             for signal in self.caught.forever() {
-                let signal = signal as u8;
                 let orphaned = rustix::process::getppid() != parent;
+                if signal == SIGHUP && !orphaned {
+                    continue;
+                }
+                let signal = signal as u8;
                 if first.is_some() || orphaned {
                     running.kill();
                     std::process::exit(i32::from(EXIT_SIGNAL_BASE + signal));

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -82,21 +82,25 @@ impl Process {
     /// How it ended, if it has.
     pub fn try_reap(&mut self) -> Result<Option<Exit>> {
         let status = self.child.try_wait().context("cannot wait for a child")?;
-        Ok(status.map(|status| match (status.code(), status.signal()) {
-            (Some(code), _) => Exit::Code(code),
-            (None, signal) => Exit::Signal(signal.unwrap_or_default()),
-        }))
+        Ok(status.map(exit))
     }
 
-    /// Ends it, with its process group if it leads one.
-    pub fn kill(&mut self) {
+    /// Ends it, with its process group if it leads one, unless it has ended already; says how it ended.
+    pub fn kill(&mut self) -> Result<Exit> {
         let pid = Pid::from_child(&self.child);
         // It may have ended a moment ago; and std knows, where a pid would be somebody else's by then.
         if self.leads_group && matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.wait().map(exit).context("cannot wait for a child")
+    }
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
     }
 }
 

@@ -7,7 +7,7 @@
 //! - [`queue`]: what happens to items, without any I/O; [`writer`]: results and dead letters on their way out;
 //!
 //! and around it:
-//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`]: processes started, watched and ended;
+//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
 //!   [`supervisor`]: when one is started again; [`status`]: showing the queue's figures; [`limits`]: every limit with its reason.
 
 pub mod broker;
@@ -15,6 +15,7 @@ pub mod children;
 pub mod cli;
 pub mod connection;
 pub mod limits;
+pub mod orphans;
 pub mod queue;
 pub mod run;
 pub mod status;

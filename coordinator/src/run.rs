@@ -23,6 +23,7 @@ use crate::broker::{Broker, Event};
 use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
+use crate::orphans::end_commands_of;
 use crate::queue::{Input, Rules};
 use crate::supervisor::{Exit, Kind, Record, Verdict};
 use crate::writer::{DeadLetters, WriteFailure};
@@ -72,6 +73,8 @@ struct Slot {
     record: Record,
     started: Duration,
     place: Place,
+    /// What ran here last, if it had no time to end what it had started.
+    died: Option<u32>,
 }
 
 enum Place {
@@ -82,12 +85,20 @@ enum Place {
 
 impl Slot {
     fn new(kind: Kind, name: Option<String>, plan: Plan, attempts_max: u32) -> Slot {
-        Slot { kind, name, plan, record: Record::new(attempts_max), started: Duration::ZERO, place: Place::Empty }
+        Slot { kind, name, plan, record: Record::new(attempts_max), started: Duration::ZERO, place: Place::Empty, died: None }
     }
 
     fn start(&mut self, now: Duration) -> Result<Place> {
         self.started = now;
+        // Once more, for what was just being started when it died.
+        self.end_orphans();
         Ok(Place::Running(self.plan.spawn()?))
+    }
+
+    fn end_orphans(&self) {
+        if let Some(pid) = self.died.filter(|_| self.kind == Kind::Consumer) {
+            end_commands_of(pid);
+        }
     }
 }
 
@@ -178,8 +189,9 @@ impl Coordinator {
         }
         for slot in &mut self.slots {
             if let Place::Running(process) = &mut slot.place {
-                process.kill();
+                slot.died = matches!(process.kill(), Ok(Exit::Signal(_))).then_some(process.pid());
             }
+            slot.end_orphans();
         }
     }
 
@@ -249,6 +261,8 @@ impl Coordinator {
             let Some(exit) = process.try_reap()? else { continue };
             let pid = process.pid();
             slot.place = Place::Empty;
+            slot.died = matches!(exit, Exit::Signal(_)).then_some(pid);
+            slot.end_orphans();
             self.child_ended(index, pid, exit)?;
         }
         Ok(())

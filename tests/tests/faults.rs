@@ -127,6 +127,30 @@ fn a_killed_coordinator_takes_all_its_children_and_their_commands_along_stopped_
 }
 
 #[test]
+fn a_killed_consumers_command_ends_with_all_that_it_has_started_and_the_item_comes_again() {
+    let home = tempfile::tempdir().unwrap();
+    let script = "sleep 1000 & echo $! $$ >&2; test $PROCQ_ATTEMPT = 2 && kill $! && exit 0; wait";
+    let mut coordinator = Process::start(
+        "coordinator",
+        &home.path().join("q.sock"),
+        &["--input", "-", "--consumers", "1", "--max-attempts", "5", "--", "sh", "-c", script],
+    );
+    coordinator.write(b"a\n");
+    let pids: Vec<u32> = eventually("a command", || {
+        let said = coordinator.stderr();
+        let pids = said.lines().find_map(|line| line.split(' ').map(|pid| pid.parse().ok()).collect::<Option<Vec<u32>>>());
+        pids.filter(|pids| pids.len() == 2)
+    });
+    signal(named(coordinator.pid(), "consumer")[0], Signal::KILL);
+    for pid in pids {
+        eventually(&format!("the end of {pid}"), || (!is_alive(pid)).then_some(()));
+    }
+    coordinator.close_stdin();
+    let (code, _, stderr) = coordinator.finish();
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn clients_of_a_killed_coordinator_end_with_an_error_that_says_so() {
     let mut queue = Queue::serve(&[]);
     let mut producer = queue.client("producer", &["--input", "-"]);
