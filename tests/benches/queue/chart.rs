@@ -16,7 +16,7 @@ const COLOURS: [&str; 7] = ["#e4572e", "#8a8f98", "#4c8fd6", "#3fa796", "#b58bd8
 
 /// An SVG that stands by itself.
 pub fn draw(report: &Report) -> String {
-    let groups: Vec<&Group> = report.groups.iter().filter(|group| group.unit == Unit::ItemsPerSecond).collect();
+    let groups: Vec<&Group> = report.peers.iter().filter(|group| group.unit == Unit::ItemsPerSecond).collect();
     let mut names: Vec<&str> = Vec::new();
     for row in groups.iter().flat_map(|group| &group.rows) {
         if !names.contains(&row.name.as_str()) {
