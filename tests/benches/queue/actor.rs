@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::item::Tally;
+use crate::servers::{beanstalkd, nats, redis};
 use crate::trips::Trips;
 use crate::{crossbeam, growth, ipc_channel, limit, procq};
 
@@ -55,6 +56,18 @@ pub enum Role {
     Crossbeam,
     IpcProducer,
     IpcConsumer,
+    BeanstalkdProducer,
+    BeanstalkdConsumer,
+    BeanstalkdPing,
+    BeanstalkdEcho,
+    RedisProducer,
+    RedisConsumer,
+    RedisPing,
+    RedisEcho,
+    NatsProducer,
+    NatsConsumer,
+    NatsPing,
+    NatsEcho,
 }
 
 impl Part {
@@ -92,6 +105,18 @@ impl Part {
             Role::Crossbeam => crossbeam::play(self),
             Role::IpcProducer => ipc_channel::produce(self),
             Role::IpcConsumer => ipc_channel::consume(self),
+            Role::BeanstalkdProducer => beanstalkd::produce(self),
+            Role::BeanstalkdConsumer => beanstalkd::consume(self),
+            Role::BeanstalkdPing => beanstalkd::ping(self),
+            Role::BeanstalkdEcho => beanstalkd::echo(self),
+            Role::RedisProducer => redis::produce(self),
+            Role::RedisConsumer => redis::consume(self),
+            Role::RedisPing => redis::ping(self),
+            Role::RedisEcho => redis::echo(self),
+            Role::NatsProducer => nats::produce(self),
+            Role::NatsConsumer => nats::consume(self),
+            Role::NatsPing => nats::ping(self),
+            Role::NatsEcho => nats::echo(self),
         }
     }
 }

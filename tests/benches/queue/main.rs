@@ -16,6 +16,7 @@ mod peer;
 mod procq;
 mod report;
 mod sample;
+mod servers;
 mod target;
 mod trips;
 
@@ -30,6 +31,10 @@ use crate::multiprocessing::{Multiprocessing, Python};
 use crate::peer::{Case, Peer};
 use crate::report::{Group, LeftOut, Report, Row, Unit};
 use crate::sample::Sample;
+use crate::servers::Guard;
+use crate::servers::beanstalkd::BEANSTALKD;
+use crate::servers::nats::NATS;
+use crate::servers::redis::REDIS;
 use crate::target::{OWN_ONE_TO_ONE, Target};
 use crate::trips::Trips;
 
@@ -82,6 +87,9 @@ enum Command {
     /// A part of the benchmark that runs as a process of its own
     #[command(hide = true)]
     Play(Part),
+    /// A server that ends with the benchmark
+    #[command(hide = true)]
+    Guard(Guard),
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -93,6 +101,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     match &options.command {
         Some(Command::Play(part)) => part.play(),
+        Some(Command::Guard(guard)) => guard.become_it(),
         None => Run::new(&options).all(&options),
     }
 }
@@ -145,6 +154,12 @@ impl Run {
         let bounds: Vec<_> = bounds.collect();
         let mut peers: Vec<&dyn Peer> = vec![&procq, &limit::Limit, &crossbeam::Crossbeam, &ipc_channel::IpcChannel];
         peers.extend(bounds.iter().map(|queue| queue as &dyn Peer));
+        for server in [&BEANSTALKD, &REDIS, &NATS] {
+            match server.is_there() {
+                true => peers.push(server),
+                false => left_out.push(LeftOut::new(server.name(), "not found")),
+            }
+        }
 
         let mut groups = self.rates(&peers, &options.sizes)?;
         let peaks_kib = procq.peaks_kib.borrow().clone();
