@@ -1,15 +1,21 @@
 //! The benchmark starts itself in parts. An actor says `ready`, waits for `go`, does its part, and says what came of it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::item::Tally;
+use crate::servers::{beanstalkd, nats, redis};
 use crate::trips::Trips;
-use crate::{crossbeam, ipc_channel, limit, procq};
+use crate::{crossbeam, growth, ipc_channel, limit, procq};
+
+/// How long a part may take to say its next word: far beyond any turn, unless somebody asked for very many items.
+const DEADLINE: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
 
 /// Which part, and how much of what.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +43,9 @@ pub struct Part {
 pub enum Role {
     ProcqProducer,
     ProcqConsumer,
+    ProcqCircuit,
+    ProcqIdle,
+    ProcqWaiting,
     ProcqPing,
     ProcqEcho,
     LimitProducer,
@@ -47,6 +56,18 @@ pub enum Role {
     Crossbeam,
     IpcProducer,
     IpcConsumer,
+    BeanstalkdProducer,
+    BeanstalkdConsumer,
+    BeanstalkdPing,
+    BeanstalkdEcho,
+    RedisProducer,
+    RedisConsumer,
+    RedisPing,
+    RedisEcho,
+    NatsProducer,
+    NatsConsumer,
+    NatsPing,
+    NatsEcho,
 }
 
 impl Part {
@@ -68,9 +89,12 @@ impl Part {
 
     /// Plays the part, in a process of its own.
     pub fn play(&self) -> Result<()> {
+        ensure!(common::program::die_with_parent(parent_id(), false), "the benchmark is gone");
         match self.role {
             Role::ProcqProducer => procq::produce(self),
             Role::ProcqConsumer => procq::consume(self),
+            Role::ProcqCircuit => growth::circuit::play(self),
+            Role::ProcqIdle | Role::ProcqWaiting => growth::crowd::play(self),
             Role::ProcqPing => procq::ping(self),
             Role::ProcqEcho => procq::echo(self),
             Role::LimitProducer => limit::produce(self),
@@ -81,6 +105,18 @@ impl Part {
             Role::Crossbeam => crossbeam::play(self),
             Role::IpcProducer => ipc_channel::produce(self),
             Role::IpcConsumer => ipc_channel::consume(self),
+            Role::BeanstalkdProducer => beanstalkd::produce(self),
+            Role::BeanstalkdConsumer => beanstalkd::consume(self),
+            Role::BeanstalkdPing => beanstalkd::ping(self),
+            Role::BeanstalkdEcho => beanstalkd::echo(self),
+            Role::RedisProducer => redis::produce(self),
+            Role::RedisConsumer => redis::consume(self),
+            Role::RedisPing => redis::ping(self),
+            Role::RedisEcho => redis::echo(self),
+            Role::NatsProducer => nats::produce(self),
+            Role::NatsConsumer => nats::consume(self),
+            Role::NatsPing => nats::ping(self),
+            Role::NatsEcho => nats::echo(self),
         }
     }
 }
@@ -127,6 +163,10 @@ impl Actor {
 
     /// What stands behind `word` in the next line that it says.
     pub fn said(&mut self, word: &str) -> Result<String> {
+        if self.stdout.buffer().is_empty() {
+            let waited = poll(&mut [PollFd::new(self.stdout.get_ref(), PollFlags::IN)], Some(&DEADLINE))?;
+            ensure!(waited > 0, "{:?} says no {word:?} within {} s", self.role, DEADLINE.tv_sec);
+        }
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
         match line.trim_end().strip_prefix(word) {
@@ -155,7 +195,7 @@ impl Actor {
 
     /// Waits for its end, which must be a good one.
     pub fn finish(mut self) -> Result<()> {
-        let status = self.child.wait()?;
+        let status = tests::eventually("the end of an actor", || self.child.try_wait().transpose())?;
         ensure!(status.success(), "{:?} failed: {status}", self.role);
         Ok(())
     }

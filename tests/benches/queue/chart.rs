@@ -12,11 +12,11 @@ const TOP: f64 = 84.0;
 const BOTTOM: f64 = 40.0;
 
 /// Seen on white and on black alike; procq's is the strong one.
-const COLOURS: [&str; 7] = ["#e4572e", "#8a8f98", "#4c8fd6", "#3fa796", "#b58bd8", "#c9a227", "#7a9e3f"];
+const COLOURS: [&str; 10] = ["#e4572e", "#8a8f98", "#4c8fd6", "#3fa796", "#b58bd8", "#c9a227", "#7a9e3f", "#d6749b", "#a9744f", "#f0a58f"];
 
 /// An SVG that stands by itself.
 pub fn draw(report: &Report) -> String {
-    let groups: Vec<&Group> = report.groups.iter().filter(|group| group.unit == Unit::ItemsPerSecond).collect();
+    let groups: Vec<&Group> = report.peers.iter().filter(|group| group.unit == Unit::ItemsPerSecond).collect();
     let mut names: Vec<&str> = Vec::new();
     for row in groups.iter().flat_map(|group| &group.rows) {
         if !names.contains(&row.name.as_str()) {

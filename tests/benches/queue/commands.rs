@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::multiprocessing::Python;
 use crate::report::{Group, LeftOut, Row, Unit};
 use crate::sample::Sample;
+use crate::servers::says;
 use crate::target::Target;
 
 /// Something that runs a command for each line, two at once.
@@ -52,11 +53,6 @@ fn runners(left_out: &mut Vec<LeftOut>) -> Result<Vec<Runner>> {
     add_if(says("xargs", "--version", ""), "xargs -P2 -n1", "xargs -P2 -n1", None);
     add_if(says("parallel", "--version", "GNU parallel"), "GNU parallel -j2", "parallel -j2", Some("{}"));
     Ok(runners)
-}
-
-fn says(program: &str, argument: &str, text: &str) -> bool {
-    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output();
-    output.is_ok_and(|output| output.status.success() && String::from_utf8_lossy(&output.stdout).contains(text))
 }
 
 /// Jobs per second with a command that does nothing.

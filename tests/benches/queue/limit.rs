@@ -191,7 +191,7 @@ fn items_per_block(size: usize) -> u64 {
 
 /// How many blocks may be on their way unacknowledged.
 fn window(size: usize) -> u64 {
-    (WINDOW_BYTES / size.max(BLOCK_BYTES)) as u64
+    (WINDOW_BYTES / size.max(BLOCK_BYTES)).max(1) as u64
 }
 
 fn fill(block: &mut Vec<u8>, maker: &mut Maker, size: usize, first: u64, items: u64) {

@@ -7,6 +7,7 @@ mod actor;
 mod chart;
 mod commands;
 mod crossbeam;
+mod growth;
 mod ipc_channel;
 mod item;
 mod limit;
@@ -15,6 +16,7 @@ mod peer;
 mod procq;
 mod report;
 mod sample;
+mod servers;
 mod target;
 mod trips;
 
@@ -24,10 +26,15 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::actor::Part;
+use crate::growth::Growth;
 use crate::multiprocessing::{Multiprocessing, Python};
 use crate::peer::{Case, Peer};
 use crate::report::{Group, LeftOut, Report, Row, Unit};
 use crate::sample::Sample;
+use crate::servers::Guard;
+use crate::servers::beanstalkd::BEANSTALKD;
+use crate::servers::nats::NATS;
+use crate::servers::redis::REDIS;
 use crate::target::{OWN_ONE_TO_ONE, Target};
 use crate::trips::Trips;
 
@@ -54,9 +61,13 @@ struct Options {
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "8,128,1024,65536,1048576", value_parser = size)]
     sizes: Vec<usize>,
 
-    /// Only the rates: no round trips, no commands
+    /// Only the rates: no round trips, no commands, nothing of how cost grows
     #[arg(long)]
     rates: bool,
+
+    /// Only how procq's cost grows with waiting items and with consumers
+    #[arg(long, conflicts_with_all = ["rates", "sizes", "svg"])]
+    growth: bool,
 
     /// Write all figures to FILE
     #[arg(long, value_name = "FILE")]
@@ -76,6 +87,9 @@ enum Command {
     /// A part of the benchmark that runs as a process of its own
     #[command(hide = true)]
     Play(Part),
+    /// A server that ends with the benchmark
+    #[command(hide = true)]
+    Guard(Guard),
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -87,6 +101,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     match &options.command {
         Some(Command::Play(part)) => part.play(),
+        Some(Command::Guard(guard)) => guard.become_it(),
         None => Run::new(&options).all(&options),
     }
 }
@@ -98,29 +113,53 @@ struct Run {
     seconds: f64,
     trips: u64,
     jobs: u64,
-    left_out: Vec<LeftOut>,
+    growth: Growth,
 }
 
 impl Run {
     fn new(options: &Options) -> Run {
-        let (turns, seconds, trips, jobs) = if options.quick { (3, 0.3, 3000, 500) } else { (9, 0.6, 10_000, 1500) };
-        let servers = ["beanstalkd", "Redis", "NATS"].map(|name| LeftOut::new(name, "needs a server; not measured yet"));
-        Run { turns: options.turns.unwrap_or(turns), items: options.items, seconds, trips, jobs, left_out: servers.into() }
+        let run = if options.quick {
+            Run { turns: 3, items: None, seconds: 0.3, trips: 3000, jobs: 500, growth: Growth::QUICK }
+        } else {
+            Run { turns: 9, items: None, seconds: 0.6, trips: 10_000, jobs: 1500, growth: Growth::FULL }
+        };
+        Run { turns: options.turns.unwrap_or(run.turns), items: options.items, ..run }
     }
 
-    fn all(mut self, options: &Options) -> Result<()> {
+    fn all(self, options: &Options) -> Result<()> {
         // Builds the programs, before anything is timed.
         tests::program("coordinator");
+        let mut left_out = Vec::new();
+        let peers = if options.growth { Vec::new() } else { self.beside_peers(options, &mut left_out)? };
+        let growth = if options.rates { Vec::new() } else { self.growth.measure(&self, &mut left_out)? };
+        let report = Report { machine: machine(), turns: self.turns, peers, growth, left_out };
+        print!("{report}");
+        if let Some(file) = &options.json {
+            std::fs::write(file, format!("{:#}\n", report.json())).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        if let Some(file) = &options.svg {
+            std::fs::write(file, chart::draw(&report)).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    fn beside_peers(&self, options: &Options, left_out: &mut Vec<LeftOut>) -> Result<Vec<Group>> {
         let python = Python::find();
         let procq = procq::Procq::default();
         if python.is_none() {
-            self.left_out.push(LeftOut::new("multiprocessing.Queue", "python3 not found"));
+            left_out.push(LeftOut::new("multiprocessing.Queue", "python3 not found"));
         }
         let bounds =
             python.iter().flat_map(|python| [Some(1000), None].map(|capacity| Multiprocessing { python: python.clone(), capacity }));
         let bounds: Vec<_> = bounds.collect();
         let mut peers: Vec<&dyn Peer> = vec![&procq, &limit::Limit, &crossbeam::Crossbeam, &ipc_channel::IpcChannel];
         peers.extend(bounds.iter().map(|queue| queue as &dyn Peer));
+        for server in [&BEANSTALKD, &REDIS, &NATS] {
+            match server.is_there() {
+                true => peers.push(server),
+                false => left_out.push(LeftOut::new(server.name(), "not found")),
+            }
+        }
 
         let mut groups = self.rates(&peers, &options.sizes)?;
         let peaks_kib = procq.peaks_kib.borrow().clone();
@@ -131,19 +170,10 @@ impl Run {
         if !options.rates {
             groups.extend(self.round_trips(&peers)?);
             eprintln!("commands");
-            groups.push(commands::jobs(self.turns, self.jobs, &mut self.left_out)?);
+            groups.push(commands::jobs(self.turns, self.jobs, left_out)?);
             groups.push(commands::default_run(self.turns, python.as_ref())?);
         }
-
-        let report = Report { machine: machine(), turns: self.turns, groups, left_out: self.left_out };
-        print!("{report}");
-        if let Some(file) = &options.json {
-            std::fs::write(file, format!("{:#}\n", report.json())).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        if let Some(file) = &options.svg {
-            std::fs::write(file, chart::draw(&report)).with_context(|| format!("cannot write {}", file.display()))?;
-        }
-        Ok(())
+        Ok(groups)
     }
 
     fn rates(&self, peers: &[&dyn Peer], sizes: &[usize]) -> Result<Vec<Group>> {

@@ -1,5 +1,7 @@
 //! What is compared, and in which cases.
 
+use std::ops::Range;
+
 use anyhow::Result;
 
 use crate::trips::Trips;
@@ -44,4 +46,9 @@ pub trait Peer {
     fn trips(&self, _count: u64) -> Option<Result<Trips>> {
         None
     }
+}
+
+/// The numbers that the one with this index, of so many, puts or takes.
+pub fn share(count: u64, index: u64, of: u64) -> Range<u64> {
+    count * index / of..count * (index + 1) / of
 }

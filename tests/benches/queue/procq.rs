@@ -8,7 +8,7 @@ use common::{Consumer, Endpoint, Producer};
 
 use crate::actor::{self, Actor, Part, Role};
 use crate::item::{self, Checker, Maker, Tally};
-use crate::peer::{Case, Peer};
+use crate::peer::{self, Case, Peer};
 use crate::trips::Trips;
 
 /// procq, and the memory of the coordinators that have served.
@@ -25,41 +25,13 @@ impl Peer for Procq {
 
     fn pass(&self, case: Case, count: u64) -> Result<f64> {
         let fan = case.fan as u64;
-        // The benchmark itself is one more producer, which puts nothing, knows when all is acknowledged, and then ends the queue.
-        let queue = tests::Queue::serve(&["--expect-producers", &(fan + 1).to_string()]);
-        let last = Producer::<[u8]>::connect(&queue.endpoint())?;
-        let consumer = Part::new(Role::ProcqConsumer).at(queue.socket()).items(case.size, 0, 0);
-        let mut consumers = (0..fan).map(|_| Actor::start(&consumer)).collect::<Result<Vec<_>>>()?;
-        let share = |index: u64| (count * index / fan, count * (index + 1) / fan - count * index / fan);
-        let producer = |index| {
-            let (first, count) = share(index);
-            Part::new(Role::ProcqProducer).at(queue.socket()).items(case.size, first, count)
-        };
-        let mut producers = (0..fan).map(|index| Actor::start(&producer(index))).collect::<Result<Vec<_>>>()?;
-        consumers.iter_mut().chain(&mut producers).try_for_each(Actor::ready)?;
-
-        let started = Instant::now();
-        producers.iter_mut().try_for_each(Actor::go)?;
-        for producer in &mut producers {
-            producer.done()?;
-        }
-        last.join()?;
-        let seconds = started.elapsed().as_secs_f64();
-
-        if case == Case::SMALLEST {
-            let peak_kib = tests::proc_status_kib(queue.pid(), "VmHWM").context("the coordinator's peak memory")?;
-            self.peaks_kib.borrow_mut().push(peak_kib as f64);
-        }
-        last.finish()?;
-        let mut tally = Tally::default();
-        for consumer in &mut consumers {
-            tally.add(consumer.done()?);
-        }
-        tally.verify(count)?;
-        consumers.into_iter().chain(producers).try_for_each(Actor::finish)?;
-        let (code, _, stderr, _) = queue.finish();
-        ensure!(code == 0, "the coordinator ended with {code}: {stderr}");
-        Ok(seconds)
+        pass(Team { producers: fan, consumers: fan, size: case.size }, count, |coordinator| {
+            if case == Case::SMALLEST {
+                let peak_kib = tests::proc_status_kib(coordinator, "VmHWM").context("the coordinator's peak memory")?;
+                self.peaks_kib.borrow_mut().push(peak_kib as f64);
+            }
+            Ok(())
+        })
     }
 
     fn takes(&self, _case: Case) -> bool {
@@ -69,6 +41,50 @@ impl Peer for Procq {
     fn trips(&self, count: u64) -> Option<Result<Trips>> {
         Some(trips(count))
     }
+}
+
+/// Who passes items of which size.
+#[derive(Clone, Copy)]
+pub struct Team {
+    pub producers: u64,
+    pub consumers: u64,
+    pub size: usize,
+}
+
+/// Passes and verifies so many items through a queue of their own; `at_end` gets the coordinator's process id when all are acknowledged.
+pub fn pass(team: Team, count: u64, at_end: impl FnOnce(u32) -> Result<()>) -> Result<f64> {
+    let Team { producers, consumers, size } = team;
+    // The benchmark itself is one more producer, which puts nothing, knows when all is acknowledged, and then ends the queue.
+    let queue = tests::Queue::serve(&["--expect-producers", &(producers + 1).to_string()]);
+    let last = Producer::<[u8]>::connect(&queue.endpoint())?;
+    let consumer = Part::new(Role::ProcqConsumer).at(queue.socket()).items(size, 0, 0);
+    let mut consumers = (0..consumers).map(|_| Actor::start(&consumer)).collect::<Result<Vec<_>>>()?;
+    let producer = |index| {
+        let share = peer::share(count, index, producers);
+        Part::new(Role::ProcqProducer).at(queue.socket()).items(size, share.start, share.end - share.start)
+    };
+    let mut producers = (0..producers).map(|index| Actor::start(&producer(index))).collect::<Result<Vec<_>>>()?;
+    consumers.iter_mut().chain(&mut producers).try_for_each(Actor::ready)?;
+
+    let started = Instant::now();
+    producers.iter_mut().try_for_each(Actor::go)?;
+    for producer in &mut producers {
+        producer.done()?;
+    }
+    last.join()?;
+    let seconds = started.elapsed().as_secs_f64();
+
+    at_end(queue.pid())?;
+    last.finish()?;
+    let mut tally = Tally::default();
+    for consumer in &mut consumers {
+        tally.add(consumer.done()?);
+    }
+    tally.verify(count)?;
+    consumers.into_iter().chain(producers).try_for_each(Actor::finish)?;
+    let (code, _, stderr, _) = queue.finish();
+    ensure!(code == 0, "the coordinator ended with {code}: {stderr}");
+    Ok(seconds)
 }
 
 fn trips(count: u64) -> Result<Trips> {

@@ -14,6 +14,9 @@ pub enum Unit {
     Microseconds,
     Milliseconds,
     KiB,
+    Bytes,
+    Times,
+    Ticks,
 }
 
 impl Unit {
@@ -24,6 +27,9 @@ impl Unit {
             Unit::Microseconds => "µs",
             Unit::Milliseconds => "ms",
             Unit::KiB => "KiB",
+            Unit::Bytes => "B",
+            Unit::Times => "×",
+            Unit::Ticks => "ticks",
         }
     }
 }
@@ -41,7 +47,7 @@ impl Row {
     }
 }
 
-/// Figures that can be compared; the first is procq's.
+/// Figures that can be compared with the first, which is procq's.
 pub struct Group {
     pub title: String,
     pub unit: Unit,
@@ -65,7 +71,7 @@ impl Group {
         Group { title: title.to_string(), unit, rows }
     }
 
-    /// procq's figure by a row's; none for procq itself.
+    /// The first row's figure by another's.
     fn ratio(&self, at: usize) -> Option<Sample> {
         (at > 0).then(|| self.rows[0].sample.ratio(&self.rows[at].sample))
     }
@@ -83,7 +89,7 @@ impl Group {
             json!({
                 "name": row.name,
                 "figure": figures(&row.sample),
-                "procq_by_this": self.ratio(at).as_ref().map(figures),
+                "first_by_this": self.ratio(at).as_ref().map(figures),
                 "target": row.target.map(|target| target.to_string()),
                 "met": self.is_met(at),
             })
@@ -95,7 +101,10 @@ impl Group {
 pub struct Report {
     pub machine: String,
     pub turns: usize,
-    pub groups: Vec<Group>,
+    /// procq beside others.
+    pub peers: Vec<Group>,
+    /// procq beside itself.
+    pub growth: Vec<Group>,
     pub left_out: Vec<LeftOut>,
 }
 
@@ -104,7 +113,8 @@ impl Report {
         json!({
             "machine": self.machine,
             "turns": self.turns,
-            "groups": self.groups.iter().map(Group::json).collect::<Vec<_>>(),
+            "peers": self.peers.iter().map(Group::json).collect::<Vec<_>>(),
+            "growth": self.growth.iter().map(Group::json).collect::<Vec<_>>(),
             "left_out": self.left_out.iter().map(|left_out| json!({ "name": left_out.name, "why": left_out.why })).collect::<Vec<_>>(),
         })
     }
@@ -113,10 +123,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}; {} turns, medians (least–most); every item verified", self.machine, self.turns)?;
-        writeln!(f, "ratio: procq's figure by the row's, turn by turn\n")?;
+        writeln!(f, "ratio: the figure of its group's first row by the row's own, turn by turn\n")?;
         writeln!(f, "{:32} {:>9}  {:18} {:>7} {:20} {:11}", "", "median", "spread", "ratio", "spread", "target")?;
-        let mut targets = Vec::new();
-        for group in &self.groups {
+        let (mut met, mut missed) = (0, Vec::new());
+        for group in self.peers.iter().chain(&self.growth) {
             writeln!(f, "{}, {}", group.title, group.unit.name())?;
             for (at, row) in group.rows.iter().enumerate() {
                 let ratio = group.ratio(at);
@@ -132,13 +142,20 @@ impl fmt::Display for Report {
                     is_met.map_or("", |is_met| if is_met { "met" } else { "MISSED" })
                 );
                 writeln!(f, "{}", line.trim_end())?;
-                targets.extend(is_met);
+                met += usize::from(is_met == Some(true));
+                if let (Some(target), Some(false)) = (row.target, is_met) {
+                    let came = short(ratio.as_ref().filter(|_| target.is_of_ratio()).unwrap_or(&row.sample).median());
+                    missed.push(format!("missed: {}, {}: {came}, target {target}", group.title, row.name));
+                }
             }
         }
         for LeftOut { name, why } in &self.left_out {
             writeln!(f, "left out: {name}: {why}")?;
         }
-        writeln!(f, "{} of {} targets met", targets.iter().filter(|is_met| **is_met).count(), targets.len())
+        for missed in &missed {
+            writeln!(f, "{missed}")?;
+        }
+        writeln!(f, "{met} of {} targets met", met + missed.len())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What procq is to reach, each a ratio of its figure to another's in the same run, on two cores.
+//! What procq is to reach on two cores: a ratio of its figure to another's in the same run, or a figure by itself.
 
 use std::fmt;
 
@@ -12,6 +12,8 @@ pub enum Target {
     AtMost(f64),
     /// procq's figure itself.
     Below(f64),
+    /// procq's figure itself.
+    Within(f64),
 }
 
 impl Target {
@@ -62,11 +64,17 @@ impl Target {
         }
     }
 
+    /// True when it is about the ratio, not about the figure itself.
+    pub fn is_of_ratio(self) -> bool {
+        matches!(self, Target::AtLeast(_) | Target::AtMost(_))
+    }
+
     pub fn is_met(self, figure: f64, ratio: f64) -> bool {
         match self {
             Target::AtLeast(target) => ratio >= target,
             Target::AtMost(target) => ratio <= target,
             Target::Below(target) => figure < target,
+            Target::Within(target) => figure <= target,
         }
     }
 }
@@ -80,6 +88,7 @@ impl fmt::Display for Target {
             Target::AtLeast(target) => write!(f, "≥ {target}"),
             Target::AtMost(target) => write!(f, "≤ {target}"),
             Target::Below(target) => write!(f, "itself < {target}"),
+            Target::Within(target) => write!(f, "itself ≤ {target}"),
         }
     }
 }
