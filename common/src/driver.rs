@@ -26,7 +26,7 @@ use crate::transport::{self, Came, Scratch};
 
 /// The background thread goes on looking this often after the last thing that it had to do, before it sleeps until called: to call it,
 /// and to be held up by it, costs the callers more than a look every [`FLUSH_DELAY`].
-const IDLE_LOOKS: u32 = 20;
+const IDLE_LOOKS: u32 = 1;
 
 /// The background thread never waits for the lock, which would make each of the callers' calls wake it; it comes again after this long,
 /// then after twice as long, up to [`FLUSH_DELAY`]. Callers that hold the lock so often send what has gathered by themselves.
