@@ -22,6 +22,7 @@ use crate::limits::{FLUSH_DELAY, HANDSHAKE, PROTOCOL_VERSION, frame_bytes_max};
 use crate::message::{Message, Position, Role};
 use crate::outbox::Outbox;
 use crate::session::Session;
+use crate::spin::look_for;
 use crate::transport::{self, Came, Scratch};
 
 /// The background thread goes on looking this often after the last thing that it had to do, before it sleeps until called: to call it,
@@ -45,6 +46,7 @@ pub(crate) struct Greeting {
 #[derive(Debug)]
 pub(crate) struct Driver<S> {
     stream: UnixStream,
+    spin: Duration,
     started: Instant,
     state: Mutex<State<S>>,
     news: Condvar,
@@ -84,6 +86,7 @@ impl<S: Session + 'static> Connection<S> {
         let (greeting, reader, frames) = greet(&stream, role, name)?;
         let driver = Arc::new(Driver {
             stream,
+            spin: endpoint.spin(),
             started: Instant::now(),
             state: Mutex::new(State {
                 session: session(greeting),
@@ -235,8 +238,13 @@ impl<S: Session> Driver<S> {
             flags |= PollFlags::OUT;
         }
         drop(state);
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        let polled = poll(&mut [PollFd::new(&self.stream, flags)], timeout.as_ref());
+        let look = |left: Option<Duration>| {
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            poll(&mut [PollFd::new(&self.stream, flags)], timeout.as_ref())
+        };
+        let spin = left.map_or(self.spin, |left| left.min(self.spin));
+        let found = look_for(spin, || Some(look(Some(Duration::ZERO))).filter(|found| *found != Ok(0)));
+        let polled = found.unwrap_or_else(|| look(left.map(|left| left - spin)));
         let mut state = self.lock();
         state.polling = false;
         match polled {

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::prelude::*;
@@ -30,6 +31,7 @@ pub const SOCKET_VARIABLE: &str = "PROCQ_SOCKET";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     path: PathBuf,
+    spin: Duration,
 }
 
 /// Why a socket cannot be used. Each says what was found and what to do.
@@ -119,7 +121,18 @@ impl Endpoint {
 
     /// The socket at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Endpoint {
-        Endpoint { path: path.into() }
+        Endpoint { path: path.into(), spin: Duration::ZERO }
+    }
+
+    /// Lets clients that connect here keep looking for news for `spin` before they sleep, each time they wait: news comes sooner, for a
+    /// core that is busy meanwhile. Pays only where a core is free for each that waits, the coordinator (`--spin`) included.
+    pub fn with_spin(self, spin: Duration) -> Endpoint {
+        Endpoint { spin, ..self }
+    }
+
+    /// See [`Endpoint::with_spin`].
+    pub fn spin(&self) -> Duration {
+        self.spin
     }
 
     /// The socket's path.

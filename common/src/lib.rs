@@ -28,7 +28,7 @@
 //!   [`pool`]: the memory that large frames lie in;
 //! - [`endpoint`]: which socket; [`consumer`]: the client that gets;
 //! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
-//!   `driver`: moves bytes between a session and its socket;
+//!   `driver`: moves bytes between a session and its socket; [`spin`]: waiting for the impatient;
 //! - [`status`], [`control`]: asking and steering; [`error`]; [`limits`]: every limit with its reason;
 //!   [`program`], [`backoff`]: what the three programs share;
 //!   [`migrating`]: how `multiprocessing.Queue`'s methods map to these.
@@ -53,6 +53,7 @@ pub mod producer;
 mod producer_session;
 pub mod program;
 mod session;
+pub mod spin;
 pub mod status;
 pub mod transport;
 

@@ -16,6 +16,7 @@ use common::limits::PROTOCOL_VERSION;
 use common::message::{CloseReason, Incoming, Message, Position, Role};
 use common::pool::Pool;
 use common::program::tell;
+use common::spin::look_for;
 use common::status::Status;
 use common::transport::{self, Scratch};
 use mio::unix::SourceFd;
@@ -50,6 +51,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Broker {
     started: Instant,
+    spin: Duration,
     poll: Poll,
     /// Kept beyond the writer's end: dropped, a waker takes back what it has just woken for.
     _waker: Arc<Waker>,
@@ -77,7 +79,9 @@ pub struct Broker {
 
 impl Broker {
     /// A broker that listens, and reports when `watched` is readable.
-    pub fn new(listener: Listener, rules: Rules, dead_letters: DeadLetters, watched: &UnixStream) -> io::Result<Broker> {
+    ///
+    /// Before it sleeps, it keeps looking for news for `spin`.
+    pub fn new(listener: Listener, rules: Rules, dead_letters: DeadLetters, watched: &UnixStream, spin: Duration) -> io::Result<Broker> {
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
@@ -89,6 +93,7 @@ impl Broker {
         })?;
         Ok(Broker {
             started: Instant::now(),
+            spin,
             poll,
             _waker: waker,
             news: Events::with_capacity(1024),
@@ -153,7 +158,13 @@ impl Broker {
             Some(wake_at) => Some(wake_at.saturating_sub(now)),
             None => None,
         };
-        match self.poll.poll(&mut self.news, timeout) {
+        let spin = timeout.map_or(self.spin, |timeout| timeout.min(self.spin));
+        let (poll, news) = (&mut self.poll, &mut self.news);
+        let found = look_for(spin, || match poll.poll(news, Some(Duration::ZERO)) {
+            Ok(()) if news.is_empty() => None,
+            polled => Some(polled),
+        });
+        match found.unwrap_or_else(|| poll.poll(news, timeout.map(|timeout| timeout - spin))) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }

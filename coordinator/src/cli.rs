@@ -136,6 +136,10 @@ pub struct QueueArgs {
     /// After the first INT or TERM, how long to wait for what consumers hold
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE")]
     pub grace: Duration,
+
+    /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
+    pub spin: Duration,
 }
 
 /// Asking.

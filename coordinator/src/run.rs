@@ -140,7 +140,7 @@ impl Coordinator {
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
         let listener = endpoint.bind()?;
-        let broker = Broker::new(listener, rules, dead_letters, signals.get_read()).context("cannot set up the event loop")?;
+        let broker = Broker::new(listener, rules, dead_letters, signals.get_read(), args.spin).context("cannot set up the event loop")?;
         Ok(Coordinator {
             broker,
             signals,
@@ -369,6 +369,7 @@ fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {
         flag("--sink", sink),
         flag("--retry-delay", args.queue.retry_delay.to_string()),
         flag("--pause-ms", args.pause.0.as_millis().to_string()),
+        spin_flag(args),
     ];
     arguments.extend(args.prefetch.map(|items| flag("--prefetch", items.to_string())));
     if !args.command.is_empty() {
@@ -386,6 +387,7 @@ fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
             flag("--name", &name),
             flag("--count", args.count.to_string()),
             flag("--pause", args.pause.to_string().replace(' ', "")),
+            spin_flag(args),
         ];
         let plan = Plan { role: "producer", arguments, stdin: children::Input::None, writes_stdout: true, leads_group: false };
         Slot::new(Kind::Producer, Some(name), plan, args.queue.max_attempts)
@@ -416,7 +418,7 @@ fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endp
             Format::Nul => "nul",
             Format::Json => "json",
         };
-        let mut arguments = vec![flag("--socket", endpoint.path()), flag("--name", &name), flag("--format", format)];
+        let mut arguments = vec![flag("--socket", endpoint.path()), flag("--name", &name), flag("--format", format), spin_flag(args)];
         let kind = match stdin {
             children::Input::None => {
                 arguments.push(flag("--input", input));
@@ -435,6 +437,10 @@ fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endp
         Slot::new(kind, Some(name), plan, args.queue.max_attempts)
     };
     args.input.iter().zip(inputs).enumerate().map(slot).collect()
+}
+
+fn spin_flag(args: &RunArgs) -> OsString {
+    flag("--spin", format!("{}ns", args.queue.spin.as_nanos()))
 }
 
 /// `name=value`, so that a value may begin with a dash.

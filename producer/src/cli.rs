@@ -40,6 +40,10 @@ pub struct Cli {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]
     pub wait: Duration,
 
+    /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
+    pub spin: Duration,
+
     /// The coordinator that started this process, to die with it
     #[arg(long, value_name = "PID", hide = true)]
     pub child_of: Option<u32>,

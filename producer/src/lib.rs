@@ -47,7 +47,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(input) => Some(Source::open(input, cli.format)?.shown_as(cli.shown_as.as_deref())),
         None => None,
     };
-    let endpoint = Endpoint::named(cli.socket.as_deref());
+    let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin);
     let producer = connect(&endpoint, cli)?;
     if cli.child_of.is_none() {
         let pid = producer.coordinator_pid();

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -37,6 +38,9 @@ pub struct Part {
     /// Where the queue for the way back is
     #[arg(long, default_value = ".")]
     pub back: PathBuf,
+    /// How long to look for news before sleeping
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+    pub spin: Duration,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,7 +76,7 @@ pub enum Role {
 
 impl Part {
     pub fn new(role: Role) -> Part {
-        Part { role, size: 8, first: 0, count: 0, place: ".".into(), back: ".".into() }
+        Part { role, size: 8, first: 0, count: 0, place: ".".into(), back: ".".into(), spin: Duration::ZERO }
     }
 
     pub fn items(self, size: usize, first: u64, count: u64) -> Part {
@@ -152,6 +156,7 @@ impl Actor {
         let name = part.role.to_possible_value().context("a role without a name")?;
         command.arg("play").arg(name.get_name());
         command.arg("--place").arg(&part.place).arg("--back").arg(&part.back);
+        command.arg("--spin").arg(format!("{}ns", part.spin.as_nanos()));
         for (flag, number) in [("--size", part.size as u64), ("--first", part.first), ("--count", part.count)] {
             command.arg(flag).arg(number.to_string());
         }

@@ -17,6 +17,7 @@ mod procq;
 mod report;
 mod sample;
 mod servers;
+mod spin;
 mod target;
 mod trips;
 
@@ -169,6 +170,7 @@ impl Run {
         }
         if !options.rates {
             groups.extend(self.round_trips(&peers)?);
+            groups.push(spin::measure(self.turns, self.trips)?);
             eprintln!("commands");
             groups.push(commands::jobs(self.turns, self.jobs, left_out)?);
             groups.push(commands::default_run(self.turns, python.as_ref())?);

@@ -150,8 +150,8 @@ pub fn consume(part: &Part) -> Result<()> {
 }
 
 pub fn ping(part: &Part) -> Result<()> {
-    let there = Producer::<[u8; 8]>::connect(&Endpoint::at(&part.place))?;
-    let back = Consumer::<[u8; 8]>::connect(&Endpoint::at(&part.back))?;
+    let there = Producer::<[u8; 8]>::connect(&Endpoint::at(&part.place).with_spin(part.spin))?;
+    let back = Consumer::<[u8; 8]>::connect(&Endpoint::at(&part.back).with_spin(part.spin))?;
     actor::wait_for_go()?;
     let trips = Trips::measure(part.count, |number| {
         there.put(&number.to_le_bytes())?;
