@@ -3,9 +3,13 @@
 //! A test waits for an event with a deadline: [`eventually`].
 
 mod build;
+mod load;
 mod process;
+pub mod random;
+pub mod raw;
 
 pub use build::program;
+pub use load::{Load, Pace};
 pub use process::{Process, Queue};
 
 use std::time::{Duration, Instant};
