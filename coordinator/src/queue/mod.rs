@@ -27,7 +27,7 @@ use common::status::{Phase, Status};
 
 use consumers::Consumers;
 pub use event::{ClientId, DeadLetter, Input, Output, Record, Rules, Ticket};
-use intake::Intake;
+use intake::{Amount, Intake};
 use joins::Joins;
 use runs::{Past, Run, Runs};
 use store::Store;
@@ -418,12 +418,19 @@ impl Queue {
     /// What producers are to be told, gathered so that one message answers many.
     fn flush_confirmations(&mut self) {
         while let Some((client, position)) = self.intake.next_recall() {
+            if let Some((confirmed, credit)) = self.intake.confirmation(client) {
+                self.confirm(client, confirmed, credit);
+            }
             self.send(client, Message::Recall { position: Position(position) });
         }
         while let Some((client, position, credit)) = self.intake.next_confirmation() {
-            let (credit_items, credit_bytes) = (credit.items, credit.bytes);
-            self.send(client, Message::Confirm { position: Position(position), credit_items, credit_bytes });
+            self.confirm(client, position, credit);
         }
+    }
+
+    fn confirm(&mut self, client: ClientId, position: u64, credit: Amount) {
+        let (credit_items, credit_bytes) = (credit.items, credit.bytes);
+        self.send(client, Message::Confirm { position: Position(position), credit_items, credit_bytes });
     }
 
     fn send(&mut self, client: ClientId, message: Message) {

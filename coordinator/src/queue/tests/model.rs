@@ -12,6 +12,8 @@ struct Model {
     credit_items: BTreeMap<u64, i64>,
     put: BTreeMap<u64, u64>,
     confirmed: BTreeMap<u64, u64>,
+    /// Producers that have asked for credit, having none, and have heard of none since.
+    asking: BTreeSet<u64>,
     /// What producers were told and have not heard yet.
     unheard: BTreeMap<u64, Vec<Message>>,
 }
@@ -43,7 +45,12 @@ impl Model {
         let credit = self.credit_items.entry(producer).or_default();
         for message in self.unheard.remove(&producer).into_iter().flatten() {
             match message {
-                Message::Confirm { credit_items, .. } => *credit += credit_items as i64,
+                Message::Confirm { credit_items, credit_bytes, .. } => {
+                    *credit += credit_items as i64;
+                    if credit_items > 0 || credit_bytes > 0 {
+                        self.asking.remove(&producer);
+                    }
+                }
                 Message::Recall { position } if position.0 == put => {
                     *credit = 0;
                     recalled = true;
@@ -97,10 +104,12 @@ impl Model {
     }
 }
 
+/// `WantOnce` is what our own client does: it does not ask again while its question is open.
 #[derive(Clone, Debug)]
 enum Step {
     Put { producer: u64, items: u64 },
     Want { producer: u64 },
+    WantOnce { producer: u64 },
     Hear { producer: u64 },
     Demand { consumer: u64, items: u32 },
     Settle { consumer: u64, which: prop::sample::Index, how: u8 },
@@ -134,7 +143,7 @@ proptest! {
         (0..3).for_each(|producer| bench.producer(producer));
         (10..13).for_each(|consumer| bench.consumer(consumer));
         // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
-        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::Want { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
+        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::WantOnce { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
             Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 }, Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 },
             Step::Hear { producer }, Step::Last { producer }]);
         let drain = [Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 },
@@ -155,7 +164,12 @@ proptest! {
                     }
                 }
                 Step::Hear { producer } => if model.hear(producer) { bench.say(producer, Message::Recalled) },
-                Step::Want { producer } => bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) }),
+                Step::WantOnce { producer } if model.asking.contains(&producer) => {}
+                Step::Want { producer } | Step::WantOnce { producer } => {
+                    // Asked with credit in hand, it is answered already.
+                    if model.credit_items.get(&producer).is_none_or(|credit| *credit <= 0) { model.asking.insert(producer); }
+                    bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) });
+                }
                 Step::Demand { consumer, items } => {
                     *model.demand.entry(consumer).or_default() += items;
                     bench.demand(consumer, items);
