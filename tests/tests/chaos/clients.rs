@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use tests::{Process, eventually, program};
 
 use crate::account::{Account, assert_nothing_left};
-use crate::{Schedule, Stopped};
+use crate::{Coordinator, Schedule, Stopped};
 
 /// What a process is for.
 enum Job {
@@ -79,8 +79,8 @@ fn clients_that_are_killed_and_stopped_at_random_lose_no_item_and_double_none() 
     let mut command = Command::new(program("coordinator"));
     command.arg("serve").args(["--capacity", "50000", "--retry-delay", "1ms..10ms"]).arg("--dead-letters").arg(&dead_letters);
     command.env("PROCQ_SOCKET", &socket).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut coordinator = command.spawn().unwrap();
-    let results = account.read(coordinator.stdout.take().unwrap());
+    let mut coordinator = Coordinator(command.spawn().unwrap());
+    let results = account.read(coordinator.0.stdout.take().unwrap());
     eventually("the coordinator", || socket.exists().then_some(()));
 
     let jobs = [Job::Echo, Job::Echo, Job::Command, Job::Ask].into_iter();
@@ -120,7 +120,7 @@ fn clients_that_are_killed_and_stopped_at_random_lose_no_item_and_double_none() 
         (!places.iter().any(is_busy)).then_some(())
     });
     assert_eq!(Process::start("coordinator", &socket, &["stop"]).finish().0, 0);
-    let ended = eventually("the coordinator's end", || coordinator.try_wait().unwrap());
+    let ended = eventually("the coordinator's end", || coordinator.0.try_wait().unwrap());
     results.join().unwrap();
     let dead = account.read_dead_letters(&dead_letters);
     assert!(ended.success(), "{ended}");
@@ -129,6 +129,5 @@ fn clients_that_are_killed_and_stopped_at_random_lose_no_item_and_double_none() 
     }
     assert_nothing_left(&socket);
     let items = account.assert_complete();
-    let (kills, stops) = (schedule.kills, schedule.stops);
-    eprintln!("{items} items, {dead} of them dead letters; {kills} processes killed, {stops} stopped");
+    eprintln!("{items} items, {dead} of them dead letters; {}", schedule.faults());
 }

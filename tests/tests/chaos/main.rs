@@ -6,9 +6,11 @@ mod account;
 mod clients;
 mod runs;
 
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tests::program;
 use tests::random::Random;
 
 /// What is done to whom and when, by a seed.
@@ -17,6 +19,16 @@ struct Schedule {
     until: Instant,
     kills: u64,
     stops: u64,
+}
+
+/// A coordinator. Killed when dropped.
+struct Coordinator(Child);
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What is done to a process.
@@ -33,6 +45,8 @@ enum Fault {
 impl Schedule {
     /// The schedule of this test, told by the environment or made up; said, so that it can be had again.
     fn begin(test: &str) -> Schedule {
+        // Built before the clock runs.
+        program("coordinator");
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
         let seconds = number("CHAOS_SECONDS").unwrap_or(10);
         let seed = number("SEED").unwrap_or_else(|| {
@@ -41,6 +55,12 @@ impl Schedule {
         });
         eprintln!("again: CHAOS_SECONDS={seconds} SEED={seed} cargo test --release -p tests --test chaos {test} -- --nocapture");
         Schedule { random: Random::new(seed), until: Instant::now() + Duration::from_secs(seconds), kills: 0, stops: 0 }
+    }
+
+    /// What was done, once it is over.
+    fn faults(&self) -> String {
+        assert!(self.kills > 0 && self.stops > 0, "nobody was harmed");
+        format!("{} processes killed, {} stopped", self.kills, self.stops)
     }
 
     fn is_over(&self) -> bool {

@@ -1,33 +1,22 @@
 //! Runs whose children are killed and stopped, one run after the other.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tests::{children_of, eventually, program};
 
 use crate::account::{Account, assert_nothing_left};
-use crate::{Schedule, Stopped};
+use crate::{Coordinator, Schedule, Stopped};
 
-/// A run of two inputs. Killed when dropped, and its children with it.
-struct Run(Child);
-
-impl Run {
-    fn start(account: &Account, folder: &Path, socket: &Path, dead_letters: &Path) -> Run {
-        let mut command = Command::new(program("coordinator"));
-        for _ in 0..2 {
-            command.arg("--input").arg(account.new_input(folder));
-        }
-        command.args(["--consumers", "3", "--capacity", "50000", "--retry-delay", "1ms..10ms"]).arg("--dead-letters").arg(dead_letters);
-        command.env("PROCQ_SOCKET", socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Run(command.spawn().unwrap())
+/// A run of two inputs.
+fn start(account: &Account, folder: &Path, socket: &Path, dead_letters: &Path) -> Coordinator {
+    let mut command = Command::new(program("coordinator"));
+    for _ in 0..2 {
+        command.arg("--input").arg(account.new_input(folder));
     }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    command.args(["--consumers", "3", "--capacity", "50000", "--retry-delay", "1ms..10ms"]).arg("--dead-letters").arg(dead_letters);
+    command.env("PROCQ_SOCKET", socket).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Coordinator(command.spawn().unwrap())
 }
 
 #[test]
@@ -39,7 +28,7 @@ fn runs_whose_children_are_killed_and_stopped_at_random_lose_no_item_and_double_
     let account = Account::default();
     let mut runs = 0;
     while !schedule.is_over() {
-        let mut run = Run::start(&account, folder.path(), &socket, &dead_letters);
+        let mut run = start(&account, folder.path(), &socket, &dead_letters);
         let results = account.read(run.0.stdout.take().unwrap());
         let stderr = run.0.stderr.take().unwrap();
         let said = std::thread::spawn(move || std::io::read_to_string(stderr).unwrap());
@@ -66,6 +55,5 @@ fn runs_whose_children_are_killed_and_stopped_at_random_lose_no_item_and_double_
     }
     let dead = account.read_dead_letters(&dead_letters);
     let items = account.assert_complete();
-    let (kills, stops) = (schedule.kills, schedule.stops);
-    eprintln!("{runs} runs, {items} items, {dead} of them dead letters; {kills} processes killed, {stops} stopped");
+    eprintln!("{runs} runs, {items} items, {dead} of them dead letters; {}", schedule.faults());
 }
