@@ -1,6 +1,7 @@
 //! Hostile clients as processes of their own, against a coordinator that honest clients keep busy: these lose no item, nor half their
 //! rate, and what an attack costs the coordinator's memory is bounded. `PROTOCOL.md` lists what becomes of each.
 
+use rustix::process::Signal;
 use tests::{Load, Pace, Process, Queue, eventually, proc_status_kib};
 
 /// A queue that honest clients keep busy.
@@ -153,9 +154,55 @@ fn more_clients_than_there_may_be() {
 }
 
 #[test]
+fn a_producer_that_is_stopped_while_it_holds_credit() {
+    // It has reserved half of the room.
+    let siege = Siege::new(&["--capacity", "1000"]);
+    let stopped = siege.queue.client("producer", &["--input", "-"]);
+    stopped.wait_for_stderr("connected");
+    siege.queue.wait_until("its credit", |status| status.producers == 2);
+    stopped.signal(Signal::STOP);
+    siege.assert_goes_on();
+    siege.end(vec![stopped], 4 * 1024);
+}
+
+#[test]
 fn twenty_thousand_that_say_nothing() {
     let siege = Siege::new(&[]);
     let attackers = vec![siege.start(&["silent", "10000"]), siege.attack(&["silent", "10000"])];
     siege.assert_goes_on();
     siege.end(attackers, 16 * 1024);
+}
+
+#[test]
+#[ignore = "a measurement, by hand: cargo test --release -p tests --test attacks -- --ignored --nocapture"]
+fn what_each_attack_leaves_to_honest_clients_at_full_speed() {
+    let attacks: [&[&str]; 14] = [
+        &["noise", "1"],
+        &["messages", "1"],
+        &["lengths"],
+        &["cuts"],
+        &["halves", "4"],
+        &["silent", "10000"],
+        &["idle", "5000"],
+        &["deaf"],
+        &["asks"],
+        &["slow"],
+        &["credit"],
+        &["settles"],
+        &["joins"],
+        &["status"],
+    ];
+    for attack in attacks {
+        let queue = Queue::serve(&[]);
+        let load = Load::start(queue.socket(), Pace::Full);
+        let mean = || (0..5).map(|_| load.rate()).sum::<f64>() / 5.0;
+        let before = mean();
+        let socket = queue.socket().to_str().unwrap();
+        let attacker = Process::start("attacker", queue.socket(), &[&[socket], attack].concat());
+        attacker.wait_for_stdout("begun");
+        let during = mean();
+        eprintln!("{:>5.0} % of {before:>7.0} items/s under {attack:?}", 100.0 * during / before);
+        drop(attacker);
+        load.finish();
+    }
 }

@@ -44,20 +44,88 @@ fn one_that_takes_and_returns_without_reading_does_not_fill_the_coordinators_mem
 
 #[test]
 fn one_cause_for_many_items_is_kept_once() {
-    let queue = Queue::serve(&["--dead-letters", "/dev/null"]);
-    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
-    (0..50_000).for_each(|_| producer.put(b"").unwrap());
-    producer.flush().unwrap();
-    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
-    raw.say(&[Message::Demand { items: 50_000, bytes: 1 << 20 }]);
-    let mut held = 0;
-    while held < 50_000 {
-        held += raw.hear().unwrap().batch.unwrap().count();
-    }
+    let (queue, _producer, mut raw) = all_held(&["--dead-letters", "/dev/null"], 50_000);
     raw.say(&[whole(50_000, Outcome::Rejected { cause: "c".repeat(4096) })]);
     queue.wait_until("all dead", |status| status.dead == 50_000);
     let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
     assert!(peak_kib < 64 * 1024, "{peak_kib} KiB");
+}
+
+/// A queue of so many empty items, all of them held by one client by hand.
+fn all_held(arguments: &[&str], items: u32) -> (Queue, Producer<[u8]>, Raw) {
+    let queue = Queue::serve(arguments);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..items).for_each(|_| producer.put(b"").unwrap());
+    producer.flush().unwrap();
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
+    raw.say(&[Message::Demand { items, bytes: 1 << 20 }]);
+    let mut held = 0;
+    while held < items {
+        held += raw.hear().unwrap().batch.unwrap().count();
+    }
+    (queue, producer, raw)
+}
+
+#[test]
+fn one_that_acknowledges_twice_is_closed_and_its_item_counts_once() {
+    let (queue, _producer, mut raw) = all_held(&[], 3);
+    let ack = |first, count| Message::Ack { ranges: vec![ItemRange { first: ItemId(first), count }] };
+    raw.say(&[ack(1, 1), ack(0, 2)]);
+    let (reason, words) = raw.hear_close().unwrap();
+    assert!(reason == CloseReason::Protocol && words.contains("acknowledged items 0 to 1, not all of which it holds"), "{words}");
+    let status = queue.wait_until("the others to come back", |status| status.ready == 2);
+    assert_eq!((status.acknowledged, status.held, status.dead), (1, 0, 0));
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    let ids = [(); 2].map(|()| {
+        let delivery = consumer.get().unwrap().unwrap();
+        let id = delivery.id().0;
+        delivery.ack().unwrap();
+        id
+    });
+    assert_eq!(ids, [0, 2]);
+}
+
+#[test]
+fn what_one_that_reads_nothing_holds_comes_back_when_it_dies() {
+    let queue = Queue::serve(&[]);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..3000).for_each(|_| producer.put(&[7; 1500]).unwrap());
+    producer.flush().unwrap();
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
+    // Far more than its socket takes, and more than it may leave unread.
+    raw.say(&[Message::Demand { items: 3000, bytes: 64 << 20 }]);
+    queue.wait_until("all to be held", |status| status.held == 3000);
+    drop(raw);
+    queue.wait_until("all to be back", |status| status.ready == 3000);
+}
+
+#[test]
+fn items_cut_apart_by_every_other_acknowledgement_cost_a_bounded_amount_each() {
+    let (queue, _producer, mut raw) = all_held(&[], 400_000);
+    let before_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    let every_other: Vec<ItemRange> = (0..400_000).step_by(2).map(|first| ItemRange { first: ItemId(first), count: 1 }).collect();
+    raw.say(&every_other.chunks(4096).map(|ranges| Message::Ack { ranges: ranges.into() }).collect::<Vec<_>>());
+    queue.wait_until("half of them done", |status| status.acknowledged == 200_000);
+    drop(raw);
+    queue.wait_until("the others to be back", |status| status.ready == 200_000);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib - before_kib < 200_000 * 200 / 1024, "{before_kib} KiB before, {peak_kib} KiB at most");
+}
+
+#[test]
+fn dead_letters_that_nobody_reads_cost_a_bounded_amount_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let (queue, _producer, mut raw) = all_held(&["--dead-letters", pipe.to_str().unwrap()], 200_000);
+    let before_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    raw.say(&[whole(200_000, Outcome::Rejected { cause: "c".into() })]);
+    drop(raw);
+    queue.wait_until("the consumer's end", |status| status.consumers == 0);
+    assert_eq!(queue.status().held, 200_000 - queue.status().dead);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib - before_kib < 200_000 * 500 / 1024, "{before_kib} KiB before, {peak_kib} KiB at most");
 }
 
 #[test]
