@@ -1,5 +1,6 @@
 //! Producers, consumers and askers that somebody started by hand, and starts again.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +19,12 @@ enum Job {
     Command,
     /// Asks for the figures.
     Ask,
+}
+
+/// Where what all of them say is gathered.
+fn said(socket: &Path) -> File {
+    let path = socket.parent().and_then(Path::parent).unwrap().join("said");
+    File::options().append(true).create(true).open(path).unwrap()
 }
 
 /// A place for a process, which is started again as often as it ends before its time.
@@ -44,7 +51,8 @@ impl Place {
             Job::Ask => ("coordinator", vec!["status"]),
         };
         let mut command = Command::new(program(name));
-        command.args(arguments).env("PROCQ_SOCKET", socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // What it says to people is shown when the test fails.
+        command.args(arguments).env("PROCQ_SOCKET", socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said(socket));
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -90,7 +98,11 @@ fn clients_that_are_killed_and_stopped_at_random_lose_no_item_and_double_none() 
     let tend = |places: &mut Vec<Place>, over: bool| {
         for place in places.iter_mut() {
             let Some(code) = place.ended() else { continue };
-            assert!(code == 0 || code == -1, "one ended by itself, with exit code {code}");
+            if code != 0 && code != -1 {
+                let said = std::fs::read_to_string(folder.path().join("said")).unwrap();
+                let last: Vec<&str> = said.lines().filter(|line| !line.contains("connected to the coordinator")).collect();
+                panic!("one ended by itself, with exit code {code}: {last:?}");
+            }
             match &mut place.job {
                 Job::Produce(input) if code == 0 => {
                     std::fs::remove_file(&input).unwrap();

@@ -28,15 +28,23 @@ struct Bench {
     now: Duration,
     outputs: Vec<Output>,
     positions: BTreeMap<u64, u64>,
+    /// What comes of an input is not looked at before the next.
+    hurried: bool,
 }
 
 impl Bench {
     fn new(rules: Rules) -> Bench {
-        Bench { queue: Queue::new(rules), now: Duration::ZERO, outputs: Vec::new(), positions: BTreeMap::new() }
+        Bench { queue: Queue::new(rules), now: Duration::ZERO, outputs: Vec::new(), positions: BTreeMap::new(), hurried: false }
     }
 
     fn handle(&mut self, input: Input) {
         self.queue.handle(input, self.now);
+        if !self.hurried {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
         while let Some(output) = self.queue.poll() {
             self.outputs.push(output);
         }
@@ -377,6 +385,22 @@ fn of_two_that_wait_for_room_neither_is_forgotten_when_it_comes() {
     assert_eq!(bench.sent(1, "Confirm"), 1);
     bench.put(1, &["c"]);
     assert_eq!(bench.closed(), []);
+}
+
+#[test]
+fn a_recall_that_is_void_before_it_is_said_is_not_said() {
+    let mut bench = Bench::new(Rules { capacity_items: 1, ..RULES });
+    let want = Message::Want { bytes: batch_cost_bytes(5) };
+    bench.producer(1);
+    bench.producer(2);
+    bench.say(1, want.clone());
+    bench.outputs.clear();
+    // Both happen before anybody is told anything.
+    bench.hurried = true;
+    bench.say(2, want);
+    bench.hurried = false;
+    bench.put(1, &["a"]);
+    assert_eq!((bench.sent(1, "Recall"), bench.closed()), (0, vec![]), "it would be taken for one that was heard in time");
 }
 
 #[test]

@@ -61,6 +61,22 @@ impl Model {
         recalled
     }
 
+    /// Sees all that has come of what was said so far.
+    fn look(&mut self, bench: &mut Bench) {
+        bench.hurried = false;
+        bench.look();
+        let mut written = Vec::new();
+        loop {
+            for output in std::mem::take(&mut bench.outputs) {
+                self.see(output, bench.now, &mut written);
+            }
+            if written.is_empty() {
+                return;
+            }
+            written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket }));
+        }
+    }
+
     fn see(&mut self, output: Output, now: Duration, written: &mut Vec<Ticket>) {
         match output {
             Output::Send { client, message: message @ (Message::Confirm { .. } | Message::Recall { .. }), .. } => {
@@ -133,10 +149,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
     #[test]
-    fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec(step(), 1..80), capacity in 1u64..20) {
+    fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec((step(), any::<bool>()), 1..80), capacity in 1u64..20) {
         let rules = Rules { capacity_items: capacity, attempts_max: 3, producers_expected: Some(3), ..RULES };
         let mut bench = Bench::new(rules.clone());
         let mut model = Model::default();
@@ -150,7 +166,12 @@ proptest! {
             Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 }];
         let empty = std::iter::repeat_n(drain, 60).flatten();
         let end = empty.clone();
-        for step in steps.into_iter().chain(empty).chain(last).chain(end) {
+        let afterwards = empty.chain(last).chain(end).map(|step| (step, false));
+        for (step, hurried) in steps.into_iter().chain(afterwards) {
+            if !matches!(step, Step::Put { .. } | Step::Want { .. } | Step::WantOnce { .. } | Step::Hear { .. }) {
+                model.look(&mut bench);
+            }
+            bench.hurried = hurried;
             match step {
                 Step::Put { producer, items } => {
                     let credit = model.credit_items.entry(producer).or_default();
@@ -215,12 +236,8 @@ proptest! {
                 }
                 Step::Pass { ms } => bench.pass(Duration::from_millis(ms)),
             }
-            let mut written = Vec::new();
-            for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
-            while !written.is_empty() {
-                written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket }));
-                for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
-            }
+            if hurried { continue }
+            model.look(&mut bench);
             let status = bench.queue.status();
             let unsettled = status.accepted - status.acknowledged - status.dead;
             prop_assert_eq!(status.stored(), unsettled, "ready, delayed and held are all that is not settled");
