@@ -23,7 +23,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::PROGRAM;
 use crate::connection::{Broken, Connection, State};
 use crate::door::{Door, Room};
-use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, GREETING, LINGER, RESULTS_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, FRAMES_PER_TURN, GREETING, LINGER, RESULTS_BYTES_MAX};
 use crate::queue::{ClientId, Input, Output, Queue, Rules};
 use crate::writer::{DeadLetters, WriteFailure, Writer};
 
@@ -310,27 +310,32 @@ impl Broker {
             return;
         }
         connection.gave_results = false;
-        let mut received = Ok(());
-        if connection.unhandled.is_empty() {
+        if connection.unhandled.is_empty() && connection.ending.is_none() {
             let mut frames = std::mem::take(&mut self.frames);
-            received = connection.receive(&mut self.scratch, &mut frames);
+            connection.ending = connection.receive(&mut self.scratch, &mut frames).err();
             connection.unhandled.extend(frames.drain(..));
             self.frames = frames;
         }
-        while let Some(frame) = self.next_unhandled(client) {
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(frame) = self.next_unhandled(client) else { break };
             let said = Message::decode(frame).map_err(Broken::from).and_then(|incoming| self.said(client, incoming));
-            if said.is_err() {
-                received = said;
-                break;
+            if let Err(broken) = said {
+                return self.end(client, broken);
             }
             self.fill_outboxes();
         }
-        match received {
-            // What is left unhandled will be read behind again.
-            Err(Broken::Gone) if self.connections.get(&client).is_some_and(|connection| !connection.unhandled.is_empty()) => {}
-            Ok(()) => self.put_in_line(client),
-            Err(Broken::Gone) => self.forget(client, false),
-            Err(Broken::Refused(reason, words)) => self.close(client, reason, words),
+        // What came before an end counts.
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        match connection.ending.take_if(|_| connection.unhandled.is_empty()) {
+            Some(broken) => self.end(client, broken),
+            None => self.put_in_line(client),
+        }
+    }
+
+    fn end(&mut self, client: ClientId, broken: Broken) {
+        match broken {
+            Broken::Gone => self.forget(client, false),
+            Broken::Refused(reason, words) => self.close(client, reason, words),
         }
     }
 

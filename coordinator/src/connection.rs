@@ -12,9 +12,11 @@ use common::frame::{FrameError, FrameReader};
 use common::limits::{HELLO_FRAME_BYTES_MAX, frame_bytes_max};
 use common::message::{CloseReason, DecodeError, Message, Role};
 use common::outbox::Outbox;
-use common::transport::{self, Came};
+use common::transport::{self, Came, READ_BYTES};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use crate::limits::OUTBOX_BYTES_MAX;
 
@@ -57,8 +59,10 @@ pub struct Connection {
     deaf: bool,
     /// It has sent results since it was last let through although results wait.
     pub gave_results: bool,
-    /// Frames that were read and have to wait until it has read some itself.
+    /// Frames that were read and wait for the next turn, or until it has read some itself.
     pub unhandled: VecDeque<Bytes>,
+    /// Why nothing more is read, once what was read before is dealt with.
+    pub ending: Option<Broken>,
 }
 
 impl Connection {
@@ -77,6 +81,7 @@ impl Connection {
             deaf: false,
             gave_results: false,
             unhandled: VecDeque::new(),
+            ending: None,
         })
     }
 
@@ -102,6 +107,8 @@ impl Connection {
     pub fn linger(&mut self, reason: CloseReason, words: String, deadline: Duration) {
         self.send(&Message::Close { reason, words }, None);
         self.state = State::Lingering;
+        self.unhandled.clear();
+        self.ending = None;
         self.deadline = Some(deadline);
         self.readable = true;
     }
@@ -146,6 +153,9 @@ impl Connection {
 
     /// Reads once; adds the frames that are whole now to `frames`, also when it ends in an error.
     pub fn receive(&mut self, scratch: &mut Vec<u8>, frames: &mut Vec<Bytes>) -> Result<(), Broken> {
+        if self.state == State::Lingering {
+            return self.discard(scratch);
+        }
         let came = transport::receive(&self.stream, &mut self.reader, scratch, |frame| {
             frames.push(frame);
             Ok::<(), Broken>(())
@@ -158,6 +168,21 @@ impl Connection {
                 Ok(())
             }
             Came::End => Err(Broken::Gone),
+        }
+    }
+
+    /// Reads once what is not listened to any more.
+    fn discard(&mut self, scratch: &mut Vec<u8>) -> Result<(), Broken> {
+        scratch.clear();
+        scratch.reserve_exact(READ_BYTES);
+        match rustix::io::read(&self.stream, spare_capacity(scratch)) {
+            Ok(0) => Err(Broken::Gone),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(Errno::AGAIN) => {
+                self.readable = self.hung_up;
+                Ok(())
+            }
+            Err(_) => Err(Broken::Gone),
         }
     }
 }

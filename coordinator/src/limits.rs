@@ -30,6 +30,9 @@ pub const RESULTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections accepted in one turn of the loop: a flood of them must not keep the others waiting.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Frames of one connection dealt with in one turn: one that sends tiny frames must not take more of it than one that sends large ones.
+pub const FRAMES_PER_TURN: usize = 1024;
+
 /// After the system was out of descriptors, the next try to accept comes after this long, unless a connection closes before.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

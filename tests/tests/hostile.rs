@@ -86,6 +86,15 @@ fn one_that_acknowledges_twice_is_closed_and_its_item_counts_once() {
 }
 
 #[test]
+fn all_that_comes_before_garbage_counts_however_much_it_is() {
+    let (queue, _producer, mut raw) = all_held(&[], 5000);
+    let acks = (0..5000).map(|first| Message::Ack { ranges: vec![ItemRange { first: ItemId(first), count: 1 }] });
+    raw.send(&[tests::raw::frames(&acks.collect::<Vec<_>>()), vec![0; 4]].concat());
+    assert_eq!(raw.hear_close().unwrap().0, CloseReason::Protocol);
+    assert_eq!(queue.status().acknowledged, 5000);
+}
+
+#[test]
 fn what_one_that_reads_nothing_holds_comes_back_when_it_dies() {
     let queue = Queue::serve(&[]);
     let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();

@@ -65,18 +65,20 @@ pub fn settles_what_it_does_not_hold(socket: &Path) {
     }
 }
 
-/// `Join` after `Join`, in the hope that all are kept in mind until all can be answered.
+/// `Join` after `Join`, in the hope that all are kept in mind until they can be answered: not before an item is settled that it holds.
 pub fn asks_to_be_told_without_end(socket: &Path) {
+    let mut holder = Raw::connect(socket, Role::Consumer, "");
+    holder.say(&[Message::Demand { items: 1, bytes: 1 }]);
+    holder.hear().expect("an item");
     let joins = tests::raw::frames(&vec![Message::Join; 100_000]);
     for round in 0u64.. {
         let mut raw = Raw::connect(socket, Role::Control, "");
-        for _ in 0..20 {
-            raw.send(&joins);
-        }
-        if round == 0 {
+        raw.send(&joins);
+        let (reason, words) = raw.hear_close().expect("a reason");
+        assert!(reason == CloseReason::Limit && words.contains("more than 4096 Joins wait"), "{reason:?}: {words}");
+        if round == 10 {
             begun();
         }
-        let _ = raw.hear_close();
     }
 }
 
