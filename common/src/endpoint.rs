@@ -304,15 +304,22 @@ impl Listener {
     /// The directory may have been exchanged between the check and the bind, which goes by path: the socket must have come to
     /// lie in the directory that was checked.
     fn check_place(mut self) -> Result<Listener, EndpointError> {
-        let by_handle = self.directory.stat(&self.endpoint.file_name()?).map(|stat| (stat.st_dev, stat.st_ino));
+        let name = self.endpoint.file_name()?;
+        let by_handle = self.directory.stat(&name).map(|stat| (stat.st_dev, stat.st_ino));
         let by_path = std::fs::symlink_metadata(&self.endpoint.path).map(|meta| (meta.dev(), meta.ino()));
         match (by_handle, by_path) {
             (Ok(handle), Ok(path)) if handle == path => {
                 self.inode = Some(handle.1);
-                Ok(self)
+                // The mode that the socket was made with passes the umask, which may take even the owner's bits.
+                match rustix::fs::chmodat(&self.directory.handle, &name, Mode::from_raw_mode(0o600), AtFlags::empty()) {
+                    Ok(()) => Ok(self),
+                    Err(error) => Err(self.endpoint.io("make private", error.into())),
+                }
             }
             _ => {
+                // By either way to it: the exchange may be over by now, or not.
                 let _ = std::fs::remove_file(&self.endpoint.path);
+                let _ = rustix::fs::unlinkat(&self.directory.handle, &name, AtFlags::empty());
                 Err(EndpointError::Unsafe {
                     path: self.endpoint.directory().into(),
                     what: "was exchanged for another while the socket was made in it".into(),

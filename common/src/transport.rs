@@ -69,6 +69,15 @@ pub fn receive<E: From<FrameError> + From<std::io::Error>>(
     Ok(if count < room { Came::Drained } else { Came::More })
 }
 
+/// Reads once what nobody listens to any more.
+pub fn discard(stream: &UnixStream, scratch: &mut Scratch) -> std::io::Result<Came> {
+    match rustix::io::read(stream, &mut scratch.0[..]) {
+        Ok(0) => Ok(Came::End),
+        Ok(_) => Ok(Came::More),
+        Err(error) => nothing(error),
+    }
+}
+
 fn nothing<E: From<std::io::Error>>(error: Errno) -> Result<Came, E> {
     match error {
         Errno::INTR => Ok(Came::More),

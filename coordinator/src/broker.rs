@@ -24,7 +24,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::PROGRAM;
 use crate::connection::{Broken, Connection, State};
-use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, CLIENTS_MAX, GREETING, GREETING_CLIENTS_MAX, LINGER, RESULTS_BYTES_MAX};
+use crate::door::{Door, Room};
+use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, FRAMES_PER_TURN, GREETING, LINGER, RESULTS_BYTES_MAX};
 use crate::queue::{ClientId, Input, Output, Queue, Rules};
 use crate::writer::{DeadLetters, WriteFailure, Writer};
 
@@ -32,6 +33,9 @@ const LISTENER: Token = Token(0);
 const WRITER: Token = Token(1);
 const WATCHED: Token = Token(2);
 const FIRST_CLIENT: u64 = 3;
+
+/// To those for whom there is no room.
+const CROWD: &str = "the coordinator has as many connections as it takes; try again later";
 
 /// What a turn leaves to whoever runs the loop.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ pub struct Broker {
     listener: Listener,
     accept_at: Option<Duration>,
     connections: BTreeMap<ClientId, Connection>,
-    greeting: usize,
+    door: Door,
     next_client: u64,
     /// Connections to be served in the coming turn.
     line: VecDeque<ClientId>,
@@ -74,7 +78,10 @@ pub struct Broker {
     scratch: Scratch,
     frames: Vec<Bytes>,
     events: Vec<Event>,
-    out_of_descriptors: bool,
+    /// It was said that no more connections can be accepted, and some still wait.
+    told_of_crowd: bool,
+    /// The last user that a connection was refused to, as far as it was known.
+    told_of_foreigner: Option<Option<u32>>,
 }
 
 impl Broker {
@@ -100,7 +107,7 @@ impl Broker {
             listener,
             accept_at: Some(Duration::ZERO),
             connections: BTreeMap::new(),
-            greeting: 0,
+            door: Door::new(descriptor_limit()),
             next_client: FIRST_CLIENT,
             line: VecDeque::new(),
             held_back: Vec::new(),
@@ -113,7 +120,8 @@ impl Broker {
             scratch: Scratch::default(),
             frames: Vec::new(),
             events: Vec::new(),
-            out_of_descriptors: false,
+            told_of_crowd: false,
+            told_of_foreigner: None,
         })
     }
 
@@ -225,30 +233,48 @@ impl Broker {
     fn accept(&mut self) {
         self.accept_at = None;
         for _ in 0..ACCEPTS_PER_TURN {
+            let room = self.door.room(self.now());
+            match room {
+                Room::At(until) => self.accept_at = Some(until),
+                Room::WhenOneGoes => {
+                    self.tell_of_crowd("as many are open as descriptors allow");
+                    self.accept_at = Some(self.now() + ACCEPT_RETRY);
+                }
+                Room::Free | Room::If(_) | Room::Full => {}
+            }
+            if self.accept_at.is_some() {
+                return;
+            }
             let stream = match self.listener.accept() {
                 Ok(Accepted::Client(stream)) => stream,
                 Ok(Accepted::Foreign(stream, uid)) => {
-                    let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
-                    tell(PROGRAM, format_args!("refused a connection {who}"));
+                    // Once for many: it must not be able to fill a log.
+                    if self.told_of_foreigner.replace(uid) != Some(uid) {
+                        let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
+                        tell(PROGRAM, format_args!("refused a connection {who}"));
+                    }
                     refuse(&stream, CloseReason::Forbidden, "this queue belongs to another user");
                     continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.told_of_crowd = false;
+                    return;
+                }
                 Err(error) if matches!(error.raw_os_error(), Some(code) if is_out_of_descriptors(code)) => {
-                    if !std::mem::replace(&mut self.out_of_descriptors, true) {
-                        let advice = "raise `ulimit -n` or use fewer clients";
-                        tell(PROGRAM, format_args!("cannot accept more connections for now: {error}; {advice}"));
-                    }
+                    self.tell_of_crowd(&error.to_string());
                     self.accept_at = Some(self.now() + ACCEPT_RETRY);
                     return;
                 }
                 // The one who came has gone already, or the like.
                 Err(_) => continue,
             };
-            if self.connections.len() >= CLIENTS_MAX || self.greeting >= GREETING_CLIENTS_MAX {
-                let words = "the coordinator has as many connections as it takes; try again later";
-                refuse(&stream, CloseReason::Limit, words);
-                continue;
+            match room {
+                Room::If(another) => self.turn_away(another),
+                Room::Full => {
+                    refuse(&stream, CloseReason::Limit, CROWD);
+                    continue;
+                }
+                Room::Free | Room::At(_) | Room::WhenOneGoes => {}
             }
             let client = ClientId(self.next_client);
             self.next_client += 1;
@@ -261,9 +287,27 @@ impl Broker {
                 }
             };
             self.deadlines.insert((deadline, client));
-            self.greeting += 1;
+            self.door.came(client, self.now());
         }
         self.accept_at = Some(Duration::ZERO);
+    }
+
+    /// Drops a connection to make room, not without a word.
+    fn turn_away(&mut self, client: ClientId) {
+        if let Some(connection) = self.connections.get_mut(&client) {
+            if connection.state == State::Greeting {
+                connection.send(&Message::Close { reason: CloseReason::Limit, words: CROWD.into() }, None);
+            }
+            // What its buffer does not take now is not said.
+            let _ = connection.flush();
+        }
+        self.forget(client, false);
+    }
+
+    fn tell_of_crowd(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.told_of_crowd, true) {
+            tell(PROGRAM, format_args!("cannot accept more connections for now: {why}; raise `ulimit -n` or use fewer clients"));
+        }
     }
 
     /// Reads from a connection once, and deals with what it said; not with more than it takes answers for.
@@ -280,30 +324,35 @@ impl Broker {
             return;
         }
         connection.gave_results = false;
-        let mut received = Ok(());
-        if connection.unhandled.is_empty() {
+        if connection.unhandled.is_empty() && connection.ending.is_none() {
             let mut frames = std::mem::take(&mut self.frames);
-            received = connection.receive(&mut self.scratch, &mut frames);
+            connection.ending = connection.receive(&mut self.scratch, &mut frames).err();
             connection.unhandled.extend(frames.drain(..));
             self.frames = frames;
         }
-        while let Some(frame) = self.next_unhandled(client) {
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(frame) = self.next_unhandled(client) else { break };
             let said = Message::decode(frame).map_err(Broken::from).and_then(|incoming| self.said(client, incoming));
-            if said.is_err() {
-                received = said;
-                break;
+            if let Err(broken) = said {
+                return self.end(client, broken);
             }
             self.fill_outboxes();
         }
-        if self.connections.get(&client).is_some_and(Connection::is_confirmation_due) {
+        // What came before an end counts.
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        if connection.is_confirmation_due() {
             self.unflushed.insert(client);
         }
-        match received {
-            // What is left unhandled will be read behind again.
-            Err(Broken::Gone) if self.connections.get(&client).is_some_and(|connection| !connection.unhandled.is_empty()) => {}
-            Ok(()) => self.put_in_line(client),
-            Err(Broken::Gone) => self.forget(client, false),
-            Err(Broken::Refused(reason, words)) => self.close(client, reason, words),
+        match connection.ending.take_if(|_| connection.unhandled.is_empty()) {
+            Some(broken) => self.end(client, broken),
+            None => self.put_in_line(client),
+        }
+    }
+
+    fn end(&mut self, client: ClientId, broken: Broken) {
+        match broken {
+            Broken::Gone => self.forget(client, false),
+            Broken::Refused(reason, words) => self.close(client, reason, words),
         }
     }
 
@@ -362,7 +411,9 @@ impl Broker {
             self.deadlines.remove(&(deadline, client));
         }
         connection.open(role, self.item_bytes_max);
-        self.greeting -= 1;
+        self.door.greeted(client);
+        self.note_room();
+        let Some(connection) = self.connections.get_mut(&client) else { return };
         let position = if role == Role::Producer { self.queue.position(&name) } else { Position(0) };
         connection.send(
             &Message::Welcome {
@@ -389,13 +440,14 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(&client) else { return };
         match connection.state {
             State::Lingering => return,
-            State::Greeting => self.greeting -= 1,
+            State::Greeting => {}
             State::Open(_) => self.queue.handle(Input::Left { client, orderly: false }, now),
         }
         if let Some(deadline) = connection.deadline.take() {
             self.deadlines.remove(&(deadline, client));
         }
         connection.linger(reason, words, now + LINGER);
+        self.door.closed(client);
         self.deadlines.insert((now + LINGER, client));
         self.unflushed.insert(client);
         self.put_in_line(client);
@@ -408,13 +460,17 @@ impl Broker {
             self.deadlines.remove(&(deadline, client));
         }
         match connection.state {
-            State::Greeting => self.greeting -= 1,
             State::Open(_) => self.queue.handle(Input::Left { client, orderly }, self.now()),
-            State::Lingering => {}
+            State::Greeting | State::Lingering => {}
         }
         self.unflushed.remove(&client);
+        self.door.gone(client);
+        self.note_room();
+    }
+
+    /// There may be room for who waits to be accepted.
+    fn note_room(&mut self) {
         if self.accept_at.is_some() {
-            self.out_of_descriptors = false;
             self.accept_at = Some(Duration::ZERO);
         }
     }
@@ -472,6 +528,12 @@ impl Broker {
             self.unflushed.insert(client);
         }
     }
+}
+
+/// How many descriptors this process may have.
+fn descriptor_limit() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// Says why a connection is dropped that was just made: a courtesy. Its buffer is empty and takes this, or it is not said.

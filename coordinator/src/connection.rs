@@ -60,8 +60,10 @@ pub struct Connection {
     deaf: bool,
     /// It has sent results since it was last let through although results wait.
     pub gave_results: bool,
-    /// Frames that were read and have to wait until it has read some itself.
+    /// Frames that were read and wait for the next turn, or until it has read some itself.
     pub unhandled: VecDeque<Bytes>,
+    /// Why nothing more is read, once what was read before is dealt with.
+    pub ending: Option<Broken>,
 }
 
 impl Connection {
@@ -81,6 +83,7 @@ impl Connection {
             deaf: false,
             gave_results: false,
             unhandled: VecDeque::new(),
+            ending: None,
         })
     }
 
@@ -106,6 +109,8 @@ impl Connection {
     pub fn linger(&mut self, reason: CloseReason, words: String, deadline: Duration) {
         self.send(&Message::Close { reason, words }, None);
         self.state = State::Lingering;
+        self.unhandled.clear();
+        self.ending = None;
         self.deadline = Some(deadline);
         self.readable = true;
     }
@@ -167,10 +172,14 @@ impl Connection {
 
     /// Reads once; adds the frames that are whole now to `frames`, also when it ends in an error.
     pub fn receive(&mut self, scratch: &mut Scratch, frames: &mut Vec<Bytes>) -> Result<(), Broken> {
-        let came = transport::receive(&self.stream, &mut self.reader, scratch, |frame| {
-            frames.push(frame);
-            Ok::<(), Broken>(())
-        })?;
+        let came = if self.state == State::Lingering {
+            transport::discard(&self.stream, scratch)?
+        } else {
+            transport::receive(&self.stream, &mut self.reader, scratch, |frame| {
+                frames.push(frame);
+                Ok::<(), Broken>(())
+            })?
+        };
         match came {
             Came::More => Ok(()),
             Came::Drained => {

@@ -4,6 +4,7 @@
 //!
 //! In the order in which data passes:
 //! - [`broker`]: the loop, one thread that owns all of this; [`connection`]: one client's bytes in and out;
+//!   [`door`]: who may connect;
 //! - [`queue`]: what happens to items, without any I/O; [`writer`]: results and dead letters on their way out;
 //!
 //! and around it:
@@ -14,6 +15,7 @@ pub mod broker;
 pub mod children;
 pub mod cli;
 pub mod connection;
+pub mod door;
 pub mod limits;
 pub mod orphans;
 pub mod queue;

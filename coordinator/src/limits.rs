@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-/// Connections at once: each costs a descriptor, and some always have to be left for files and children.
+/// Connections at once, if there are descriptors for as many: what each costs has to be bounded in all.
 pub const CLIENTS_MAX: usize = 16 * 1024;
 
 /// Connections that have not said `Hello`: enough for every consumer of a large run to come at once.
 pub const GREETING_CLIENTS_MAX: usize = 1024;
+
+/// How long a connection that says nothing keeps its place when as many as that say nothing, and more come: time for an honest client
+/// on a busy machine, and a flood of silent ones passes at ten thousand a second.
+pub const GREETING_YIELD: Duration = Duration::from_millis(100);
+
+/// Descriptors that are not given to connections: some fifteen are the coordinator's own, and starting a child takes a few.
+pub const DESCRIPTORS_KEPT: usize = 32;
 
 /// How long a connection may take to say `Hello`: a program does so at once, however loaded the machine.
 pub const GREETING: Duration = Duration::from_secs(5);
@@ -23,6 +30,9 @@ pub const RESULTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Connections accepted in one turn of the loop: a flood of them must not keep the others waiting.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Frames of one connection dealt with in one turn: one that sends tiny frames must not take more of it than one that sends large ones.
+pub const FRAMES_PER_TURN: usize = 1024;
+
 /// After the system was out of descriptors, the next try to accept comes after this long, unless a connection closes before.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -34,6 +44,9 @@ pub const DEMAND_ITEMS_MAX: u32 = 1024 * 1024;
 
 /// Bytes that a consumer may have asked for and not got: likewise.
 pub const DEMAND_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+/// Joins of one client that wait for their answer: more than there are threads that share it; what is answered at once has to be bounded.
+pub const JOINS_MAX: u32 = 4096;
 
 /// How long children may take to end after the connection to them is closed: time to end their commands, before they are killed.
 pub const CHILD_END: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
 //! A run from its start to its exit code: which children it has, what their ends and signals mean, when it is over.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -131,10 +131,7 @@ impl Coordinator {
     fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs) -> Result<Coordinator> {
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
-            Some(path) => {
-                let opened = OpenOptions::new().append(true).create(true).open(path);
-                DeadLetters::File(opened.with_context(|| format!("cannot write dead letters to {}", path.display()))?, path.clone())
-            }
+            Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
         };
         let (read, write) = UnixStream::pair().context("cannot make a socket pair")?;
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);

@@ -1,10 +1,10 @@
 //! Writes results to stdout and dead letters to their file, in a thread of its own: an output that takes nothing holds up nobody
 //! who has no results to give. What was written is reported, and only then counts.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -43,6 +43,28 @@ pub enum DeadLetters {
     Stderr,
     /// To a file, a JSON line each.
     File(File, PathBuf),
+}
+
+impl DeadLetters {
+    /// To a file, behind what is in it.
+    pub fn append_to(path: &Path) -> io::Result<DeadLetters> {
+        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        if file.metadata()?.is_file() && !ends_a_line(path)? {
+            // A disk was full in the middle of a letter: that one is torn, the next shall not be.
+            file.write_all(b"\n")?;
+        }
+        Ok(DeadLetters::File(file, path.into()))
+    }
+}
+
+fn ends_a_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    Ok(last == *b"\n")
 }
 
 /// The near end of the writing thread.

@@ -3,9 +3,13 @@
 //! A test waits for an event with a deadline: [`eventually`].
 
 mod build;
+mod load;
 mod process;
+pub mod random;
+pub mod raw;
 
 pub use build::program;
+pub use load::{Load, Pace};
 pub use process::{Process, Queue};
 
 use std::time::{Duration, Instant};
@@ -51,16 +55,17 @@ pub fn is_alive(pid: u32) -> bool {
     proc_state(pid).is_some_and(|state| state != 'Z')
 }
 
+/// The parent of a process; `None` when there is no such process.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Children of a process, by `/proc`.
 pub fn children_of(pid: u32) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_child = |child: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
-        parent == Some(pid)
-    };
-    pids.filter(is_child).collect()
+    pids.filter(|child| parent_of(*child) == Some(pid)).collect()
 }
 
 /// The name that a process goes by, as `ps` shows it.

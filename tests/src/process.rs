@@ -60,6 +60,13 @@ impl Process {
         Process::spawn(command, socket)
     }
 
+    /// The same, a shell having run `setup` before, in the process that becomes the program.
+    pub fn start_after(setup: &str, name: &str, socket: &Path, arguments: &[&str]) -> Process {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{setup}; exec \"$0\" \"$@\"")).arg(program(name)).args(arguments);
+        Process::spawn(command, socket)
+    }
+
     /// Starts any command, with its input and output caught; `PROCQ_SOCKET` leads to `socket`.
     pub fn spawn(mut command: Command, socket: &Path) -> Process {
         command.env("PROCQ_SOCKET", socket);
@@ -133,6 +140,12 @@ impl Process {
         status.code().unwrap_or_else(|| 128 + status.signal().expect("a signal"))
     }
 
+    /// After its end: its exit code and all that it has said on stderr, for people.
+    pub fn end(&mut self) -> String {
+        let code = self.wait();
+        format!("exit {code}: {}", self.stderr.all())
+    }
+
     /// `kill -9`, and waits for the end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -156,9 +169,14 @@ pub struct Queue {
 impl Queue {
     /// Starts `coordinator serve` with these arguments, and waits until it is ready.
     pub fn serve(arguments: &[&str]) -> Queue {
+        Queue::serve_after(":", arguments)
+    }
+
+    /// The same, a shell having run `setup` before, in the process that becomes the coordinator: `ulimit`, `umask` and the like.
+    pub fn serve_after(setup: &str, arguments: &[&str]) -> Queue {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("q.sock");
-        let coordinator = Process::start("coordinator", &socket, &[&["serve"], arguments].concat());
+        let coordinator = Process::start_after(setup, "coordinator", &socket, &[&["serve"], arguments].concat());
         coordinator.wait_for_stderr("ready at");
         Queue { coordinator, socket, folder }
     }

@@ -1,49 +1,12 @@
 //! Clients that mean no good, or merely come and go: what they can cost is bounded, and nobody else's items suffer.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use common::limits::PROTOCOL_VERSION;
-use common::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome, Role};
+use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Role};
 use common::{Consumer, Producer};
+use tests::raw::Raw;
 use tests::{Queue, proc_status_kib};
-
-/// A client by hand.
-struct Raw(UnixStream);
-
-impl Raw {
-    fn connect(queue: &Queue, role: Role, name: &str) -> Raw {
-        let mut raw = Raw(UnixStream::connect(queue.socket()).unwrap());
-        raw.0.set_read_timeout(Some(tests::DEADLINE)).unwrap();
-        raw.say(&[Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() }]);
-        assert!(matches!(raw.hear().message, Message::Welcome { .. }));
-        raw
-    }
-
-    fn say(&mut self, messages: &[Message]) {
-        let mut frames = Vec::new();
-        messages.iter().for_each(|message| message.encode(0, &mut frames));
-        self.0.write_all(&frames).unwrap();
-    }
-
-    fn hear(&mut self) -> Incoming {
-        let mut length = [0; 4];
-        self.0.read_exact(&mut length).unwrap();
-        let mut frame = vec![0; u32::from_le_bytes(length) as usize];
-        self.0.read_exact(&mut frame).unwrap();
-        Message::decode(frame.into()).unwrap()
-    }
-
-    fn hear_close(&mut self) -> (CloseReason, String) {
-        loop {
-            if let Message::Close { reason, words } = self.hear().message {
-                return (reason, words);
-            }
-        }
-    }
-}
 
 fn whole(count: u32, outcome: Outcome) -> Message {
     Message::Return { range: ItemRange { first: ItemId(0), count }, outcome }
@@ -52,9 +15,9 @@ fn whole(count: u32, outcome: Outcome) -> Message {
 #[test]
 fn one_that_demands_without_end_is_refused() {
     let queue = Queue::serve(&[]);
-    let mut greedy = Raw::connect(&queue, Role::Consumer, "");
+    let mut greedy = Raw::connect(queue.socket(), Role::Consumer, "");
     greedy.say(&[Message::Demand { items: u32::MAX, bytes: u64::MAX }]);
-    let (reason, words) = greedy.hear_close();
+    let (reason, words) = greedy.hear_close().unwrap();
     assert!(reason == CloseReason::Protocol && words.contains("demands more than"), "{words}");
 }
 
@@ -67,7 +30,7 @@ fn one_that_takes_and_returns_without_reading_does_not_fill_the_coordinators_mem
         producer.flush().unwrap();
     }
     let before_kib = proc_status_kib(queue.pid(), "VmRSS").unwrap();
-    let mut raw = Raw::connect(&queue, Role::Consumer, "");
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
     let round = [Message::Demand { items: 1000, bytes: 2_000_000 }, whole(1000, Outcome::Unstarted)];
     raw.say(&round.iter().cycle().take(2000).cloned().collect::<Vec<_>>());
     // It is read from only as far as it reads; another gets served, and sees the coordinator's memory after many rounds.
@@ -81,20 +44,97 @@ fn one_that_takes_and_returns_without_reading_does_not_fill_the_coordinators_mem
 
 #[test]
 fn one_cause_for_many_items_is_kept_once() {
-    let queue = Queue::serve(&["--dead-letters", "/dev/null"]);
-    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
-    (0..50_000).for_each(|_| producer.put(b"").unwrap());
-    producer.flush().unwrap();
-    let mut raw = Raw::connect(&queue, Role::Consumer, "");
-    raw.say(&[Message::Demand { items: 50_000, bytes: 1 << 20 }]);
-    let mut held = 0;
-    while held < 50_000 {
-        held += raw.hear().batch.unwrap().count();
-    }
+    let (queue, _producer, mut raw) = all_held(&["--dead-letters", "/dev/null"], 50_000);
     raw.say(&[whole(50_000, Outcome::Rejected { cause: "c".repeat(4096) })]);
     queue.wait_until("all dead", |status| status.dead == 50_000);
     let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
     assert!(peak_kib < 64 * 1024, "{peak_kib} KiB");
+}
+
+/// A queue of so many empty items, all of them held by one client by hand.
+fn all_held(arguments: &[&str], items: u32) -> (Queue, Producer<[u8]>, Raw) {
+    let queue = Queue::serve(arguments);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..items).for_each(|_| producer.put(b"").unwrap());
+    producer.flush().unwrap();
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
+    raw.say(&[Message::Demand { items, bytes: 1 << 20 }]);
+    let mut held = 0;
+    while held < items {
+        held += raw.hear().unwrap().batch.unwrap().count();
+    }
+    (queue, producer, raw)
+}
+
+#[test]
+fn one_that_acknowledges_twice_is_closed_and_its_item_counts_once() {
+    let (queue, _producer, mut raw) = all_held(&[], 3);
+    let ack = |first, count| Message::Ack { ranges: vec![ItemRange { first: ItemId(first), count }] };
+    raw.say(&[ack(1, 1), ack(0, 2)]);
+    let (reason, words) = raw.hear_close().unwrap();
+    assert!(reason == CloseReason::Protocol && words.contains("acknowledged items 0 to 1, not all of which it holds"), "{words}");
+    let status = queue.wait_until("the others to come back", |status| status.ready == 2);
+    assert_eq!((status.acknowledged, status.held, status.dead), (1, 0, 0));
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    let ids = [(); 2].map(|()| {
+        let delivery = consumer.get().unwrap().unwrap();
+        let id = delivery.id().0;
+        delivery.ack().unwrap();
+        id
+    });
+    assert_eq!(ids, [0, 2]);
+}
+
+#[test]
+fn all_that_comes_before_garbage_counts_however_much_it_is() {
+    let (queue, _producer, mut raw) = all_held(&[], 5000);
+    let acks = (0..5000).map(|first| Message::Ack { ranges: vec![ItemRange { first: ItemId(first), count: 1 }] });
+    raw.send(&[tests::raw::frames(&acks.collect::<Vec<_>>()), vec![0; 4]].concat());
+    assert_eq!(raw.hear_close().unwrap().0, CloseReason::Protocol);
+    assert_eq!(queue.status().acknowledged, 5000);
+}
+
+#[test]
+fn what_one_that_reads_nothing_holds_comes_back_when_it_dies() {
+    let queue = Queue::serve(&[]);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..3000).for_each(|_| producer.put(&[7; 1500]).unwrap());
+    producer.flush().unwrap();
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
+    // Far more than its socket takes, and more than it may leave unread.
+    raw.say(&[Message::Demand { items: 3000, bytes: 64 << 20 }]);
+    queue.wait_until("all to be held", |status| status.held == 3000);
+    drop(raw);
+    queue.wait_until("all to be back", |status| status.ready == 3000);
+}
+
+#[test]
+fn items_cut_apart_by_every_other_acknowledgement_cost_a_bounded_amount_each() {
+    let (queue, _producer, mut raw) = all_held(&[], 400_000);
+    let before_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    let every_other: Vec<ItemRange> = (0..400_000).step_by(2).map(|first| ItemRange { first: ItemId(first), count: 1 }).collect();
+    raw.say(&every_other.chunks(4096).map(|ranges| Message::Ack { ranges: ranges.into() }).collect::<Vec<_>>());
+    queue.wait_until("half of them done", |status| status.acknowledged == 200_000);
+    drop(raw);
+    queue.wait_until("the others to be back", |status| status.ready == 200_000);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib - before_kib < 200_000 * 200 / 1024, "{before_kib} KiB before, {peak_kib} KiB at most");
+}
+
+#[test]
+fn dead_letters_that_nobody_reads_cost_a_bounded_amount_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let (queue, _producer, mut raw) = all_held(&["--dead-letters", pipe.to_str().unwrap()], 200_000);
+    let before_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    raw.say(&[whole(200_000, Outcome::Rejected { cause: "c".into() })]);
+    drop(raw);
+    queue.wait_until("the consumer's end", |status| status.consumers == 0);
+    assert_eq!(queue.status().held, 200_000 - queue.status().dead);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib - before_kib < 200_000 * 500 / 1024, "{before_kib} KiB before, {peak_kib} KiB at most");
 }
 
 #[test]
@@ -102,11 +142,30 @@ fn names_that_never_put_anything_are_not_kept() {
     let queue = Queue::serve(&[]);
     let before_kib = proc_status_kib(queue.pid(), "VmRSS").unwrap();
     for n in 0..10_000 {
-        Raw::connect(&queue, Role::Producer, &format!("{n:0>250}"));
+        Raw::connect(queue.socket(), Role::Producer, &format!("{n:0>250}"));
     }
     queue.wait_until("all gone", |status| status.producers == 0);
     let after_kib = proc_status_kib(queue.pid(), "VmRSS").unwrap();
     assert!(after_kib < before_kib + 2 * 1024, "{before_kib} KiB before, {after_kib} KiB after");
+}
+
+#[test]
+fn one_that_joins_without_end_does_not_fill_the_coordinators_memory() {
+    let queue = Queue::serve(&[]);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    producer.put(b"x").unwrap();
+    producer.flush().unwrap();
+    let before_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    // None of these is answered before the item is done: nothing to read holds it up.
+    let mut raw = Raw::connect(queue.socket(), Role::Control, "");
+    raw.send(&tests::raw::frames(&vec![Message::Join; 500_000]));
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    consumer.get().unwrap().unwrap().ack().unwrap();
+    queue.wait_until("the item to be done", |status| status.acknowledged == 1);
+    let peak_kib = proc_status_kib(queue.pid(), "VmHWM").unwrap();
+    assert!(peak_kib < before_kib + 8 * 1024, "{before_kib} KiB before, {peak_kib} KiB at most");
+    let (reason, words) = raw.hear_close().unwrap();
+    assert!(reason == CloseReason::Limit && words.contains("Join"), "{words}");
 }
 
 #[test]

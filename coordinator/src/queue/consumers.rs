@@ -11,9 +11,11 @@ use crate::limits::{DEMAND_BYTES_MAX, DEMAND_ITEMS_MAX};
 #[derive(Debug, Default)]
 pub(super) struct Consumers {
     consumers: BTreeMap<ClientId, Consumer>,
-    /// Who waits for items, longest first. May name consumers that have gone or withdrawn meanwhile, and nobody twice.
+    /// Who waits for items, longest first. May name consumers that have withdrawn meanwhile, and nobody twice.
     queue: VecDeque<ClientId>,
     held_items: u64,
+    /// Consumers with open demand: counted, since anybody may ask for it as often as they like.
+    hungry: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,11 @@ impl Consumers {
     /// had begun it, or held nothing else.
     pub(super) fn leave(&mut self, client: ClientId) -> Vec<(Run, bool)> {
         let Some(mut consumer) = self.consumers.remove(&client) else { return Vec::new() };
+        self.hungry -= u64::from(consumer.is_hungry());
+        if consumer.queued {
+            // Where nothing comes to be delivered, nobody else would take it out.
+            self.queue.retain(|waiting| *waiting != client);
+        }
         self.held_items -= consumer.held.items();
         let alone = consumer.held.items() == 1;
         let mut runs = Vec::new();
@@ -63,13 +70,18 @@ impl Consumers {
 
     pub(super) fn demand(&mut self, client: ClientId, items: u32, bytes: u64) -> Result<(), Refusal> {
         let consumer = self.get(client, "Demand")?;
-        consumer.demand_items = consumer.demand_items.saturating_add(items);
-        consumer.demand_bytes = consumer.demand_bytes.saturating_add_unsigned(bytes);
-        if consumer.demand_items > DEMAND_ITEMS_MAX || consumer.demand_bytes > DEMAND_BYTES_MAX {
+        let items = consumer.demand_items.saturating_add(items);
+        let bytes = consumer.demand_bytes.saturating_add_unsigned(bytes);
+        if items > DEMAND_ITEMS_MAX || bytes > DEMAND_BYTES_MAX {
             let words = format!("demands more than {DEMAND_ITEMS_MAX} items or {DEMAND_BYTES_MAX} bytes ahead");
             return Err((CloseReason::Protocol, words));
         }
-        if consumer.is_hungry() && !std::mem::replace(&mut consumer.queued, true) {
+        let was_hungry = consumer.is_hungry();
+        (consumer.demand_items, consumer.demand_bytes) = (items, bytes);
+        let is_hungry = consumer.is_hungry();
+        let comes = is_hungry && !std::mem::replace(&mut consumer.queued, true);
+        self.hungry += u64::from(is_hungry && !was_hungry);
+        if comes {
             self.queue.push_back(client);
         }
         Ok(())
@@ -77,6 +89,7 @@ impl Consumers {
 
     pub(super) fn withdraw(&mut self, client: ClientId) {
         if let Some(consumer) = self.consumers.get_mut(&client) {
+            self.hungry -= u64::from(consumer.is_hungry());
             (consumer.demand_items, consumer.demand_bytes) = (0, 0);
         }
     }
@@ -105,6 +118,8 @@ impl Consumers {
         consumer.queued = consumer.is_hungry();
         if consumer.queued {
             self.queue.push_back(client);
+        } else {
+            self.hungry -= 1;
         }
     }
 
@@ -144,7 +159,7 @@ impl Consumers {
     }
 
     pub(super) fn hungry(&self) -> u64 {
-        self.consumers.values().filter(|consumer| consumer.is_hungry()).count() as u64
+        self.hungry
     }
 
     pub(super) fn held_items(&self) -> u64 {
@@ -153,5 +168,48 @@ impl Consumers {
 
     fn get(&mut self, client: ClientId, what: &str) -> Result<&mut Consumer, Refusal> {
         self.consumers.get_mut(&client).ok_or_else(|| (CloseReason::Protocol, format!("{what} is for consumers")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::runs::Past;
+
+    #[test]
+    fn who_asks_and_goes_while_nothing_comes_leaves_nothing_behind() {
+        let mut consumers = Consumers::default();
+        for n in 0..100 {
+            consumers.join(ClientId(n));
+            consumers.demand(ClientId(n), 1, 1).unwrap();
+            consumers.leave(ClientId(n));
+        }
+        assert!(consumers.queue.is_empty() && consumers.consumers.is_empty());
+        assert_eq!(consumers.hungry(), 0);
+    }
+
+    #[test]
+    fn the_hungry_are_those_with_open_demand_in_items_and_in_bytes() {
+        let mut consumers = Consumers::default();
+        let (a, b) = (ClientId(1), ClientId(2));
+        consumers.join(a);
+        consumers.join(b);
+        consumers.demand(a, 2, 100).unwrap();
+        consumers.demand(a, 0, 100).unwrap();
+        consumers.demand(b, 2, 0).unwrap();
+        assert_eq!(consumers.hungry(), 1);
+        consumers.demand(b, u32::MAX, 1).unwrap_err();
+        assert_eq!(consumers.hungry(), 1);
+        assert_eq!(consumers.next_hungry(), Some((a, 2, 200)));
+        consumers.deliver(a, Run::one(0, Past::default()), 500);
+        assert_eq!((consumers.hungry(), consumers.next_hungry()), (0, None));
+        consumers.demand(a, 0, 1000).unwrap();
+        assert_eq!(consumers.hungry(), 1);
+        consumers.withdraw(a);
+        consumers.withdraw(a);
+        assert_eq!(consumers.hungry(), 0);
+        consumers.demand(b, 0, 5).unwrap();
+        consumers.leave(b);
+        assert_eq!(consumers.hungry(), 0);
     }
 }

@@ -100,8 +100,10 @@ struct Producer {
     credit: Amount,
     reserved: Amount,
     in_granted: bool,
-    /// It was told that its credit is void, and has not shown to have heard it.
+    /// It was told that its credit is void, or is about to be, and has not shown to have heard it.
     recalled: bool,
+    /// It is about to be told.
+    recall_due: bool,
     wanted: Option<Amount>,
     parked: VecDeque<Batch>,
     finished: bool,
@@ -187,6 +189,7 @@ impl Intake {
             return Err((CloseReason::Protocol, words));
         }
         let waits_now = std::mem::take(&mut producer.recalled) && producer.wanted.is_some();
+        producer.recall_due = false;
         producer.credit = producer.credit.less(cost);
         producer.next += cost.items;
         producer.parked.push_back(batch);
@@ -323,18 +326,26 @@ impl Intake {
     /// The next producer to be told of its position and of credit granted since the last time.
     pub(super) fn next_confirmation(&mut self) -> Option<(ClientId, u64, Amount)> {
         while let Some(client) = self.unconfirmed.pop_front() {
-            if let Some(producer) = self.producers.get_mut(&client) {
-                producer.confirm = false;
-                return Some((client, producer.position, std::mem::take(&mut producer.granted)));
+            if let Some((position, credit)) = self.confirmation(client) {
+                return Some((client, position, credit));
             }
         }
         None
     }
 
-    /// The next producer to be told that its unused credit is void, and the position that it has put up to. Before any confirmation.
+    /// What a producer is to be told of its position and credit, if anything.
+    pub(super) fn confirmation(&mut self, client: ClientId) -> Option<(u64, Amount)> {
+        let producer = self.producers.get_mut(&client)?;
+        std::mem::take(&mut producer.confirm).then(|| (producer.position, std::mem::take(&mut producer.granted)))
+    }
+
+    /// The next producer to be told that its unused credit is void, and the position that it has put up to. Behind its own
+    /// confirmation, which may bring some of that credit, and before all others.
     pub(super) fn next_recall(&mut self) -> Option<(ClientId, u64)> {
         while let Some(client) = self.recalled.pop_front() {
-            if let Some(producer) = self.producers.get(&client) {
+            if let Some(producer) = self.producers.get_mut(&client)
+                && std::mem::take(&mut producer.recall_due)
+            {
                 return Some((client, producer.next));
             }
         }
@@ -449,9 +460,9 @@ impl Intake {
                 producer.in_granted = false;
                 self.reserved = self.reserved.less(producer.reserved);
                 producer.reserved = Amount::default();
-                // What it was not told of yet is simply not granted.
-                producer.credit = producer.credit.less(std::mem::take(&mut producer.granted));
+                // Also what it was not told of yet: it may be the answer to its question, which it would wait for without end.
                 if !producer.credit.is_nothing() && !std::mem::replace(&mut producer.recalled, true) {
+                    producer.recall_due = true;
                     self.recalled.push_back(holder);
                     if producer.parked.is_empty() && producer.wanted.is_some() {
                         self.waiting.retain(|waiting| *waiting != holder);

@@ -11,6 +11,7 @@
 mod consumers;
 mod event;
 mod intake;
+mod joins;
 mod runs;
 mod store;
 
@@ -26,7 +27,8 @@ use common::status::{Phase, Status};
 
 use consumers::Consumers;
 pub use event::{ClientId, DeadLetter, Input, Output, Record, Rules, Ticket};
-use intake::Intake;
+use intake::{Amount, Intake};
+use joins::Joins;
 use runs::{Past, Run, Runs};
 use store::Store;
 
@@ -55,7 +57,7 @@ pub struct Queue {
     next_ticket: u64,
     intake: Intake,
     consumers: Consumers,
-    joins: BTreeMap<(u64, ClientId), u32>,
+    joins: Joins,
     outputs: VecDeque<Output>,
     acknowledged: u64,
     dead: u64,
@@ -83,7 +85,7 @@ impl Queue {
             writing_items: 0,
             next_ticket: 0,
             consumers: Consumers::default(),
-            joins: BTreeMap::new(),
+            joins: Joins::default(),
             outputs: VecDeque::new(),
             acknowledged: 0,
             dead: 0,
@@ -223,10 +225,7 @@ impl Queue {
                 Ok(())
             }
             (Message::Return { range, outcome }, None) => self.returned(client, range, outcome, now),
-            (Message::Join, None) => {
-                *self.joins.entry((self.next_id, client)).or_default() += 1;
-                Ok(())
-            }
+            (Message::Join, None) => self.joins.ask(client, self.next_id),
             (other, _) => Err((CloseReason::Protocol, format!("{} has no place here", other.name()))),
         }
     }
@@ -249,7 +248,7 @@ impl Queue {
 
     fn left(&mut self, client: ClientId, orderly: bool, now: Duration) {
         self.intake.leave(client);
-        self.joins.retain(|(_, asking), _| *asking != client);
+        self.joins.leave(client);
         for (run, failed) in self.consumers.leave(client) {
             if orderly {
                 self.requeue_unstarted(run, now);
@@ -375,8 +374,7 @@ impl Queue {
 
     fn answer_joins(&mut self) {
         let unsettled = self.store.first_unsettled().unwrap_or(u64::MAX);
-        while let Some(entry) = self.joins.first_entry().filter(|entry| entry.key().0 <= unsettled) {
-            let ((_, client), times) = entry.remove_entry();
+        while let Some((client, times)) = self.joins.next_answer(unsettled) {
             (0..times).for_each(|_| self.send(client, Message::Joined));
         }
     }
@@ -420,12 +418,19 @@ impl Queue {
     /// What producers are to be told, gathered so that one message answers many.
     fn flush_confirmations(&mut self) {
         while let Some((client, position)) = self.intake.next_recall() {
+            if let Some((confirmed, credit)) = self.intake.confirmation(client) {
+                self.confirm(client, confirmed, credit);
+            }
             self.send(client, Message::Recall { position: Position(position) });
         }
         while let Some((client, position, credit)) = self.intake.next_confirmation() {
-            let (credit_items, credit_bytes) = (credit.items, credit.bytes);
-            self.send(client, Message::Confirm { position: Position(position), credit_items, credit_bytes });
+            self.confirm(client, position, credit);
         }
+    }
+
+    fn confirm(&mut self, client: ClientId, position: u64, credit: Amount) {
+        let (credit_items, credit_bytes) = (credit.items, credit.bytes);
+        self.send(client, Message::Confirm { position: Position(position), credit_items, credit_bytes });
     }
 
     fn send(&mut self, client: ClientId, message: Message) {

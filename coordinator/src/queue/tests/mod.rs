@@ -28,15 +28,23 @@ struct Bench {
     now: Duration,
     outputs: Vec<Output>,
     positions: BTreeMap<u64, u64>,
+    /// What comes of an input is not looked at before the next.
+    hurried: bool,
 }
 
 impl Bench {
     fn new(rules: Rules) -> Bench {
-        Bench { queue: Queue::new(rules), now: Duration::ZERO, outputs: Vec::new(), positions: BTreeMap::new() }
+        Bench { queue: Queue::new(rules), now: Duration::ZERO, outputs: Vec::new(), positions: BTreeMap::new(), hurried: false }
     }
 
     fn handle(&mut self, input: Input) {
         self.queue.handle(input, self.now);
+        if !self.hurried {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
         while let Some(output) = self.queue.poll() {
             self.outputs.push(output);
         }
@@ -281,6 +289,18 @@ fn stop_comes_to_every_consumer_once_the_expected_producers_have_finished_and_al
 }
 
 #[test]
+fn a_name_too_many_is_refused_and_known_ones_may_come_again() {
+    let mut bench = Bench::new(RULES);
+    let names = || (0..crate::limits::NAMES_MAX).map(|n| n.to_string());
+    names().for_each(|name| bench.handle(Input::ProducerLost { name }));
+    let named = |client, name: &str| Input::ProducerJoined { client: ClientId(client), name: Some(name.into()) };
+    bench.handle(named(1, "7"));
+    assert_eq!(bench.closed(), []);
+    bench.handle(named(2, "one too many"));
+    assert_eq!(bench.closed(), [(2, CloseReason::Limit, "65536 producers have names already; connect without one".into())]);
+}
+
+#[test]
 fn a_name_finishes_once_and_goes_on_where_it_was() {
     let mut bench = Bench::new(Rules { producers_expected: Some(2), ..RULES });
     let named = |client| Input::ProducerJoined { client: ClientId(client), name: Some("in".into()) };
@@ -338,6 +358,49 @@ fn a_producer_that_does_not_use_its_place_does_not_keep_others_from_it() {
     bench.ack(3, 0, 1);
     assert_eq!(bench.delivered(), [one(3, 1, "second"), one(3, 1, "first")]);
     assert_eq!(bench.sent(1, "Confirm"), 1);
+}
+
+#[test]
+fn of_two_that_wait_for_room_neither_is_forgotten_when_it_comes() {
+    let mut bench = Bench::new(Rules { capacity_items: 1, ..RULES });
+    let want = Message::Want { bytes: batch_cost_bytes(5) };
+    bench.consumer(4);
+    bench.demand(4, 10);
+    bench.producer(3);
+    bench.say(3, want.clone());
+    bench.put(3, &["a"]);
+    // Neither has ever had any credit, so that none of it can be recalled.
+    for client in [1, 2] {
+        bench.producer(client);
+        bench.say(client, want.clone());
+    }
+    bench.outputs.clear();
+    bench.ack(4, 0, 1);
+    assert_eq!((bench.sent(1, "Confirm"), bench.sent(1, "Recall")), (1, 1), "it hears of both, and knows that it has to ask again");
+    assert_eq!((bench.sent(2, "Confirm"), bench.sent(2, "Recall")), (1, 0));
+    bench.put(2, &["b"]);
+    bench.say(1, Message::Recalled);
+    bench.say(1, want);
+    bench.ack(4, 1, 1);
+    assert_eq!(bench.sent(1, "Confirm"), 1);
+    bench.put(1, &["c"]);
+    assert_eq!(bench.closed(), []);
+}
+
+#[test]
+fn a_recall_that_is_void_before_it_is_said_is_not_said() {
+    let mut bench = Bench::new(Rules { capacity_items: 1, ..RULES });
+    let want = Message::Want { bytes: batch_cost_bytes(5) };
+    bench.producer(1);
+    bench.producer(2);
+    bench.say(1, want.clone());
+    bench.outputs.clear();
+    // Both happen before anybody is told anything.
+    bench.hurried = true;
+    bench.say(2, want);
+    bench.hurried = false;
+    bench.put(1, &["a"]);
+    assert_eq!((bench.sent(1, "Recall"), bench.closed()), (0, vec![]), "it would be taken for one that was heard in time");
 }
 
 #[test]

@@ -12,6 +12,8 @@ struct Model {
     credit_items: BTreeMap<u64, i64>,
     put: BTreeMap<u64, u64>,
     confirmed: BTreeMap<u64, u64>,
+    /// Producers that have asked for credit, having none, and have heard of none since.
+    asking: BTreeSet<u64>,
     /// What producers were told and have not heard yet.
     unheard: BTreeMap<u64, Vec<Message>>,
 }
@@ -43,7 +45,12 @@ impl Model {
         let credit = self.credit_items.entry(producer).or_default();
         for message in self.unheard.remove(&producer).into_iter().flatten() {
             match message {
-                Message::Confirm { credit_items, .. } => *credit += credit_items as i64,
+                Message::Confirm { credit_items, credit_bytes, .. } => {
+                    *credit += credit_items as i64;
+                    if credit_items > 0 || credit_bytes > 0 {
+                        self.asking.remove(&producer);
+                    }
+                }
                 Message::Recall { position } if position.0 == put => {
                     *credit = 0;
                     recalled = true;
@@ -52,6 +59,22 @@ impl Model {
             }
         }
         recalled
+    }
+
+    /// Sees all that has come of what was said so far.
+    fn look(&mut self, bench: &mut Bench) {
+        bench.hurried = false;
+        bench.look();
+        let mut written = Vec::new();
+        loop {
+            for output in std::mem::take(&mut bench.outputs) {
+                self.see(output, bench.now, &mut written);
+            }
+            if written.is_empty() {
+                return;
+            }
+            written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket }));
+        }
     }
 
     fn see(&mut self, output: Output, now: Duration, written: &mut Vec<Ticket>) {
@@ -97,10 +120,12 @@ impl Model {
     }
 }
 
+/// `WantOnce` is what our own client does: it does not ask again while its question is open.
 #[derive(Clone, Debug)]
 enum Step {
     Put { producer: u64, items: u64 },
     Want { producer: u64 },
+    WantOnce { producer: u64 },
     Hear { producer: u64 },
     Demand { consumer: u64, items: u32 },
     Settle { consumer: u64, which: prop::sample::Index, how: u8 },
@@ -124,24 +149,29 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
     #[test]
-    fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec(step(), 1..80), capacity in 1u64..20) {
+    fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec((step(), any::<bool>()), 1..80), capacity in 1u64..20) {
         let rules = Rules { capacity_items: capacity, attempts_max: 3, producers_expected: Some(3), ..RULES };
         let mut bench = Bench::new(rules.clone());
         let mut model = Model::default();
         (0..3).for_each(|producer| bench.producer(producer));
         (10..13).for_each(|consumer| bench.consumer(consumer));
         // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
-        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::Want { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
+        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::WantOnce { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
             Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 }, Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 },
             Step::Hear { producer }, Step::Last { producer }]);
         let drain = [Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 },
             Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 }];
         let empty = std::iter::repeat_n(drain, 60).flatten();
         let end = empty.clone();
-        for step in steps.into_iter().chain(empty).chain(last).chain(end) {
+        let afterwards = empty.chain(last).chain(end).map(|step| (step, false));
+        for (step, hurried) in steps.into_iter().chain(afterwards) {
+            if !matches!(step, Step::Put { .. } | Step::Want { .. } | Step::WantOnce { .. } | Step::Hear { .. }) {
+                model.look(&mut bench);
+            }
+            bench.hurried = hurried;
             match step {
                 Step::Put { producer, items } => {
                     let credit = model.credit_items.entry(producer).or_default();
@@ -155,7 +185,12 @@ proptest! {
                     }
                 }
                 Step::Hear { producer } => if model.hear(producer) { bench.say(producer, Message::Recalled) },
-                Step::Want { producer } => bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) }),
+                Step::WantOnce { producer } if model.asking.contains(&producer) => {}
+                Step::Want { producer } | Step::WantOnce { producer } => {
+                    // Asked with credit in hand, it is answered already.
+                    if model.credit_items.get(&producer).is_none_or(|credit| *credit <= 0) { model.asking.insert(producer); }
+                    bench.say(producer, Message::Want { bytes: batch_cost_bytes(10) });
+                }
                 Step::Demand { consumer, items } => {
                     *model.demand.entry(consumer).or_default() += items;
                     bench.demand(consumer, items);
@@ -201,12 +236,8 @@ proptest! {
                 }
                 Step::Pass { ms } => bench.pass(Duration::from_millis(ms)),
             }
-            let mut written = Vec::new();
-            for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
-            while !written.is_empty() {
-                written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket }));
-                for output in std::mem::take(&mut bench.outputs) { model.see(output, bench.now, &mut written); }
-            }
+            if hurried { continue }
+            model.look(&mut bench);
             let status = bench.queue.status();
             let unsettled = status.accepted - status.acknowledged - status.dead;
             prop_assert_eq!(status.stored(), unsettled, "ready, delayed and held are all that is not settled");
