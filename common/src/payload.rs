@@ -77,7 +77,8 @@ impl Encode for [u8] {
 impl<T: DeserializeOwned> Decode for T {
     type Held = T;
 
-    #[inline]
+    // Out of line, the decoder of a small type is inlined here as a whole; in line, it would be called from wherever this came to lie.
+    #[inline(never)]
     fn decode(batch: &Batch, index: u32) -> Result<T, Undecodable> {
         let bytes = batch.item(index);
         match postcard::take_from_bytes(bytes)? {
