@@ -25,10 +25,6 @@ use crate::session::Session;
 use crate::spin::look_for;
 use crate::transport::{self, Came, Scratch};
 
-/// The background thread goes on looking this often after the last thing that it had to do, before it sleeps until called: to call it,
-/// and to be held up by it, costs the callers more than a look every [`FLUSH_DELAY`].
-const IDLE_LOOKS: u32 = 1;
-
 /// The background thread never waits for the lock, which would make each of the callers' calls wake it; it comes again after this long,
 /// then after twice as long, up to [`FLUSH_DELAY`]. Callers that hold the lock so often send what has gathered by themselves.
 const LOCKED_RETRY_MIN: Duration = Duration::from_micros(100);
@@ -62,6 +58,9 @@ pub(crate) struct State<S> {
     waiters: u32,
     /// When the background thread looks next; it sleeps until it is called when there is none.
     alarm_at: Option<Duration>,
+    /// Something became due since the background thread looked. As long as that goes on it looks every [`FLUSH_DELAY`]: to call it would
+    /// cost the callers more.
+    armed: bool,
     background: Option<Thread>,
     closing: bool,
 }
@@ -96,6 +95,7 @@ impl<S: Session + 'static> Connection<S> {
                 polling: false,
                 waiters: 0,
                 alarm_at: None,
+                armed: false,
                 background: None,
                 closing: false,
             }),
@@ -173,6 +173,7 @@ impl<S: Session> Driver<S> {
     pub(crate) fn arm(&self, state: &mut State<S>) {
         let unwritten = (!state.session.outbox().is_empty()).then(|| self.now() + FLUSH_DELAY);
         let Some(due) = state.session.next_timeout().into_iter().chain(unwritten).min() else { return };
+        state.armed = true;
         if state.alarm_at.is_none_or(|at| due < at) {
             state.alarm_at = Some(due);
             if let Some(background) = &state.background {
@@ -294,7 +295,6 @@ impl<S: Session> Driver<S> {
     }
 
     fn run_background(&self) {
-        let mut looks = 0;
         let mut retry = LOCKED_RETRY_MIN;
         loop {
             let mut state = match self.state.try_lock() {
@@ -312,7 +312,6 @@ impl<S: Session> Driver<S> {
             }
             let now = self.now();
             let Some(alarm_at) = state.alarm_at else {
-                looks = 0;
                 drop(state);
                 thread::park();
                 continue;
@@ -327,13 +326,13 @@ impl<S: Session> Driver<S> {
                 continue;
             }
             let due = state.session.next_timeout().is_some_and(|due| due <= now);
-            looks = if due || !state.session.outbox().is_empty() { 0 } else { looks + 1 };
             if due {
                 self.receive_unless_polled(&mut state);
                 state.session.handle_timeout(now);
             }
             self.write_outbox(&mut state);
-            let soon = (looks < IDLE_LOOKS).then(|| now + FLUSH_DELAY);
+            let go_on = std::mem::take(&mut state.armed) || !state.session.outbox().is_empty();
+            let soon = go_on.then(|| now + FLUSH_DELAY);
             state.alarm_at = state.session.next_timeout().map(|due| due.max(now)).into_iter().chain(soon).min();
         }
     }
