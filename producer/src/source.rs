@@ -41,7 +41,8 @@ impl Source {
         Source { name: name.map_or(self.name, String::from), ..self }
     }
 
-    fn new(name: String, format: Format, input: Box<dyn Read>, can_be_read_again: bool) -> Source {
+    /// Reads from anything, under a name for messages.
+    pub fn new(name: String, format: Format, input: Box<dyn Read>, can_be_read_again: bool) -> Source {
         let input = Box::new(BufReader::with_capacity(READ_BYTES, input));
         Source { name, format, input, can_be_read_again, record: Vec::new(), line: 0 }
     }
@@ -56,7 +57,8 @@ impl Source {
             if self.record.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&self.record) {
+            // Looked through without being taken apart; but unlike what is ignored altogether, it has to be UTF-8.
+            if let Err(error) = serde_json::from_slice::<&serde_json::value::RawValue>(&self.record) {
                 // Its place within the record, which is one line, is told apart from the record's place in the input.
                 let (what, column) = (error.to_string(), error.column());
                 let what = what.split(" at line ").next().unwrap_or_default();
@@ -143,6 +145,14 @@ mod tests {
         bad.next(10).unwrap();
         let error = bad.next(10).unwrap_err().to_string();
         assert!(error.starts_with("in line 2 column 6: this is not JSON: EOF while parsing a value;"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_not_json() {
+        let mut bad = Source::new("in".into(), Format::Json, Box::new(&b"1\n\"\xff\"\n"[..]), true);
+        assert!(bad.next(10).unwrap().is_some());
+        let error = bad.next(10).unwrap_err().to_string();
+        assert!(error.starts_with("in line 2 column 2: this is not JSON: invalid unicode code point;"), "{error}");
     }
 
     #[test]
