@@ -92,9 +92,18 @@ mod tests {
         assert_eq!(store.first_unsettled(), Some(0));
         store.settle(0, 1);
         assert_eq!(store.first_unsettled(), Some(3));
+        assert_eq!(store.bytes(), batch_cost_bytes(16));
         store.settle(4, 1);
         assert!(store.is_empty());
         assert_eq!(store.bytes(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "item 3 is not stored")]
+    fn what_lies_behind_the_last_batch_is_not_stored() {
+        let mut store = Store::default();
+        store.insert(0, batch(3));
+        store.find(3);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The queue's rules, each by itself; [`model`]: all of them together, in any order.
 
+mod credit;
+mod edges;
 mod model;
 
 use super::*;
