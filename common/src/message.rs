@@ -347,6 +347,10 @@ impl Message {
 
     fn check_limits(&self) -> Result<(), DecodeError> {
         let (field, came, max) = match self {
+            // Its number was written in more bytes than it needs, or refuse_other_version would have seen it.
+            Message::Hello { version, .. } | Message::Welcome { version, .. } if *version != PROTOCOL_VERSION => {
+                return Err(DecodeError::Version { came: u64::from(*version) });
+            }
             Message::Hello { name, .. } => ("bytes of name", name.len(), NAME_BYTES_MAX),
             Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
             Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. } => {
@@ -393,6 +397,8 @@ mod tests {
     fn another_version_is_told_apart_whatever_follows_it() {
         assert_eq!(Message::decode(Bytes::from_static(&[0, 99, 1, 2, 3, 4])).unwrap_err(), DecodeError::Version { came: 99 });
         assert_eq!(Message::decode(Bytes::from_static(&[1, 0xac, 0x02])).unwrap_err(), DecodeError::Version { came: 300 });
+        let longer_than_need_be = Bytes::from_static(&[0x80, 0, 75, 2, 0]);
+        assert_eq!(Message::decode(longer_than_need_be).unwrap_err(), DecodeError::Version { came: 75 });
     }
 
     #[test]
