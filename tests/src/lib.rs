@@ -3,6 +3,7 @@
 //! A test waits for an event with a deadline: [`eventually`].
 
 mod build;
+pub mod fuzzing;
 mod load;
 mod process;
 pub mod random;

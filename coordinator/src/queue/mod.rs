@@ -359,8 +359,7 @@ impl Queue {
         while let Some(run) = self.ready.first() {
             let Some((client, items, bytes)) = self.consumers.next_hungry() else { return };
             let (batch, index) = self.store.find(run.first);
-            let most = run.count.min(u64::from(items)).min(u64::from(batch.count() - index)) as u32;
-            let count = batch.fit(index, most, bytes);
+            let count = batch.fit(index, run.count.min(u64::from(items)) as u32, bytes);
             let part = batch.slice(index, count);
             self.ready.remove_first(u64::from(count));
             let past = Past { attempts: run.past.attempts + 1, ..run.past };

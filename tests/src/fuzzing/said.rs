@@ -1,0 +1,176 @@
+//! What must come of what a client says, by PROTOCOL.md.
+
+use std::time::Duration;
+
+use common::batch::Batch;
+use common::limits::{batch_cost_bytes, result_bytes_max};
+use common::message::{CloseReason, Message, Outcome};
+use coordinator::limits::{DEMAND_BYTES_MAX, DEMAND_ITEMS_MAX};
+use coordinator::queue::{ClientId, Input};
+
+use super::watched::{Client, Kind, State, Watched};
+
+/// Whether what a client says closes its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Fine,
+    Refused,
+}
+
+impl Watched {
+    /// Lets a client say something. True if its connection is open still.
+    pub(super) fn say(&mut self, client: ClientId, message: Message, batch: Option<Batch>) -> bool {
+        let accepted = self.queue.status().accepted;
+        let shown = format!("{message:?}");
+        let verdict = self.judge(client, &message, batch.as_ref(), accepted);
+        if verdict == Verdict::Refused {
+            self.let_go(client, false);
+        }
+        let put = batch.as_ref().filter(|_| matches!(message, Message::Put { .. })).map(|batch| (batch.count(), batch.body_bytes()));
+        if let Some((count, bytes)) = put
+            && verdict != Verdict::Refused
+            && let Some(Client { kind: Kind::Producer(producer), .. }) = self.clients.get_mut(&client)
+        {
+            producer.put += u64::from(count);
+            let cost = batch_cost_bytes(bytes) as i64;
+            producer.credit = (producer.credit.0 - i64::from(count), producer.credit.1 - cost);
+            producer.granted = (producer.granted.0 - i64::from(count), producer.granted.1 - cost);
+            producer.recalled = false;
+        }
+        let closed = self.handle(Input::Said { client, message, batch });
+        match (verdict, closed.get(&client)) {
+            (Verdict::Fine, Some(CloseReason::Ended) | None) | (Verdict::Refused, Some(CloseReason::Protocol)) => {}
+            (_, closed) => panic!("{client:?} says {shown}, which is {verdict:?}; closed: {closed:?}"),
+        }
+        !closed.contains_key(&client)
+    }
+
+    /// A connection is closed.
+    pub(super) fn leave(&mut self, client: ClientId, orderly: bool) {
+        self.let_go(client, orderly);
+        self.clients.remove(&client);
+        self.handle(Input::Left { client, orderly });
+    }
+
+    /// What a consumer holds goes back.
+    fn let_go(&mut self, client: ClientId, orderly: bool) {
+        let Some(Client { kind: Kind::Consumer(consumer), .. }) = self.clients.get(&client) else { return };
+        let alone = consumer.held.len() == 1;
+        for id in &consumer.held {
+            let item = self.items.get_mut(id).expect("a held item");
+            let failed = !orderly && (alone || consumer.begun.contains(id));
+            item.attempts -= u32::from(orderly);
+            item.failures += u32::from(failed);
+            item.state = if failed && item.failures >= self.rules.attempts_max { State::Dying } else { State::Ready };
+        }
+    }
+
+    /// Notes what a message does, and says what must come of it.
+    fn judge(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>, accepted: u64) -> Verdict {
+        let largest = batch.and_then(|batch| batch.iter().map(<[u8]>::len).max()).unwrap_or_default() as u64;
+        let Some(Client { kind, joins, withdrawals, finishes }) = self.clients.get_mut(&client) else { panic!("{client:?} is not there") };
+        let is_fine = match (message, kind) {
+            (Message::Join, _) => {
+                joins.push(accepted);
+                true
+            }
+            (Message::Withdraw, kind) => {
+                *withdrawals += 1;
+                if let Kind::Producer(producer) = kind {
+                    producer.wish = None;
+                }
+                true
+            }
+            (Message::Ack { ranges }, _) if ranges.is_empty() => true,
+            (Message::Put { position, .. }, Kind::Producer(producer)) => {
+                let (items, bytes) = batch.map_or((0, 0), |batch| (batch.count(), batch_cost_bytes(batch.body_bytes())));
+                let covered = producer.granted.0 >= i64::from(items) && producer.granted.1 >= bytes as i64;
+                covered && largest <= self.rules.item_bytes_max && !producer.finished && position.0 == producer.put
+            }
+            (Message::Want { bytes }, Kind::Producer(producer)) => {
+                let granted = producer.granted.0 > 0 && producer.granted.1 >= *bytes as i64;
+                if !granted {
+                    producer.wish = Some(*bytes);
+                }
+                !producer.finished && *bytes <= batch_cost_bytes(self.rules.item_bytes_max + 4)
+            }
+            (Message::Recalled, Kind::Producer(producer)) => {
+                (producer.credit, producer.granted) = ((0, 0), (0, 0));
+                std::mem::take(&mut producer.recalled)
+            }
+            (Message::Finish, Kind::Producer(producer)) => {
+                let is_fine = producer.put == producer.confirmed && !std::mem::replace(&mut producer.finished, true);
+                let is_first = producer.name.clone().is_none_or(|name| !is_fine || self.finished_names.insert(name));
+                self.finished += u64::from(is_fine && is_first);
+                *finishes += u32::from(is_fine);
+                is_fine
+            }
+            (Message::Demand { items, bytes }, Kind::Consumer(consumer)) => {
+                let (more_items, more_bytes) = &mut consumer.demand;
+                *more_items = more_items.saturating_add(*items);
+                *more_bytes = more_bytes.saturating_add_unsigned(*bytes);
+                *more_items <= DEMAND_ITEMS_MAX && *more_bytes <= DEMAND_BYTES_MAX
+            }
+            (Message::Begin { id }, Kind::Consumer(consumer)) => {
+                if consumer.held.contains(&id.0) {
+                    consumer.begun.insert(id.0);
+                }
+                true
+            }
+            (Message::Ack { ranges }, Kind::Consumer(_)) => ranges.iter().all(|range| {
+                let done = self.take(client, range.first.0, range.count);
+                self.acknowledged += done.as_ref().map_or(0, |done| done.len() as u64);
+                done.inspect(|done| done.iter().for_each(|id| drop(self.items.remove(id)))).is_some()
+            }),
+            (Message::Result { first, .. }, Kind::Consumer(_)) => {
+                largest <= result_bytes_max(self.rules.item_bytes_max)
+                    && self.take(client, first.0, batch.map_or(0, Batch::count)).is_some_and(|done| {
+                        done.iter().for_each(|id| self.set(*id, State::Done));
+                        true
+                    })
+            }
+            (Message::Return { range, outcome }, Kind::Consumer(_)) => {
+                let taken = self.take(client, range.first.0, range.count);
+                taken.iter().flatten().for_each(|id| self.give_back(*id, outcome));
+                taken.is_some()
+            }
+            _ => false,
+        };
+        if is_fine { Verdict::Fine } else { Verdict::Refused }
+    }
+
+    /// Takes items out of a consumer's hands, if it holds all of them.
+    fn take(&mut self, client: ClientId, first: u64, count: u32) -> Option<Vec<u64>> {
+        let Some(Client { kind: Kind::Consumer(consumer), .. }) = self.clients.get_mut(&client) else { return None };
+        let range = first..first.checked_add(u64::from(count))?;
+        let ids: Vec<u64> = consumer.held.range(range.clone()).copied().collect();
+        if count == 0 || ids.len() != count as usize {
+            return None;
+        }
+        consumer.held.retain(|id| !range.contains(id));
+        consumer.begun.retain(|id| !range.contains(id));
+        Some(ids)
+    }
+
+    fn give_back(&mut self, id: u64, outcome: &Outcome) {
+        let item = self.items.get_mut(&id).expect("a held item");
+        item.failures += u32::from(matches!(outcome, Outcome::Released | Outcome::Failed { .. }));
+        let is_last = item.failures >= self.rules.attempts_max;
+        let delay = match outcome {
+            Outcome::Failed { .. } => self.rules.retry_delay.after(item.failures),
+            Outcome::RetryAfter { delay_ms } => Duration::from_millis(*delay_ms),
+            _ => Duration::ZERO,
+        };
+        item.attempts -= u32::from(*outcome == Outcome::Unstarted);
+        item.state = match outcome {
+            Outcome::Rejected { .. } => State::Dying,
+            Outcome::Released | Outcome::Failed { .. } if is_last => State::Dying,
+            _ if delay.is_zero() => State::Ready,
+            _ => State::Delayed(self.now.saturating_add(delay)),
+        };
+    }
+
+    fn set(&mut self, id: u64, state: State) {
+        self.items.get_mut(&id).expect("a held item").state = state;
+    }
+}

@@ -1,0 +1,91 @@
+//! What can happen to a queue, as a fuzzer makes it up: well-behaved clients most of the time, and any message from anyone.
+
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use common::backoff::Backoff;
+use common::limits::batch_cost_bytes;
+use common::message::Outcome;
+use coordinator::queue::Rules;
+
+/// A queue's rules, and what happens to it.
+#[derive(Arbitrary, Debug)]
+pub(super) struct Story<'a> {
+    pub(super) bounds: Bounds,
+    pub(super) steps: Vec<Step<'a>>,
+}
+
+/// Small bounds: it is at them that things happen.
+#[derive(Arbitrary, Debug)]
+pub(super) struct Bounds {
+    items: u8,
+    bytes: u16,
+    item_bytes: u8,
+    attempts: u8,
+    retry_ms: u8,
+    producers_expected: Option<u8>,
+}
+
+/// Where a client of this number stands is the same for all steps; several connect there one after another.
+pub(super) type Slot = u8;
+
+/// One thing that happens; `Say` is anything that a frame can hold.
+#[derive(Arbitrary, Debug)]
+pub(super) enum Step<'a> {
+    Connect { slot: Slot, name: Option<u8> },
+    Leave { slot: Slot, orderly: bool },
+    Put { slot: Slot, items: u8, bytes: u16, unlike: bool },
+    Want { slot: Slot, bytes: u16 },
+    Hear { slot: Slot },
+    Finish { slot: Slot },
+    Join { slot: Slot },
+    Withdraw { slot: Slot },
+    Demand { slot: Slot, items: u8, bytes: u16 },
+    Begin { slot: Slot, which: u8 },
+    Ack { slot: Slot, which: u8, count: u8 },
+    Result { slot: Slot, which: u8, count: u8 },
+    Return { slot: Slot, which: u8, count: u8, how: How },
+    Say { slot: Slot, frame: &'a [u8] },
+    Written { which: u8 },
+    Pass { ms: u16 },
+    Lost { name: u8 },
+    Drain,
+    Stop,
+}
+
+/// How an item comes back.
+#[derive(Arbitrary, Debug)]
+pub(super) enum How {
+    Unstarted,
+    Released,
+    Failed,
+    Rejected,
+    RetryAfter { ms: u64 },
+}
+
+impl Bounds {
+    pub(super) fn rules(&self) -> Rules {
+        let item_bytes_max = [0, 3, 40, 200, 1000][usize::from(self.item_bytes % 5)];
+        let min = Duration::from_millis(self.retry_ms.into());
+        Rules {
+            capacity_items: 1 + u64::from(self.items % 32),
+            capacity_bytes: batch_cost_bytes(item_bytes_max + 4) + u64::from(self.bytes % 4096),
+            item_bytes_max,
+            attempts_max: 1 + u32::from(self.attempts % 4),
+            retry_delay: Backoff { min, max: min * 3 },
+            producers_expected: self.producers_expected.map(|expected| u64::from(expected % 4)),
+        }
+    }
+}
+
+impl How {
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            How::Unstarted => Outcome::Unstarted,
+            How::Released => Outcome::Released,
+            How::Failed => Outcome::Failed { cause: "failed".into() },
+            How::Rejected => Outcome::Rejected { cause: "rejected".into() },
+            How::RetryAfter { ms } => Outcome::RetryAfter { delay_ms: *ms },
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A queue that is watched: everything that goes in and comes out passes a plain model of PROTOCOL.md, one entry an item.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::batch::Batch;
+use common::message::{CloseReason, Message};
+use common::status::Phase;
+use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
+
+/// The queue, and what must be true of it.
+pub(super) struct Watched {
+    pub(super) queue: Queue,
+    pub(super) rules: Rules,
+    pub(super) now: Duration,
+    pub(super) clients: BTreeMap<ClientId, Client>,
+    /// Items that were delivered and are not settled.
+    pub(super) items: BTreeMap<u64, Item>,
+    /// Every item below this was delivered at least once.
+    pub(super) seen: u64,
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) writing: BTreeMap<Ticket, (Vec<u64>, bool)>,
+    pub(super) acknowledged: u64,
+    pub(super) dead: u64,
+    confirmed: u64,
+    /// Confirmed so far under each name.
+    pub(super) positions: BTreeMap<String, u64>,
+    pub(super) finished_names: BTreeSet<String>,
+    pub(super) finished: u64,
+    /// By the mark that a producer puts on its items: the number of the next one.
+    marks: BTreeMap<String, u64>,
+    /// Somebody has put items without such marks.
+    pub(super) unmarked: bool,
+    phase: Phase,
+}
+
+#[derive(Default)]
+pub(super) struct Client {
+    pub(super) kind: Kind,
+    /// Joins asked, each by the number of items that were accepted then.
+    pub(super) joins: Vec<u64>,
+    pub(super) withdrawals: u32,
+    pub(super) finishes: u32,
+}
+
+#[derive(Default)]
+pub(super) enum Kind {
+    Producer(Producer),
+    Consumer(Consumer),
+    #[default]
+    Control,
+}
+
+#[derive(Default)]
+pub(super) struct Producer {
+    pub(super) name: Option<String>,
+    pub(super) put: u64,
+    pub(super) confirmed: u64,
+    /// Items and bytes by what it has heard.
+    pub(super) credit: (i64, i64),
+    /// Likewise by what it was told, heard or not.
+    pub(super) granted: (i64, i64),
+    pub(super) unheard: Vec<Message>,
+    /// The bytes that it waits for.
+    pub(super) wish: Option<u64>,
+    pub(super) recalled: bool,
+    pub(super) finished: bool,
+    /// It has said something that its client library never would.
+    pub(super) rogue: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Consumer {
+    pub(super) demand: (u32, i64),
+    pub(super) held: BTreeSet<u64>,
+    pub(super) begun: BTreeSet<u64>,
+    stops: u32,
+}
+
+pub(super) struct Item {
+    pub(super) bytes: Vec<u8>,
+    pub(super) attempts: u32,
+    pub(super) failures: u32,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    Delayed(Duration),
+    Held(ClientId),
+    /// To be written as a dead letter by the step under way.
+    Dying,
+    /// Its results are to be given out by the step under way.
+    Done,
+    Writing,
+}
+
+impl Watched {
+    pub(super) fn new(rules: Rules) -> Watched {
+        Watched {
+            queue: Queue::new(rules.clone()),
+            rules,
+            now: Duration::ZERO,
+            clients: BTreeMap::new(),
+            items: BTreeMap::new(),
+            seen: 0,
+            tickets: Vec::new(),
+            writing: BTreeMap::new(),
+            acknowledged: 0,
+            dead: 0,
+            confirmed: 0,
+            positions: BTreeMap::new(),
+            finished_names: BTreeSet::new(),
+            finished: 0,
+            marks: BTreeMap::new(),
+            unmarked: false,
+            phase: Phase::Running,
+        }
+    }
+
+    /// Lets the queue handle an input; who is closed by it, and why.
+    pub(super) fn handle(&mut self, input: Input) -> BTreeMap<ClientId, CloseReason> {
+        self.queue.handle(input, self.now);
+        let mut closed = BTreeMap::new();
+        while let Some(output) = self.queue.poll() {
+            match output {
+                Output::Close { client, reason, words } => {
+                    assert!(!words.is_empty());
+                    assert!(self.clients.remove(&client).is_some(), "{client:?} is closed, and was not there");
+                    closed.insert(client, reason);
+                }
+                Output::Send { client, message, batch } => self.sent(client, message, batch),
+                Output::Write { ticket, record } => self.to_write(ticket, record),
+            }
+        }
+        self.check();
+        closed
+    }
+
+    fn sent(&mut self, to: ClientId, message: Message, batch: Option<Batch>) {
+        let phase = self.queue.phase();
+        let settled = self.first_unsettled();
+        let Some(client) = self.clients.get_mut(&to) else { panic!("{to:?} is told {} and is not there", message.name()) };
+        match (&mut client.kind, message) {
+            (Kind::Producer(producer), message @ Message::Confirm { position, credit_items, credit_bytes }) => {
+                assert!((producer.confirmed..=producer.put).contains(&position.0), "{position} is confirmed");
+                self.confirmed += position.0 - producer.confirmed;
+                producer.confirmed = position.0;
+                producer.granted.0 += credit_items as i64;
+                producer.granted.1 += credit_bytes as i64;
+                producer.wish.take_if(|bytes| producer.granted.0 > 0 && producer.granted.1 >= *bytes as i64);
+                assert!(credit_items + credit_bytes == 0 || !producer.recalled, "credit before a Recall is answered");
+                if let Some(name) = &producer.name {
+                    self.positions.insert(name.clone(), position.0);
+                }
+                producer.unheard.push(message);
+            }
+            (Kind::Producer(producer), message @ Message::Recall { .. }) => {
+                assert!(!std::mem::replace(&mut producer.recalled, true), "a second Recall before the first was answered");
+                assert_ne!(producer.granted, (0, 0), "a Recall of nothing");
+                producer.unheard.push(message);
+            }
+            (Kind::Producer(_), Message::Finished) => client.finishes -= 1,
+            (Kind::Consumer(consumer), Message::Stop) => {
+                assert!(matches!(phase, Phase::Stopping | Phase::Done));
+                consumer.stops += 1;
+            }
+            (Kind::Consumer(consumer), Message::Deliver { first, attempt, .. }) => {
+                let Some(batch) = batch else { panic!("a Deliver without its items") };
+                assert!(consumer.demand.0 >= batch.count() && consumer.demand.1 > 0, "more than was asked for");
+                assert!(batch.count() == 1 || batch.body()[0].len() as i64 <= consumer.demand.1, "more bytes than were asked for");
+                consumer.demand.0 -= batch.count();
+                consumer.demand.1 = consumer.demand.1.saturating_sub_unsigned(batch.body_bytes());
+                consumer.held.extend(first.0..first.0 + u64::from(batch.count()));
+                self.delivered(to, first.0, attempt, &batch);
+            }
+            (kind, Message::Withdrawn) => {
+                client.withdrawals -= 1;
+                if let Kind::Consumer(consumer) = kind {
+                    consumer.demand = (0, 0);
+                }
+            }
+            (_, Message::Joined) => {
+                let answered = client.joins.iter().position(|asked| *asked <= settled);
+                client.joins.remove(answered.expect("Joined before its time"));
+            }
+            (_, message) => panic!("{to:?} is told {}", message.name()),
+        }
+    }
+
+    fn delivered(&mut self, to: ClientId, first: u64, attempt: u32, batch: &Batch) {
+        for (id, bytes) in (first..).zip(batch.iter()) {
+            let ready = self.items.iter().find(|(_, item)| item.state == State::Ready).map_or(self.seen, |(id, _)| *id);
+            assert!(id <= ready, "item {id} passes item {ready}");
+            if id == self.seen {
+                self.seen += 1;
+                self.check_mark(bytes);
+                self.items.insert(id, Item { bytes: bytes.to_vec(), attempts: 0, failures: 0, state: State::Ready });
+            }
+            let item = self.items.get_mut(&id).expect("an item that is not settled");
+            let is_due = matches!(item.state, State::Delayed(due) if due <= self.now);
+            assert!(item.state == State::Ready || is_due, "item {id} is delivered while it is {:?}", item.state);
+            assert_eq!(item.bytes, bytes, "item {id}");
+            item.attempts += 1;
+            assert_eq!(item.attempts, attempt, "the attempt of item {id}");
+            item.state = State::Held(to);
+        }
+    }
+
+    /// One producer's items come in the order in which it has put them, none missing and none twice.
+    fn check_mark(&mut self, bytes: &[u8]) {
+        if self.unmarked {
+            return;
+        }
+        let text = std::str::from_utf8(bytes).expect("a marked item");
+        let (mark, number) = text.split_once(':').expect("a marked item");
+        let next = self.marks.entry(mark.to_string()).or_default();
+        assert_eq!(number.trim_end_matches('.').parse::<u64>(), Ok(*next), "an item of {mark}");
+        *next += 1;
+    }
+
+    fn to_write(&mut self, ticket: Ticket, record: Record) {
+        let (ids, dead) = match record {
+            Record::DeadLetter(letter) => {
+                let item = &self.items[&letter.id.0];
+                assert_eq!((item.state, item.attempts, &item.bytes[..]), (State::Dying, letter.attempts, &letter.item[..]));
+                (vec![letter.id.0], true)
+            }
+            Record::Results(batch) => {
+                let done = self.items.iter().filter(|(_, item)| item.state == State::Done);
+                let ids: Vec<u64> = done.map(|(id, _)| *id).collect();
+                assert_eq!(ids.len(), batch.count() as usize, "a result for each item");
+                (ids, false)
+            }
+        };
+        for id in &ids {
+            self.items.get_mut(id).expect("an item that is not settled").state = State::Writing;
+        }
+        assert!(self.writing.insert(ticket, (ids, dead)).is_none());
+        self.tickets.push(ticket);
+    }
+
+    /// The lowest number of an item that is not settled, as far as items were delivered.
+    fn first_unsettled(&self) -> u64 {
+        self.items.first_key_value().map_or(self.seen, |(id, _)| *id)
+    }
+
+    fn check(&mut self) {
+        for item in self.items.values_mut() {
+            if matches!(item.state, State::Delayed(due) if due <= self.now) {
+                item.state = State::Ready;
+            }
+        }
+        let count = |is: fn(State) -> bool| self.items.values().filter(|item| is(item.state)).count() as u64;
+        let status = self.queue.status();
+        assert_eq!(status.accepted, status.acknowledged + status.dead + status.ready + status.delayed + status.held);
+        assert_eq!((status.acknowledged, status.dead), (self.acknowledged, self.dead));
+        assert_eq!(status.accepted, self.confirmed, "what is accepted is confirmed");
+        assert_eq!(status.held, count(|state| matches!(state, State::Held(_) | State::Writing)));
+        assert_eq!(status.delayed, count(|state| matches!(state, State::Delayed(_))));
+        assert_eq!(status.ready, count(|state| state == State::Ready) + status.accepted - self.seen);
+        assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "the bounds: {status:?}");
+        assert_eq!(status.bytes == 0, status.stored() == 0);
+        let due = self.items.values().filter_map(|item| if let State::Delayed(due) = item.state { Some(due) } else { None });
+        assert_eq!(self.queue.next_timeout(), due.min());
+
+        let phase = self.queue.phase();
+        assert!(phase as u8 >= self.phase as u8, "{:?} was before {phase:?}", self.phase);
+        self.phase = phase;
+        let serves = matches!(phase, Phase::Running | Phase::Draining);
+        assert!(!serves || status.ready == 0 || status.consumers_waiting == 0, "items wait while somebody asks");
+        assert_eq!(status.producers_finished, self.finished);
+        let count = |is: fn(&Kind) -> bool| self.clients.values().filter(|client| is(&client.kind)).count() as u64;
+        assert_eq!(status.producers, count(|kind| matches!(kind, Kind::Producer(_))));
+        assert_eq!(status.consumers, count(|kind| matches!(kind, Kind::Consumer(_))));
+        let is_hungry = |kind: &Kind| matches!(kind, Kind::Consumer(consumer) if consumer.demand.0 > 0 && consumer.demand.1 > 0);
+        assert_eq!(status.consumers_waiting, count(is_hungry));
+        let may_end = phase == Phase::Draining || self.rules.producers_expected.is_some_and(|expected| self.finished >= expected);
+        let (mut parked, mut waiting) = (false, 0);
+        let first_unsettled = self.first_unsettled();
+        for (id, client) in &self.clients {
+            assert_eq!((client.withdrawals, client.finishes), (0, 0), "{id:?} was not answered");
+            assert!(client.joins.iter().all(|asked| *asked > first_unsettled), "{id:?} joins in vain");
+            match &client.kind {
+                Kind::Producer(producer) => {
+                    assert_eq!(phase, Phase::Running, "{id:?} was not sent away");
+                    parked |= producer.put > producer.confirmed;
+                    waiting += u64::from(producer.put > producer.confirmed || (producer.wish.is_some() && !producer.recalled));
+                }
+                Kind::Consumer(consumer) => assert_eq!(consumer.stops > 0, !serves, "{id:?} is told of the end"),
+                Kind::Control => {}
+            }
+        }
+        assert_eq!(status.producers_waiting, waiting, "who waits stands in line, once");
+        assert!(!parked || status.stored() > 0, "what was put waits at an empty queue");
+        assert!(!(serves && may_end && status.stored() == 0), "{phase:?}, and there is nothing to wait for");
+        for name in &self.finished_names {
+            assert!(self.queue.has_finished(name), "{name}");
+        }
+        for (name, position) in &self.positions {
+            assert_eq!(self.queue.position(name).0, *position, "the position of {name}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The fuzz targets on any toolchain: over the kept corpus, and over random bytes.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use tests::fuzzing::{TARGETS, Target};
+
+#[test]
+fn everything_in_the_kept_corpus_is_as_it_must_be() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    for (name, target) in TARGETS {
+        let kept = fs::read_dir(corpus.join(name)).unwrap_or_else(|error| panic!("the corpus of {name}: {error}"));
+        let mut count = 0;
+        for file in kept {
+            let path = file.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            let run = std::panic::catch_unwind(|| target(&bytes));
+            assert!(run.is_ok(), "{name} fails on {}", path.display());
+            count += 1;
+        }
+        assert!(count > 0, "{name} has no corpus");
+    }
+}
+
+fn over_random_bytes(target: Target) {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = prop::test_runner::TestRunner::new(config);
+    let bytes = prop_oneof![prop::collection::vec(any::<u8>(), 0..64), prop::collection::vec(any::<u8>(), 0..4000)];
+    runner
+        .run(&bytes, |bytes| {
+            target(&bytes);
+            Ok(())
+        })
+        .unwrap();
+}
+
+macro_rules! over_random_bytes {
+    ($($name:ident: $test:ident,)*) => {$(
+        #[test]
+        fn $test() {
+            over_random_bytes(tests::fuzzing::$name);
+        }
+    )*};
+}
+
+over_random_bytes! {
+    frame: any_stream_is_cut_into_the_same_frames_however_it_comes,
+    message: any_frame_is_refused_or_is_a_message_that_encodes_to_itself,
+    batch: any_body_is_refused_or_keeps_its_items_however_it_is_cut,
+    queue: whatever_happens_to_a_queue_it_keeps_its_promises,
+    input: any_input_is_cut_into_its_items_up_to_the_first_that_is_none,
+    options: any_value_of_a_flag_is_refused_or_makes_a_queue,
+}
