@@ -131,7 +131,7 @@ impl Watched {
                     closed.insert(client, reason);
                 }
                 Output::Send { client, message, batch } => self.sent(client, message, batch),
-                Output::Write { ticket, record } => self.to_write(ticket, record),
+                Output::Write { ticket, record } => self.note_write(ticket, record),
             }
         }
         self.check();
@@ -220,7 +220,7 @@ impl Watched {
         *next += 1;
     }
 
-    fn to_write(&mut self, ticket: Ticket, record: Record) {
+    fn note_write(&mut self, ticket: Ticket, record: Record) {
         let (ids, dead) = match record {
             Record::DeadLetter(letter) => {
                 let item = &self.items[&letter.id.0];
