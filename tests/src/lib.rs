@@ -4,6 +4,7 @@
 
 mod build;
 mod process;
+pub mod simulator;
 
 pub use build::program;
 pub use process::{Process, Queue};
