@@ -29,6 +29,10 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Names whose positions are kept: a name costs up to 400 bytes, and has to be kept for as long as the coordinator lives.
 pub const NAMES_MAX: usize = 64 * 1024;
 
+/// Credit that a producer has waited for is not taken back for the next in line before this: one that runs uses it at once, and one that
+/// is stopped holds up nobody for longer.
+pub const CREDIT_SPARED: Duration = Duration::from_millis(1);
+
 /// Items that a consumer may have asked for and not got: sixteen times what our own client asks for.
 pub const DEMAND_ITEMS_MAX: u32 = 1024 * 1024;
 

@@ -4,20 +4,23 @@
 //! items come. When somebody does lack it, reservations that are not used are taken back, oldest first: their owner may be stopped,
 //! and must not hold others up. It is told (`Recall`); what it has put before it heard that and the queue has no room for by then waits
 //! *parked* with its connection, unconfirmed, first come first served. So the bounds always hold for what is accepted, and a connection
-//! costs at most its credit beyond them.
+//! costs at most its credit beyond them. Credit that was granted to one who waited for it is spared for a moment ([`CREDIT_SPARED`]):
+//! one that runs has put by then, and does not lose its turn to the next in line; and what it has not been told of yet is spared, since
+//! it would wait for ever for what was granted and taken back unsaid.
 //!
 //! Whether a recall was heard in time shows in what the producer says: a `Put` has crossed it and makes it void, `Recalled` answers it.
 //! Until then nothing is granted to it, so that both sides always agree on its credit; it does not wait in line, so that one which never
 //! answers holds up nobody.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use common::batch::Batch;
 use common::limits::{CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, batch_cost_bytes};
 use common::message::CloseReason;
 
 use super::{ClientId, Refusal, Rules};
-use crate::limits::NAMES_MAX;
+use crate::limits::{CREDIT_SPARED, NAMES_MAX};
 
 /// Items and bytes together: what both bounds are counted in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,10 @@ pub(super) struct Intake {
     unconfirmed: VecDeque<ClientId>,
     recalled: VecDeque<ClientId>,
     finished: u64,
+    now: Duration,
+    spares: bool,
+    /// When credit that is spared now may be taken back for those who wait.
+    look_again_at: Option<Duration>,
     /// The last admitted batch's owner, until the batch is stored.
     admitting: Option<ClientId>,
 }
@@ -100,6 +107,8 @@ struct Producer {
     credit: Amount,
     reserved: Amount,
     in_granted: bool,
+    /// Until then its credit is not taken back.
+    spared_until: Duration,
     /// It was told that its credit is void, and has not shown to have heard it.
     recalled: bool,
     wanted: Option<Amount>,
@@ -129,6 +138,9 @@ impl Intake {
             unconfirmed: VecDeque::new(),
             recalled: VecDeque::new(),
             finished: 0,
+            now: Duration::ZERO,
+            spares: true,
+            look_again_at: None,
             admitting: None,
         }
     }
@@ -268,6 +280,11 @@ impl Intake {
         }
     }
 
+    /// Now is the time to admit; unless `spares`, credit that was told of can be taken back even if it is fresh.
+    pub(super) fn begin_admission(&mut self, now: Duration, spares: bool) {
+        (self.now, self.spares, self.look_again_at) = (now, spares, None);
+    }
+
     /// Grants and admits in the order of waiting. Returns a batch that now has its place; report it by [`Intake::stored`].
     pub(super) fn next_admitted(&mut self) -> Option<Batch> {
         assert!(self.admitting.is_none(), "a batch was admitted and not stored");
@@ -348,6 +365,11 @@ impl Intake {
         clients
     }
 
+    /// When there is somebody to be admitted at the expense of credit that is spared now.
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.look_again_at
+    }
+
     /// True when no item waits parked.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.iter().all(|client| self.producers.get(client).is_none_or(|producer| producer.parked.is_empty()))
@@ -404,6 +426,7 @@ impl Intake {
         self.grant(client, lacking.max(share));
         if let Some(producer) = self.producers.get_mut(&client) {
             producer.wanted = None;
+            producer.spared_until = self.now + CREDIT_SPARED;
         }
         true
     }
@@ -434,23 +457,24 @@ impl Intake {
             // Taking reservations back would not help.
             return false;
         }
-        let mut own_turns = 0;
-        while !self.room().covers(amount) {
-            let Some(holder) = self.granted.pop_front() else { return false };
-            if holder == client {
-                self.granted.push_back(holder);
-                own_turns += 1;
-                if own_turns > 1 {
-                    return false;
-                }
-                continue;
+        for _ in 0..self.granted.len() {
+            if self.room().covers(amount) {
+                return true;
             }
+            let Some(holder) = self.granted.pop_front() else { break };
             if let Some(producer) = self.producers.get_mut(&holder) {
+                let spared = (self.spares && producer.spared_until > self.now) || !producer.granted.is_nothing();
+                if spared && holder != client {
+                    let until = producer.spared_until.max(self.now);
+                    self.look_again_at = Some(self.look_again_at.map_or(until, |at| at.min(until)));
+                }
+                if spared || holder == client {
+                    self.granted.push_back(holder);
+                    continue;
+                }
                 producer.in_granted = false;
                 self.reserved = self.reserved.less(producer.reserved);
                 producer.reserved = Amount::default();
-                // What it was not told of yet is simply not granted.
-                producer.credit = producer.credit.less(std::mem::take(&mut producer.granted));
                 if !producer.credit.is_nothing() && !std::mem::replace(&mut producer.recalled, true) {
                     self.recalled.push_back(holder);
                     if producer.parked.is_empty() && producer.wanted.is_some() {
@@ -459,7 +483,7 @@ impl Intake {
                 }
             }
         }
-        true
+        self.room().covers(amount)
     }
 
     fn confirm(&mut self, client: ClientId) {

@@ -115,7 +115,7 @@ impl Queue {
             Input::Tick => {}
         }
         self.wake_delayed(now);
-        self.admit();
+        self.admit(now, true);
         self.dispatch();
         self.answer_joins();
         self.check_done();
@@ -131,7 +131,8 @@ impl Queue {
 
     /// When to call [`Queue::handle`] with [`Input::Tick`] at the latest.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.delayed.first_key_value().map(|((due, _), _)| *due)
+        let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
+        delayed.into_iter().chain(self.intake.next_timeout()).min()
     }
 
     /// How many items were accepted so far under a producer's name.
@@ -198,7 +199,7 @@ impl Queue {
             (Message::Demand { items, bytes }, None) => self.consumers.demand(client, items, bytes),
             (Message::Withdraw, None) => {
                 // Grant or deliver first what can be: the answer comes behind it.
-                self.admit();
+                self.admit(now, false);
                 self.dispatch();
                 self.intake.withdraw(client);
                 self.consumers.withdraw(client);
@@ -342,7 +343,8 @@ impl Queue {
     }
 
     /// Lets in what waits for room, as far as there is any.
-    fn admit(&mut self) {
+    fn admit(&mut self, now: Duration, spares: bool) {
+        self.intake.begin_admission(now, spares);
         while let Some(batch) = self.intake.next_admitted() {
             let count = u64::from(batch.count());
             self.store.insert(self.next_id, batch);

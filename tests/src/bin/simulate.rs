@@ -29,7 +29,6 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    simulator::keep_panics();
     if let Some(seed) = cli.seed {
         return match simulator::play(seed, true) {
             Ok(facts) => {

@@ -33,6 +33,8 @@ pub struct Broker {
     results_bytes_max: usize,
     names: BTreeMap<String, Tag>,
     pool: Pool,
+    /// The queue was told something since the oracle has looked at it.
+    unchecked: bool,
 }
 
 impl Broker {
@@ -51,6 +53,7 @@ impl Broker {
             results_bytes_max,
             names,
             pool: Pool::default(),
+            unchecked: false,
         }
     }
 
@@ -104,6 +107,7 @@ impl Broker {
         stage.tell(|| format!("queue hears {}", shown(&input)));
         stage.oracle.before(&input, self.queue.phase(), stage.now);
         self.queue.handle(input, stage.now);
+        self.unchecked = true;
     }
 
     fn collect_written(&mut self, stage: &mut Stage) {
@@ -309,6 +313,9 @@ impl Broker {
                     self.writer.push_back((due, ticket, bytes));
                 }
             }
+        }
+        if !std::mem::take(&mut self.unchecked) {
+            return;
         }
         stage.oracle.check(&self.queue);
         for (name, tag) in &self.names {

@@ -34,6 +34,8 @@ pub struct Weather {
 #[derive(Debug)]
 pub struct Link {
     weather: Weather,
+    /// Something has happened since the last departure.
+    touched: bool,
     pipes: [Pipe; 2],
 }
 
@@ -69,29 +71,31 @@ pub struct News {
     pub arrivals: Vec<(Duration, Side)>,
     /// Who found no room to write has some again.
     pub writable: Vec<Side>,
-    /// Both ends are closed.
-    pub over: bool,
 }
 
 impl Link {
     /// A link and its two ends: the client's, the coordinator's.
     pub fn new(weather: Weather) -> (Rc<RefCell<Link>>, End, End) {
-        let link = Rc::new(RefCell::new(Link { weather, pipes: Default::default() }));
+        let link = Rc::new(RefCell::new(Link { weather, touched: true, pipes: Default::default() }));
         let end = |side| End { link: Rc::clone(&link), side };
         let (client, coordinator) = (end(Side::Client), end(Side::Coordinator));
         (link, client, coordinator)
     }
 
     fn pipe_to(&mut self, reader: Side) -> &mut Pipe {
+        self.touched = true;
         &mut self.pipes[reader as usize]
     }
 
     /// Sends on its way what was written since the last time.
-    pub fn depart(&mut self, now: Duration, random: &mut Random) -> News {
+    pub fn depart(&mut self, now: Duration, random: &mut Random) -> Option<News> {
+        if !std::mem::take(&mut self.touched) {
+            return None;
+        }
         let weather = self.weather;
-        let mut news = News { over: self.pipes.iter().all(|pipe| pipe.reader_gone), ..News::default() };
+        let mut news = News::default();
         for (reader, writer) in [(Side::Client, Side::Coordinator), (Side::Coordinator, Side::Client)] {
-            let pipe = self.pipe_to(reader);
+            let pipe = &mut self.pipes[reader as usize];
             while let Some(mut piece) = pipe.staged.pop_front() {
                 while piece.len() > 1 && random.chance(weather.torn_percent) {
                     let rest = piece.split_off(random.between(1, piece.len() as u64 - 1) as usize);
@@ -114,7 +118,7 @@ impl Link {
                 news.writable.push(writer);
             }
         }
-        news
+        Some(news)
     }
 
     /// Takes in what has arrived by now. True if `reader` has news by it.
@@ -178,6 +182,15 @@ impl Pipe {
     fn arrival(&self, now: Duration, weather: Weather, random: &mut Random) -> Duration {
         let last = self.flying.back().map_or(Duration::ZERO, |(at, _)| *at);
         (now + random.micros(weather.delay_us)).max(last).max(self.stalled_until)
+    }
+}
+
+impl End {
+    /// True when the next that is read is the end. A client that asks the system for news would be told; a short read does not say so.
+    pub fn is_at_end(&self) -> bool {
+        let mut link = self.link.borrow_mut();
+        let pipe = link.pipe_to(self.side);
+        pipe.end_arrived && pipe.arrived.is_empty()
     }
 }
 

@@ -25,26 +25,35 @@ pub mod scenario;
 pub mod wired;
 pub mod world;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 pub use world::Facts;
 use world::World;
 
 thread_local! {
+    static PLAYING: Cell<bool> = const { Cell::new(false) };
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 /// Tells the story of a seed; with `trace`, step by step on stderr. An error says what was not as it must be, and how to see it again.
 pub fn play(seed: u64, trace: bool) -> Result<Facts, String> {
+    keep_panics();
+    PLAYING.set(true);
     let told = catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).play()));
+    PLAYING.set(false);
     told.map_err(|_| {
         let words = LAST_PANIC.take();
         format!("seed {seed}: {words}\nto see it again: cargo run --release -p tests --bin simulate -- --seed {seed}")
     })
 }
 
-/// From now on a panic is not told on stderr at once, but kept for [`play`]'s error.
-pub fn keep_panics() {
-    std::panic::set_hook(Box::new(|panic| LAST_PANIC.set(panic.to_string())));
+/// The panic that ends a story is kept for [`play`]'s error instead of being told at once.
+fn keep_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| if PLAYING.get() { LAST_PANIC.set(panic.to_string()) } else { before(panic) }));
+    });
 }

@@ -67,9 +67,16 @@ impl Network {
 
     /// Sends on its way what was written, and forgets links that are closed at both ends.
     pub fn depart(&mut self, now: Duration, random: &mut Random) -> Vec<(ClientId, News)> {
-        let news = self.links.iter().map(|(client, link)| (*client, link.borrow_mut().depart(now, random))).collect();
-        self.links.retain(|_, link| Rc::strong_count(link) > 1);
-        news
+        let mut all = Vec::new();
+        let mut over = Vec::new();
+        for (client, link) in &self.links {
+            if let Some(news) = link.borrow_mut().depart(now, random) {
+                all.push((*client, news));
+                over.extend(Some(*client).filter(|_| Rc::strong_count(link) == 1));
+            }
+        }
+        over.into_iter().for_each(|client| _ = self.links.remove(&client));
+        all
     }
 
     /// A link, unless it is over.

@@ -97,6 +97,12 @@ impl Producer {
                 Caller::Idle { .. } => {}
                 Caller::Waiting { deadline, withdrawal } => {
                     let Some(session) = &mut wired.session else { return };
+                    if self.next == items {
+                        // Another thread has put the last.
+                        session.withdraw();
+                        self.callers[index] = Caller::Idle { until: stage.now };
+                        return;
+                    }
                     if !session.has_wanted() {
                         let over = match withdrawal {
                             Some(number) => session.questions.is_withdrawn(number),

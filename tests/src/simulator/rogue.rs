@@ -151,8 +151,8 @@ impl Rogue {
                 self.done = true;
             }
             match came {
-                Ok(Came::More) => {}
-                Ok(Came::Drained) => return,
+                Ok(Came::Drained) if !end.is_at_end() => return,
+                Ok(Came::More | Came::Drained) => {}
                 // It may have been cut, or dropped for not reading.
                 Ok(Came::End) | Err(Error::Gone(_)) => {
                     self.done = true;

@@ -47,8 +47,6 @@ pub struct Scenario {
     pub results_bytes_max: usize,
     /// Microseconds from news to the coordinator's next turn.
     pub turn_us: (u64, u64),
-    /// One whose seconds are dear: large items.
-    pub heavy: bool,
 }
 
 /// Tags of one producer's connections lie this far from the next one's.
@@ -77,7 +75,7 @@ impl Scenario {
             retry_delay: Backoff { min: retry_min, max: retry_min * random.between(1, 8) as u32 },
             producers_expected: (ending == Ending::Expected).then_some(producers),
         };
-        let slow_net = random.chance(30);
+        let net = Net { slow: random.chance(30), heavy };
         let items_max = if heavy { 8 } else { 120 };
         Scenario {
             rules,
@@ -86,31 +84,36 @@ impl Scenario {
             ending,
             trouble_us: random.between(2_000, 120_000),
             trouble_every_us: (200, random.between(1_000, 40_000)),
-            producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, slow_net, random)).collect(),
-            consumers: (0..random.between(1, 4)).map(|_| consumer_plan(faultless, slow_net, random)).collect(),
+            producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, net, random)).collect(),
+            consumers: (0..random.between(1, 4)).map(|_| consumer_plan(faultless, net, random)).collect(),
             writing_us: (1, random.scale(10, 5_000)),
             results_bytes_max: random.scale(1, 2_000) as usize,
             turn_us: (1, random.scale(2, 2_000)),
-            heavy,
         }
     }
 }
 
+#[derive(Clone, Copy)]
+struct Net {
+    slow: bool,
+    heavy: bool,
+}
+
 fn lengths(random: &mut Random, heavy: bool) -> Lengths {
     if heavy {
-        return Lengths { min: 100_000, max: 1_500_000 };
+        return Lengths { min: 100_000, max: 700_000 };
     }
     let min = random.scale(ITEM_BYTES_MIN as u64, 200) as usize;
     let max = if random.chance(40) { min } else { min + random.scale(1, 3_000) as usize };
     Lengths { min, max }
 }
 
-fn weather(slow_net: bool, random: &mut Random) -> Weather {
-    let slowest = if slow_net { random.scale(500, 20_000) } else { random.scale(20, 500) };
-    Weather { delay_us: (1, slowest), room: random.scale(16, 262_144) as usize, torn_percent: random.pick(&[0, 5, 40]) }
+fn weather(net: Net, random: &mut Random) -> Weather {
+    let slowest = if net.slow { random.scale(500, 20_000) } else { random.scale(20, 500) };
+    Weather { delay_us: (1, slowest), room: random.scale(if net.heavy { 65_536 } else { 16 }, 262_144) as usize, torn_percent: random.pick(&[0, 5, 40]) }
 }
 
-fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, slow_net: bool, random: &mut Random) -> producer::Plan {
+fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, net: Net, random: &mut Random) -> producer::Plan {
     // Only a name tells who has finished once connections may break.
     let named = (!faultless && ending == Ending::Expected) || random.chance(50);
     producer::Plan {
@@ -122,11 +125,11 @@ fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, s
         impatient_percent: random.pick(&[0, 0, 30, 100]),
         joins: random.chance(20),
         finishes: ending == Ending::Expected || random.chance(70),
-        weather: weather(slow_net, random),
+        weather: weather(net, random),
     }
 }
 
-fn consumer_plan(faultless: bool, slow_net: bool, random: &mut Random) -> consumer::Plan {
+fn consumer_plan(faultless: bool, net: Net, random: &mut Random) -> consumer::Plan {
     consumer::Plan {
         prefetch: random.pick(&[None, None, Some(0), Some(1), Some(5), Some(100)]),
         threads: random.pick(&[1, 1, 1, 2, 4]),
@@ -136,6 +139,6 @@ fn consumer_plan(faultless: bool, slow_net: bool, random: &mut Random) -> consum
         fails_percent: if faultless { 0 } else { random.pick(&[0, 10, 50]) },
         results_percent: random.pick(&[0, 50, 100]),
         stops_permille: if faultless { 0 } else { random.pick(&[0, 0, 50]) },
-        weather: weather(slow_net, random),
+        weather: weather(net, random),
     }
 }

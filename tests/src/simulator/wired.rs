@@ -80,8 +80,8 @@ impl<S: Session> Wired<S> {
             });
             bytes_max.into_iter().for_each(|bytes_max| reader.set_bytes_max(bytes_max));
             match came {
-                Ok(Came::More) => {}
-                Ok(Came::Drained) => return,
+                Ok(Came::Drained) if !end.is_at_end() => return,
+                Ok(Came::More | Came::Drained) => {}
                 Ok(Came::End) => self.failed = Some(Error::Gone("it closed the connection".into())),
                 Err(error) => self.failed = Some(error),
             }

@@ -162,7 +162,9 @@ impl World {
         let mut state = format!("{:?}\n{:?}", self.stage.now, self.broker.queue.status());
         for role in self.cast.iter().filter(|role| !role.player.is_done()) {
             let hung = if role.hung_until > self.stage.now { " (hung)" } else { "" };
-            state += &format!("\nnot done{hung}: {:?}", role.player);
+            let mut player = format!("{:?}", role.player);
+            player.truncate(if self.stage.trace { usize::MAX } else { 700 });
+            state += &format!("\nnot done{hung}: {player}");
         }
         state
     }
