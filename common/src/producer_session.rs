@@ -71,11 +71,7 @@ impl ProducerSession {
 
     /// Adds the item whose bytes `encode` appends, if the credit reaches.
     #[inline]
-    pub fn put(
-        &mut self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
-        now: impl FnOnce() -> Duration,
-    ) -> Result<Put, Error> {
+    pub fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>, now: impl FnOnce() -> Duration) -> Result<Put, Error> {
         let before = self.gathered.body_bytes();
         let encoded = encode(self.gathered.open_item());
         let after = self.gathered.body_bytes();

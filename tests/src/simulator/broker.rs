@@ -10,11 +10,12 @@ use common::message::{CloseReason, Incoming, Message, Position, Role};
 use common::pool::Pool;
 use coordinator::connection::{Broken, Connection, State};
 use coordinator::limits::{GREETING, LINGER};
-use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
+use coordinator::queue::{ClientId, Input, Output, Queue, Record, Ticket};
 
 use super::item::Tag;
 use super::link::{End, Side};
 use super::network::Stage;
+use super::scenario::Scenario;
 
 /// The coordinator.
 #[derive(Debug)]
@@ -33,13 +34,18 @@ pub struct Broker {
     results_bytes_max: usize,
     names: BTreeMap<String, Tag>,
     pool: Pool,
+    /// So many of a hundred times it does not fetch at once what the queue has to say.
+    lazy_percent: u64,
     /// The queue was told something since the oracle has looked at it.
     unchecked: bool,
 }
 
 impl Broker {
-    /// A coordinator whose output takes `writing_us` for a record, and that reads no results while `results_bytes_max` wait.
-    pub fn new(rules: Rules, writing_us: (u64, u64), results_bytes_max: usize, names: BTreeMap<String, Tag>) -> Broker {
+    /// A coordinator for this story.
+    pub fn new(scenario: &Scenario) -> Broker {
+        let names = scenario.producers.iter().filter(|plan| !plan.name.is_empty()).map(|plan| (plan.name.clone(), plan.tag));
+        let &Scenario { writing_us, results_bytes_max, lazy_percent, .. } = scenario;
+        let rules = scenario.rules.clone();
         Broker {
             connections: BTreeMap::new(),
             line: VecDeque::new(),
@@ -51,8 +57,9 @@ impl Broker {
             writer: VecDeque::new(),
             writing_us,
             results_bytes_max,
-            names,
+            names: names.collect(),
             pool: Pool::default(),
+            lazy_percent,
             unchecked: false,
         }
     }
@@ -98,7 +105,9 @@ impl Broker {
     fn handle(&mut self, input: Input, stage: &mut Stage) {
         let as_it_comes = match &input {
             Input::Written { .. } => true,
-            Input::Said { client, .. } => !stage.network.rogues.contains(client),
+            Input::Said { client, message: Message::Put { .. } | Message::Want { .. } | Message::Recalled, .. } => {
+                !stage.network.rogues.contains(client)
+            }
             _ => false,
         };
         if !as_it_comes {
@@ -163,7 +172,10 @@ impl Broker {
                 received = said;
                 break;
             }
-            self.fill_outboxes(stage);
+            // The queue's answers may be fetched whenever the loop likes.
+            if !stage.random.chance(self.lazy_percent) {
+                self.fill_outboxes(stage);
+            }
         }
         if self.connections.get(&client).is_some_and(Connection::is_confirmation_due) {
             self.unflushed.insert(client);

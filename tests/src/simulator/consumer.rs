@@ -30,6 +30,8 @@ pub struct Plan {
     pub results_percent: u64,
     /// So many of a thousand items are its last: it stops by itself, and comes again.
     pub stops_permille: u64,
+    /// It is the only one.
+    pub alone: bool,
     /// Its connection's.
     pub weather: Weather,
 }
@@ -68,8 +70,7 @@ impl Consumer {
 
     fn connect(&mut self, stage: &mut Stage) {
         let mut wired = Wired::connect(stage, self.plan.weather, Role::Consumer, "");
-        self.callers =
-            (0..self.plan.threads).map(|_| Caller { doing: Doing::Idle { until: stage.now }, in_hand: Vec::new() }).collect();
+        self.callers = (0..self.plan.threads).map(|_| Caller { doing: Doing::Idle { until: stage.now }, in_hand: Vec::new() }).collect();
         self.leaving = false;
         wired.write(stage, begin(self.plan.prefetch));
         self.wired = Some(wired);
@@ -137,7 +138,8 @@ impl Consumer {
             let (id, whose) = (next.id, stage.oracle.takes(next.batch.item(next.index)));
             session.take_quick();
             caller.in_hand.push(id);
-            let in_order = stage.faultless && self.plan.threads == 1 && self.plan.prefetch.is_some_and(|items| items > 0);
+            let in_order =
+                stage.faultless && self.plan.alone && self.plan.threads == 1 && self.plan.prefetch.is_some_and(|items| items > 0);
             if in_order && let Some(last) = self.last.filter(|last| last.0 == whose.0) {
                 assert!(last.1 < whose.1, "item {} of producer {} comes after item {}", whose.1, whose.0, last.1);
             }
@@ -194,10 +196,14 @@ fn begin(prefetch: Option<u32>) -> impl Fn(Greeting) -> ConsumerSession {
 fn ask(plan: &Plan, holds: bool, session: &mut ConsumerSession, now: Duration, stage: &mut Stage) -> Doing {
     session.refill(now, true);
     let patience = stage.random.below(100);
-    let withdrawal = (patience < plan.impatient_percent && patience % 2 == 0).then(|| session.withdraw());
+    let withdrawal = (patience < plan.impatient_percent && patience.is_multiple_of(2)).then(|| session.withdraw());
     session.begin_wait();
     let impatient = holds || patience < plan.impatient_percent;
-    Doing::Waiting { from: now, deadline: (impatient && withdrawal.is_none()).then(|| stage.now + stage.random.micros((1, 5000))), withdrawal }
+    Doing::Waiting {
+        from: now,
+        deadline: (impatient && withdrawal.is_none()).then(|| stage.now + stage.random.micros((1, 5000))),
+        withdrawal,
+    }
 }
 
 impl Player for Consumer {
@@ -210,7 +216,8 @@ impl Player for Consumer {
         }
         let begin = begin(self.plan.prefetch);
         let wired = self.wired.as_mut()?;
-        let waiting = self.leaving || wired.session.is_none() || self.callers.iter().any(|caller| matches!(caller.doing, Doing::Waiting { .. }));
+        let waiting =
+            self.leaving || wired.session.is_none() || self.callers.iter().any(|caller| matches!(caller.doing, Doing::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
             wired.read(stage, &begin);

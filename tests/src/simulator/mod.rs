@@ -4,7 +4,7 @@
 //!
 //! In the order in which a story comes about:
 //! - [`random`]: chance; [`scenario`]: what a seed makes of it;
-//! - [`world`]: what happens when; [`network`], [`link`]: bytes on their way;
+//! - [`world`]: what happens when, `trouble`: what goes wrong; [`network`], [`link`]: bytes on their way;
 //! - [`producer`], [`consumer`], [`rogue`]: processes ([`player`]), whose connections [`wired`] drives; [`item`]: what they pass on;
 //! - [`broker`]: the coordinator's loop around the queue; [`oracle`]: what must be true.
 //!
@@ -22,6 +22,7 @@ pub mod producer;
 pub mod random;
 pub mod rogue;
 pub mod scenario;
+mod trouble;
 pub mod wired;
 pub mod world;
 

@@ -155,7 +155,7 @@ impl Producer {
             let patience = stage.random.below(100);
             self.callers[index] = if patience >= impatient_percent {
                 Caller::Waiting { deadline: None, withdrawal: None }
-            } else if patience % 2 == 0 {
+            } else if patience.is_multiple_of(2) {
                 Caller::Waiting { deadline: None, withdrawal: Some(session.withdraw()) }
             } else {
                 Caller::Waiting { deadline: Some(stage.now + stage.random.micros((1, 5000))), withdrawal: None }
@@ -201,7 +201,8 @@ impl Player for Producer {
         }
         let Some(wired) = &mut self.wired else { return None };
         let greeted = wired.session.is_some();
-        let waiting = !greeted || self.ending != Ending::Putting || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
+        let waiting =
+            !greeted || self.ending != Ending::Putting || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
             wired.read(stage, begin);

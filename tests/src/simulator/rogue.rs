@@ -187,7 +187,9 @@ impl Rogue {
             Trick::SettlesTheFuture => self.ack(&[(stage.random.pick(&[1 << 40, u64::MAX - 1, u64::MAX]), 7)]),
             Trick::SettlesNothing => self.ack(&[(own, 0)]),
             Trick::SettlesHalfRight => self.ack(&[(own, 1), (others, 1)]),
-            Trick::GivesResultsOfOthers => self.batch(&Bytes::from_static(b"result"), |batch| Message::Result { first: ItemId(others), batch }),
+            Trick::GivesResultsOfOthers => {
+                self.batch(&Bytes::from_static(b"result"), |batch| Message::Result { first: ItemId(others), batch })
+            }
             Trick::ReturnsOthers => self.say(&Message::Return { range: of_others, outcome: Outcome::Rejected { cause: "mine!".into() } }),
             Trick::DemandsTooMuch => self.say(&Message::Demand { items: u32::MAX, bytes: 1 }),
             Trick::PutsWithoutCredit => {

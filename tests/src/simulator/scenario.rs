@@ -45,6 +45,8 @@ pub struct Scenario {
     pub writing_us: (u64, u64),
     /// Results that wait before no more are read.
     pub results_bytes_max: usize,
+    /// So many of a hundred times the loop lets the queue's answers lie.
+    pub lazy_percent: u64,
     /// Microseconds from news to the coordinator's next turn.
     pub turn_us: (u64, u64),
 }
@@ -75,7 +77,8 @@ impl Scenario {
             retry_delay: Backoff { min: retry_min, max: retry_min * random.between(1, 8) as u32 },
             producers_expected: (ending == Ending::Expected).then_some(producers),
         };
-        let net = Net { slow: random.chance(30), heavy };
+        let net = Net { slow: random.chance(30), room_min: (lengths.max as u64 / 8).max(16) };
+        let consumers = random.between(1, 4);
         let items_max = if heavy { 8 } else { 120 };
         Scenario {
             rules,
@@ -85,9 +88,10 @@ impl Scenario {
             trouble_us: random.between(2_000, 120_000),
             trouble_every_us: (200, random.between(1_000, 40_000)),
             producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, net, random)).collect(),
-            consumers: (0..random.between(1, 4)).map(|_| consumer_plan(faultless, net, random)).collect(),
+            consumers: (0..consumers).map(|_| consumer_plan(faultless, consumers == 1, net, random)).collect(),
             writing_us: (1, random.scale(10, 5_000)),
             results_bytes_max: random.scale(1, 2_000) as usize,
+            lazy_percent: random.pick(&[0, 0, 50]),
             turn_us: (1, random.scale(2, 2_000)),
         }
     }
@@ -96,7 +100,7 @@ impl Scenario {
 #[derive(Clone, Copy)]
 struct Net {
     slow: bool,
-    heavy: bool,
+    room_min: u64,
 }
 
 fn lengths(random: &mut Random, heavy: bool) -> Lengths {
@@ -110,7 +114,7 @@ fn lengths(random: &mut Random, heavy: bool) -> Lengths {
 
 fn weather(net: Net, random: &mut Random) -> Weather {
     let slowest = if net.slow { random.scale(500, 20_000) } else { random.scale(20, 500) };
-    Weather { delay_us: (1, slowest), room: random.scale(if net.heavy { 65_536 } else { 16 }, 262_144) as usize, torn_percent: random.pick(&[0, 5, 40]) }
+    Weather { delay_us: (1, slowest), room: random.scale(net.room_min, 262_144) as usize, torn_percent: random.pick(&[0, 5, 40]) }
 }
 
 fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, net: Net, random: &mut Random) -> producer::Plan {
@@ -129,7 +133,7 @@ fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, n
     }
 }
 
-fn consumer_plan(faultless: bool, net: Net, random: &mut Random) -> consumer::Plan {
+fn consumer_plan(faultless: bool, alone: bool, net: Net, random: &mut Random) -> consumer::Plan {
     consumer::Plan {
         prefetch: random.pick(&[None, None, Some(0), Some(1), Some(5), Some(100)]),
         threads: random.pick(&[1, 1, 1, 2, 4]),
@@ -139,6 +143,7 @@ fn consumer_plan(faultless: bool, net: Net, random: &mut Random) -> consumer::Pl
         fails_percent: if faultless { 0 } else { random.pick(&[0, 10, 50]) },
         results_percent: random.pick(&[0, 50, 100]),
         stops_permille: if faultless { 0 } else { random.pick(&[0, 0, 50]) },
+        alone,
         weather: weather(net, random),
     }
 }

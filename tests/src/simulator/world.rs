@@ -15,14 +15,13 @@ use super::oracle::Oracle;
 use super::player::Player;
 use super::producer::{self, Producer};
 use super::random::Random;
-use super::rogue::Rogue;
 use super::scenario::{Ending, Scenario, TAGS_EACH};
 
 /// Once nothing goes wrong any more, the story must end within so many events.
 const EVENTS_MAX: u64 = 400_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     Turn,
     Wake(usize),
     ToClient(ClientId),
@@ -34,12 +33,12 @@ enum Event {
 
 /// A player and how it is doing.
 #[derive(Debug)]
-struct Role {
-    player: Box<dyn Player>,
+pub(super) struct Role {
+    pub(super) player: Box<dyn Player>,
     wake_at: Option<Duration>,
-    hung_until: Duration,
+    pub(super) hung_until: Duration,
     /// It never does anything again, and need not.
-    written_off: bool,
+    pub(super) written_off: bool,
 }
 
 /// What a story came to.
@@ -60,15 +59,15 @@ pub struct Facts {
 /// Everything.
 #[derive(Debug)]
 pub struct World {
-    scenario: Scenario,
-    stage: Stage,
-    broker: Broker,
-    cast: Vec<Role>,
+    pub(super) scenario: Scenario,
+    pub(super) stage: Stage,
+    pub(super) broker: Broker,
+    pub(super) cast: Vec<Role>,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     events_total: u64,
     events_count: u64,
     turn_at: Option<Duration>,
-    troubles: u64,
+    pub(super) troubles: u64,
     mended: bool,
     ended: bool,
 }
@@ -78,11 +77,10 @@ impl World {
     pub fn new(seed: u64, trace: bool) -> World {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
-        let rules = scenario.rules.clone();
         let stage = Stage {
             now: Duration::ZERO,
             random,
-            oracle: Oracle::new(rules.clone(), scenario.lengths, scenario.faultless),
+            oracle: Oracle::new(scenario.rules.clone(), scenario.lengths, scenario.faultless),
             lengths: scenario.lengths,
             scratch: Scratch::default(),
             network: Network::default(),
@@ -90,8 +88,7 @@ impl World {
             trace,
         };
         stage.tell(|| format!("{scenario:#?}"));
-        let names = scenario.producers.iter().filter(|plan| !plan.name.is_empty()).map(|plan| (plan.name.clone(), plan.tag));
-        let broker = Broker::new(rules, scenario.writing_us, scenario.results_bytes_max, names.collect());
+        let broker = Broker::new(&scenario);
         let mut world = World {
             stage,
             broker,
@@ -119,7 +116,7 @@ impl World {
         world
     }
 
-    fn enter(&mut self, player: Box<dyn Player>, within_us: u64) {
+    pub(super) fn enter(&mut self, player: Box<dyn Player>, within_us: u64) {
         let at = self.stage.now + self.stage.random.micros((1, within_us));
         self.cast.push(Role { player, wake_at: None, hung_until: Duration::ZERO, written_off: false });
         self.wake(self.cast.len() - 1, at);
@@ -137,7 +134,17 @@ impl World {
             self.enter(Box::new(Consumer::new(99, plan)), 100);
         }
         let (name, tag) = (String::new(), 99 * TAGS_EACH);
-        let plan = producer::Plan { name, tag, weather, items: 1, threads: 1, pause_us: (0, 1), impatient_percent: 0, joins: false, finishes: true };
+        let plan = producer::Plan {
+            name,
+            tag,
+            weather,
+            items: 1,
+            threads: 1,
+            pause_us: (0, 1),
+            impatient_percent: 0,
+            joins: false,
+            finishes: true,
+        };
         self.enter(Box::new(Producer::new(plan)), 100);
         self.play_until_all_are_done();
         while self.go_on() {}
@@ -218,7 +225,9 @@ impl World {
         role.wake_at = None;
         if role.hung_until > self.stage.now {
             let until = role.hung_until;
-            return if until < Duration::MAX { self.wake(index, until) };
+            return if until < Duration::MAX {
+                self.wake(index, until)
+            };
         }
         if role.written_off {
             return;
@@ -257,16 +266,16 @@ impl World {
         }
     }
 
-    fn push(&mut self, at: Duration, event: Event) {
+    pub(super) fn push(&mut self, at: Duration, event: Event) {
         self.events_total += 1;
         self.events.push(Reverse((at, self.events_total, event)));
     }
 
-    fn push_arrival(&mut self, client: ClientId, at: Duration, side: Side) {
+    pub(super) fn push_arrival(&mut self, client: ClientId, at: Duration, side: Side) {
         self.push(at, if side == Side::Client { Event::ToClient(client) } else { Event::ToCoordinator(client) });
     }
 
-    fn ask_for_turn(&mut self) {
+    pub(super) fn ask_for_turn(&mut self) {
         let at = self.stage.now + self.stage.random.micros(self.scenario.turn_us);
         self.turn_by(at);
     }
@@ -278,7 +287,7 @@ impl World {
         }
     }
 
-    fn wake(&mut self, index: usize, at: Duration) {
+    pub(super) fn wake(&mut self, index: usize, at: Duration) {
         let role = &mut self.cast[index];
         if role.wake_at.is_none_or(|wake_at| at < wake_at) {
             role.wake_at = Some(at);
@@ -291,72 +300,6 @@ impl World {
             let at = self.stage.now + self.stage.random.micros((1, 50));
             self.wake(index, at);
         }
-    }
-
-    /// Something goes wrong.
-    fn trouble(&mut self) {
-        self.troubles += 1;
-        let index = self.stage.random.below(self.cast.len() as u64) as usize;
-        let clients = self.stage.network.clients();
-        let client = (!clients.is_empty()).then(|| self.stage.random.pick(&clients));
-        let what = self.stage.random.below(100);
-        let name = self.cast[index].player.name();
-        match what {
-            0..25 => {
-                let side = self.stage.random.pick(&[Side::Client, Side::Coordinator]);
-                let bytes = self.stage.random.scale(0, 3_000) as usize;
-                self.stage.tell(|| format!("trouble: {client:?} is cut {bytes} bytes on towards the {side:?}"));
-                if let Some(link) = client.and_then(|client| self.stage.network.link(client)) {
-                    link.borrow_mut().cut_after(side, bytes);
-                }
-            }
-            25..45 => {
-                let until = self.stage.now + self.stage.random.micros((100, 60_000));
-                self.stage.tell(|| format!("trouble: {client:?} is stalled until {until:?}"));
-                let arrivals = client.and_then(|client| self.stage.network.link(client)).map(|link| link.borrow_mut().stall(until));
-                for (client, (at, side)) in client.into_iter().cycle().zip(arrivals.into_iter().flatten()) {
-                    self.push_arrival(client, at, side);
-                }
-            }
-            45..65 => {
-                let back = self.stage.now + self.stage.random.micros((1, 30_000));
-                self.stage.tell(|| format!("trouble: {name} dies, and is back at {back:?}"));
-                self.cast[index].player.crash();
-                self.cast[index].hung_until = back;
-                self.wake(index, back);
-            }
-            65..85 => {
-                let for_good = self.stage.random.chance(40);
-                let until = if for_good { Duration::MAX } else { self.stage.now + self.stage.random.micros((500, 100_000)) };
-                self.stage.tell(|| format!("trouble: {name} hangs until {until:?}"));
-                self.cast[index].hung_until = until;
-            }
-            85..97 => {
-                let plan = &self.scenario.consumers[0];
-                let (tag, weather) = ((20 + self.cast.len() as u32) * TAGS_EACH, plan.weather);
-                let rogue = Rogue::new(tag, weather, self.scenario.rules.capacity_items, &mut self.stage);
-                self.stage.tell(|| format!("trouble: {} comes", rogue.name()));
-                self.enter(Box::new(rogue), 1_000);
-            }
-            97..99 => match self.scenario.ending {
-                Ending::Expected => self.lose(index),
-                Ending::Drain | Ending::Stop => self.end(),
-            },
-            _ => {}
-        }
-        let next = self.stage.now + self.stage.random.micros(self.scenario.trouble_every_us);
-        self.push(next, Event::Trouble);
-    }
-
-    /// A producer will never come again, and everybody knows.
-    fn lose(&mut self, index: usize) {
-        let name = self.scenario.producers.get(index).map(|plan| plan.name.clone()).filter(|name| !name.is_empty());
-        let Some(name) = name.filter(|_| !self.cast[index].written_off) else { return };
-        self.stage.tell(|| format!("trouble: {name} is lost for good"));
-        self.cast[index].player.crash();
-        self.cast[index].written_off = true;
-        self.broker.feed(Input::ProducerLost { name }, &mut self.stage);
-        self.ask_for_turn();
     }
 
     /// From now on nothing goes wrong: what was dead or hung begins anew, but for producers that nobody waits for.
@@ -389,7 +332,7 @@ impl World {
     }
 
     /// The queue is told to come to its end.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             let input = if self.scenario.ending == Ending::Stop { Input::Stop } else { Input::Drain };
             self.broker.feed(input, &mut self.stage);

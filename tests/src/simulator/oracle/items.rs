@@ -17,7 +17,9 @@ enum Place {
     HasResult,
     /// It is to be given up, but was not handed to the writer.
     Dying,
-    Writing { dead: bool },
+    Writing {
+        dead: bool,
+    },
     Acknowledged,
     Dead,
 }

@@ -82,6 +82,7 @@ impl Oracle {
 
     /// The queue is about to be told this.
     pub fn before(&mut self, input: &Input, phase: Phase, now: Duration) {
+        self.items.wake(now);
         match input {
             Input::ProducerJoined { client, .. } => {
                 if phase == Phase::Running {
@@ -105,7 +106,6 @@ impl Oracle {
             }
             Input::ProducerLost { .. } | Input::Drain | Input::Stop | Input::Tick => {}
         }
-        self.items.wake(now);
     }
 
     fn said(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>, phase: Phase, now: Duration) -> Result<(), Refused> {
