@@ -36,11 +36,15 @@ struct Current {
 
 /// An item at hand: `index` within `batch`.
 #[derive(Debug)]
-pub(crate) struct Next<'a> {
-    pub(crate) id: ItemId,
-    pub(crate) attempt: u32,
-    pub(crate) batch: &'a Batch,
-    pub(crate) index: u32,
+pub struct Next<'a> {
+    /// Its number.
+    pub id: ItemId,
+    /// Which delivery of it this is.
+    pub attempt: u32,
+    /// Where it lies.
+    pub batch: &'a Batch,
+    /// Which of the batch's it is.
+    pub index: u32,
 }
 
 impl Current {
@@ -55,8 +59,9 @@ impl Current {
     }
 }
 
+/// A consumer's state of one connection.
 #[derive(Debug)]
-pub(crate) struct ConsumerSession {
+pub struct ConsumerSession {
     item_bytes_max: u64,
     announce_from: u32,
     current: Option<Current>,
@@ -78,13 +83,14 @@ pub(crate) struct ConsumerSession {
     results: BatchBuilder,
     settled_since: Option<Duration>,
     stopped: bool,
-    pub(crate) questions: Questions,
+    /// The questions that it has asked.
+    pub questions: Questions,
     outbox: Outbox,
 }
 
 /// What became of a settled item's word to the coordinator.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Settled {
+pub enum Settled {
     /// It gathers with others.
     Gathered,
     /// It is the first to gather.
@@ -101,7 +107,8 @@ struct Watch {
 }
 
 impl ConsumerSession {
-    pub(crate) fn new(item_bytes_max: u64, announce_from: u32, prefetch: Option<u32>) -> ConsumerSession {
+    /// A consumer that asks for `prefetch` items ahead, or for as many as its pace says.
+    pub fn new(item_bytes_max: u64, announce_from: u32, prefetch: Option<u32>) -> ConsumerSession {
         ConsumerSession {
             item_bytes_max,
             announce_from,
@@ -127,7 +134,7 @@ impl ConsumerSession {
 
     /// The next item at hand; none that is due for a [`ConsumerSession::look_ahead`].
     #[inline(always)]
-    pub(crate) fn next_quick(&self) -> Option<Next<'_>> {
+    pub fn next_quick(&self) -> Option<Next<'_>> {
         let current = self.current.as_ref()?;
         let (id, attempt) = (current.next_id(), current.attempt);
         (current.next < current.quick_end).then_some(Next { id, attempt, batch: &current.batch, index: current.next })
@@ -135,7 +142,7 @@ impl ConsumerSession {
 
     /// Takes what [`ConsumerSession::next_quick`] has given.
     #[inline(always)]
-    pub(crate) fn take_quick(&mut self) {
+    pub fn take_quick(&mut self) {
         let Some(current) = &mut self.current else { return };
         current.next += 1;
         if current.left() == 0 {
@@ -145,7 +152,7 @@ impl ConsumerSession {
 
     /// Does what is due before the next item is taken: announces it, asks for more if few are left behind it. Whatever is in the
     /// outbox afterwards is to be written before the item is worked on.
-    pub(crate) fn look_ahead(&mut self, now: Duration) {
+    pub fn look_ahead(&mut self, now: Duration) {
         let Some(current) = &self.current else { return };
         let announced = current.attempt >= self.announce_from;
         if announced {
@@ -165,7 +172,8 @@ impl ConsumerSession {
         }
     }
 
-    pub(crate) fn has_local(&self) -> bool {
+    /// True when an item is at hand.
+    pub fn has_local(&self) -> bool {
         self.current.is_some()
     }
 
@@ -210,7 +218,7 @@ impl ConsumerSession {
     }
 
     /// Sends what is settled, and asks for as much as the pace since the last time says; for one item at least if `now_needed`.
-    pub(crate) fn refill(&mut self, now: Duration, now_needed: bool) {
+    pub fn refill(&mut self, now: Duration, now_needed: bool) {
         self.ask(now, u32::from(now_needed), self.local_items(), self.local_bytes());
     }
 
@@ -237,13 +245,13 @@ impl ConsumerSession {
     }
 
     /// A caller begins or ends to wait for an item; while one does, nothing is given back.
-    pub(crate) fn begin_wait(&mut self) {
+    pub fn begin_wait(&mut self) {
         self.callers_waiting += 1;
     }
 
     /// Sees to it that as many items are asked for as callers wait for one: another thread may have taken what was asked for, or
     /// withdrawn the demand, which is this connection's.
-    pub(crate) fn keep_demanding(&mut self) {
+    pub fn keep_demanding(&mut self) {
         let coming = self.local_items() + self.demanded_items;
         if !self.stopped && coming < self.callers_waiting {
             let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes() - self.demanded_bytes).max(0);
@@ -252,7 +260,7 @@ impl ConsumerSession {
     }
 
     /// See [`ConsumerSession::begin_wait`].
-    pub(crate) fn end_wait(&mut self, now: Duration, waited: Duration) {
+    pub fn end_wait(&mut self, now: Duration, waited: Duration) {
         self.callers_waiting -= 1;
         self.prefetch.count_waited(waited);
         if let Some(watch) = &mut self.watch {
@@ -261,7 +269,7 @@ impl ConsumerSession {
     }
 
     /// Takes the demand back; what was delivered before still comes.
-    pub(crate) fn withdraw(&mut self) -> u64 {
+    pub fn withdraw(&mut self) -> u64 {
         self.demanded_items = 0;
         self.demanded_bytes = 0;
         self.forget_quick_end();
@@ -269,19 +277,20 @@ impl ConsumerSession {
     }
 
     /// Gives back what is not begun, and asks for nothing more. The coordinator's answer wakes whoever waits.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.stopped = true;
         self.withdraw();
         self.give_back_unstarted();
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
+    /// True when there is and will be nothing to take.
+    pub fn is_stopped(&self) -> bool {
         self.stopped && !self.has_local()
     }
 
     /// Notes that item `id` is done, if it follows upon another that waits to be acknowledged.
     #[inline]
-    pub(crate) fn ack_quick(&mut self, id: ItemId) -> bool {
+    pub fn ack_quick(&mut self, id: ItemId) -> bool {
         match self.acks.last_mut() {
             Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => {
                 last.count += 1;
@@ -292,7 +301,7 @@ impl ConsumerSession {
     }
 
     /// Notes that item `id` is done.
-    pub(crate) fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> Settled {
+    pub fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> Settled {
         let first = self.settled_since.is_none();
         if first {
             self.settled_since = Some(now());
@@ -308,7 +317,7 @@ impl ConsumerSession {
     }
 
     /// Notes that item `id` is done with this result.
-    pub(crate) fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
+    pub fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
         let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
@@ -333,12 +342,12 @@ impl ConsumerSession {
     }
 
     /// Says that item `id` is not done.
-    pub(crate) fn give_back(&mut self, id: ItemId, outcome: Outcome) {
+    pub fn give_back(&mut self, id: ItemId, outcome: Outcome) {
         self.outbox.push(&Message::Return { range: ItemRange { first: id, count: 1 }, outcome });
     }
 
     /// Puts what is settled into the outbox.
-    pub(crate) fn send_settled(&mut self) {
+    pub fn send_settled(&mut self) {
         if self.settled_since.take().is_none() {
             return;
         }
@@ -350,12 +359,12 @@ impl ConsumerSession {
     }
 
     /// Asks when all that is accepted is settled.
-    pub(crate) fn join(&mut self) -> u64 {
+    pub fn join(&mut self) -> u64 {
         self.questions.join(&mut self.outbox)
     }
 
     /// Asks for the queue's state.
-    pub(crate) fn ask_status(&mut self) -> u64 {
+    pub fn ask_status(&mut self) -> u64 {
         self.questions.ask_status(&mut self.outbox)
     }
 

@@ -53,6 +53,8 @@ pub mod producer;
 mod producer_session;
 pub mod program;
 mod session;
+#[doc(hidden)]
+pub mod simulation;
 pub mod spin;
 pub mod status;
 pub mod transport;

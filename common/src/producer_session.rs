@@ -14,7 +14,7 @@ use crate::session::{Questions, Session};
 
 /// What became of an item.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Put {
+pub enum Put {
     /// It is in; nothing needs to be done.
     Taken,
     /// It is in, the first of a batch that waits for an earlier one's confirmation.
@@ -25,8 +25,9 @@ pub(crate) enum Put {
     NoCredit,
 }
 
+/// A producer's state of one connection.
 #[derive(Debug)]
-pub(crate) struct ProducerSession {
+pub struct ProducerSession {
     item_bytes_max: u64,
     credit_items: u64,
     credit_bytes: u64,
@@ -37,7 +38,8 @@ pub(crate) struct ProducerSession {
     lacking_bytes: u64,
     wanted_bytes: Option<u64>,
     finish: Finish,
-    pub(crate) questions: Questions,
+    /// The questions that it has asked.
+    pub questions: Questions,
     outbox: Outbox,
 }
 
@@ -49,7 +51,8 @@ enum Finish {
 }
 
 impl ProducerSession {
-    pub(crate) fn new(item_bytes_max: u64, position: Position) -> ProducerSession {
+    /// A producer whose items are accepted up to `position`.
+    pub fn new(item_bytes_max: u64, position: Position) -> ProducerSession {
         ProducerSession {
             item_bytes_max,
             credit_items: 0,
@@ -68,11 +71,7 @@ impl ProducerSession {
 
     /// Adds the item whose bytes `encode` appends, if the credit reaches.
     #[inline]
-    pub(crate) fn put(
-        &mut self,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>,
-        now: impl FnOnce() -> Duration,
-    ) -> Result<Put, Error> {
+    pub fn put(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), String>, now: impl FnOnce() -> Duration) -> Result<Put, Error> {
         let before = self.gathered.body_bytes();
         let encoded = encode(self.gathered.open_item());
         let after = self.gathered.body_bytes();
@@ -117,7 +116,7 @@ impl ProducerSession {
     }
 
     /// Asks for the credit that the last put lacked, once.
-    pub(crate) fn want(&mut self) {
+    pub fn want(&mut self) {
         if self.wanted_bytes != Some(self.lacking_bytes) {
             self.wanted_bytes = Some(self.lacking_bytes);
             self.outbox.push(&Message::Want { bytes: self.lacking_bytes });
@@ -125,28 +124,28 @@ impl ProducerSession {
     }
 
     /// True when the last put that lacked credit may be tried again.
-    pub(crate) fn has_wanted(&self) -> bool {
+    pub fn has_wanted(&self) -> bool {
         self.credit_items > 0 && self.credit_bytes >= self.lacking_bytes
     }
 
     /// True when it is time to look for a confirmation that brings more credit.
-    pub(crate) fn is_short_of_credit(&self) -> bool {
+    pub fn is_short_of_credit(&self) -> bool {
         self.credit_items < CREDIT_ITEMS_MAX / 4 || self.credit_bytes < CREDIT_BYTES_MAX / 4
     }
 
     /// True when the socket is slower than the caller: what would be encoded now would only lie in memory.
-    pub(crate) fn has_much_unsent(&self) -> bool {
+    pub fn has_much_unsent(&self) -> bool {
         self.outbox.bytes() > BATCH_BYTES_TARGET
     }
 
     /// Takes the question for credit back.
-    pub(crate) fn withdraw(&mut self) -> u64 {
+    pub fn withdraw(&mut self) -> u64 {
         self.wanted_bytes = None;
         self.questions.withdraw(&mut self.outbox)
     }
 
     /// Sends what has gathered, full or not. True when there was something.
-    pub(crate) fn send_gathered(&mut self) -> bool {
+    pub fn send_gathered(&mut self) -> bool {
         self.gathering_since = None;
         let Some((header, buffer)) = self.gathered.take(self.outbox.take_spare()) else { return false };
         let body_bytes = (buffer.len() - crate::batch::HEADROOM_BYTES) as u64;
@@ -160,18 +159,18 @@ impl ProducerSession {
     }
 
     /// True when all that was put is confirmed.
-    pub(crate) fn is_confirmed(&self) -> bool {
+    pub fn is_confirmed(&self) -> bool {
         self.gathered.count() == 0 && self.confirmed == self.sent
     }
 
     /// Sends what has gathered; what is put by now is confirmed once [`ProducerSession::confirmed`] has come to this.
-    pub(crate) fn flush(&mut self) -> Position {
+    pub fn flush(&mut self) -> Position {
         self.send_gathered();
         self.sent
     }
 
     /// Says that no more comes. Only once all is confirmed.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         debug_assert!(self.is_confirmed(), "finish comes after flush");
         if self.finish == Finish::No {
             self.finish = Finish::Asked;
@@ -179,22 +178,23 @@ impl ProducerSession {
         }
     }
 
-    pub(crate) fn is_finished(&self) -> bool {
+    /// True once the coordinator knows that no more comes.
+    pub fn is_finished(&self) -> bool {
         self.finish == Finish::Done
     }
 
     /// Asks when all that is accepted is settled.
-    pub(crate) fn join(&mut self) -> u64 {
+    pub fn join(&mut self) -> u64 {
         self.questions.join(&mut self.outbox)
     }
 
     /// Asks for the queue's state.
-    pub(crate) fn ask_status(&mut self) -> u64 {
+    pub fn ask_status(&mut self) -> u64 {
         self.questions.ask_status(&mut self.outbox)
     }
 
     /// How many of this producer's items the coordinator has confirmed, those of earlier connections under its name among them.
-    pub(crate) fn confirmed(&self) -> Position {
+    pub fn confirmed(&self) -> Position {
         self.confirmed
     }
 }

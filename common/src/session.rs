@@ -9,7 +9,7 @@ use crate::status::Status;
 
 /// A client's state of one connection, without I/O or clock: messages and times come in, bytes to send pile up in the outbox.
 /// Times count from the connection's beginning.
-pub(crate) trait Session: Send {
+pub trait Session: Send {
     /// Takes in a message.
     fn handle(&mut self, incoming: Incoming) -> Result<(), Error>;
 
@@ -28,7 +28,7 @@ pub(crate) trait Session: Send {
 
 /// The questions that any client may ask, and their answers. Several threads may ask at once: each waits for its own answer, by number.
 #[derive(Debug, Default)]
-pub(crate) struct Questions {
+pub struct Questions {
     joins: Question,
     withdrawals: Question,
     statuses: Question,
@@ -68,7 +68,8 @@ impl Questions {
         self.joins.ask()
     }
 
-    pub(crate) fn is_joined(&self, number: u64) -> bool {
+    /// True once this question was answered.
+    pub fn is_joined(&self, number: u64) -> bool {
         self.joins.is_answered(number)
     }
 
@@ -77,7 +78,8 @@ impl Questions {
         self.withdrawals.ask()
     }
 
-    pub(crate) fn is_withdrawn(&self, number: u64) -> bool {
+    /// True once this withdrawal was answered.
+    pub fn is_withdrawn(&self, number: u64) -> bool {
         self.withdrawals.is_answered(number)
     }
 
@@ -92,7 +94,7 @@ impl Questions {
     }
 
     /// The answer to this question, or a later one.
-    pub(crate) fn status(&self, number: u64) -> Option<Status> {
+    pub fn status(&self, number: u64) -> Option<Status> {
         self.statuses.is_answered(number).then(|| self.status.clone())
     }
 

@@ -1,10 +1,11 @@
 //! Bytes in and out of a non-blocking socket: the one way to read frames from it and the one way to write to it.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
-use rustix::io::{Errno, readv};
+use rustix::io::readv;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::frame::{FrameError, FrameReader};
@@ -14,6 +15,34 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Read beyond the end of a frame that is read into its place: the next one's beginning, which has to be copied.
 const BEYOND_BYTES: usize = 4 * 1024;
+
+/// What bytes go over: a non-blocking socket, or what a simulation puts in its place.
+pub trait Wire {
+    /// Reads once into `places`, one after the other; 0 is the end.
+    fn read(&self, places: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// Writes once, as much as it takes.
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Ends the sending: the other side meets the end behind what was written.
+    fn end_writing(&self) -> io::Result<()>;
+}
+
+impl Wire for UnixStream {
+    #[inline]
+    fn read(&self, places: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(readv(self, places)?)
+    }
+
+    #[inline]
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        send(self, pieces)
+    }
+
+    fn end_writing(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
 
 /// Where bytes are read to that have no place yet; one serves any number of connections.
 #[derive(Debug)]
@@ -38,8 +67,8 @@ pub enum Came {
 
 /// Reads once, into the frame under way and beyond, or else into `scratch`, and gives each frame that is whole now to `each`.
 /// Stops with the error that `each` returns.
-pub fn receive<E: From<FrameError> + From<std::io::Error>>(
-    stream: &UnixStream,
+pub fn receive<E: From<FrameError> + From<io::Error>>(
+    wire: &impl Wire,
     reader: &mut FrameReader,
     scratch: &mut Scratch,
     mut each: impl FnMut(Bytes) -> Result<(), E>,
@@ -49,9 +78,9 @@ pub fn receive<E: From<FrameError> + From<std::io::Error>>(
             let missing = place.len();
             let beyond = &mut scratch.0[..BEYOND_BYTES];
             let room = missing + beyond.len();
-            (readv(stream, &mut [IoSliceMut::new(place), IoSliceMut::new(beyond)]), room, missing)
+            (wire.read(&mut [IoSliceMut::new(place), IoSliceMut::new(beyond)]), room, missing)
         }
-        None => (rustix::io::read(stream, &mut scratch.0[..]), READ_BYTES, 0),
+        None => (wire.read(&mut [IoSliceMut::new(&mut scratch.0)]), READ_BYTES, 0),
     };
     let count = match read {
         Ok(0) => return Ok(Came::End),
@@ -70,23 +99,23 @@ pub fn receive<E: From<FrameError> + From<std::io::Error>>(
 }
 
 /// Reads once what nobody listens to any more.
-pub fn discard(stream: &UnixStream, scratch: &mut Scratch) -> std::io::Result<Came> {
-    match rustix::io::read(stream, &mut scratch.0[..]) {
+pub fn discard(wire: &impl Wire, scratch: &mut Scratch) -> io::Result<Came> {
+    match wire.read(&mut [IoSliceMut::new(&mut scratch.0)]) {
         Ok(0) => Ok(Came::End),
         Ok(_) => Ok(Came::More),
         Err(error) => nothing(error),
     }
 }
 
-fn nothing<E: From<std::io::Error>>(error: Errno) -> Result<Came, E> {
-    match error {
-        Errno::INTR => Ok(Came::More),
-        Errno::AGAIN => Ok(Came::Drained),
-        error => Err(std::io::Error::from(error).into()),
+fn nothing<E: From<io::Error>>(error: io::Error) -> Result<Came, E> {
+    match error.kind() {
+        ErrorKind::Interrupted => Ok(Came::More),
+        ErrorKind::WouldBlock => Ok(Came::Drained),
+        _ => Err(error.into()),
     }
 }
 
 /// Writes once, as much as the socket takes, without ever raising SIGPIPE.
-pub fn send(stream: &UnixStream, slices: &[IoSlice<'_>]) -> std::io::Result<usize> {
+pub fn send(stream: &UnixStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
 }

@@ -13,7 +13,7 @@ use common::limits::{HELLO_FRAME_BYTES_MAX, frame_bytes_max};
 use common::message::{CloseReason, DecodeError, Message, Position, Role};
 use common::outbox::Outbox;
 use common::pool::Pool;
-use common::transport::{self, Came, Scratch};
+use common::transport::{self, Came, Scratch, Wire};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
@@ -39,10 +39,10 @@ pub enum Broken {
     Gone,
 }
 
-/// A client's connection.
+/// A client's connection, over a socket unless simulated.
 #[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
+pub struct Connection<W = UnixStream> {
+    wire: W,
     reader: FrameReader,
     outbox: Outbox,
     /// Where it stands.
@@ -70,8 +70,15 @@ impl Connection {
     /// A connection that was just accepted, and has to say hello until `deadline`; `pool` is where its frames lie.
     pub fn new(stream: UnixStream, registry: &Registry, token: Token, deadline: Duration, pool: Pool) -> io::Result<Connection> {
         registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Connection {
-            stream,
+        Ok(Connection::over(stream, deadline, pool))
+    }
+}
+
+impl<W: Wire> Connection<W> {
+    /// A connection over `wire`, whose news the caller watches for.
+    pub fn over(wire: W, deadline: Duration, pool: Pool) -> Connection<W> {
+        Connection {
+            wire,
             reader: FrameReader::with_pool(HELLO_FRAME_BYTES_MAX, pool),
             outbox: Outbox::default(),
             state: State::Greeting,
@@ -84,7 +91,7 @@ impl Connection {
             gave_results: false,
             unhandled: VecDeque::new(),
             ending: None,
-        })
+        }
     }
 
     /// The system reports news of this connection.
@@ -162,10 +169,10 @@ impl Connection {
         {
             self.send(&Message::Confirm { position, credit_items: 0, credit_bytes: 0 }, None);
         }
-        let written = self.outbox.write_to(|slices| transport::send(&self.stream, slices))?;
+        let written = self.outbox.write_to(|pieces| self.wire.write(pieces))?;
         if written && self.state == State::Lingering {
             // All is said; the client sees the end behind it, and we wait for its own.
-            self.stream.shutdown(std::net::Shutdown::Write)?;
+            self.wire.end_writing()?;
         }
         Ok(())
     }
@@ -173,9 +180,9 @@ impl Connection {
     /// Reads once; adds the frames that are whole now to `frames`, also when it ends in an error.
     pub fn receive(&mut self, scratch: &mut Scratch, frames: &mut Vec<Bytes>) -> Result<(), Broken> {
         let came = if self.state == State::Lingering {
-            transport::discard(&self.stream, scratch)?
+            transport::discard(&self.wire, scratch)?
         } else {
-            transport::receive(&self.stream, &mut self.reader, scratch, |frame| {
+            transport::receive(&self.wire, &mut self.reader, scratch, |frame| {
                 frames.push(frame);
                 Ok::<(), Broken>(())
             })?

@@ -8,6 +8,7 @@ mod load;
 mod process;
 pub mod random;
 pub mod raw;
+pub mod simulator;
 
 pub use build::program;
 pub use load::{Load, Pace};

@@ -95,6 +95,8 @@ impl Queue {
 
     /// Takes in what happened at `now`, counted from any fixed moment.
     pub fn handle(&mut self, input: Input, now: Duration) {
+        // First of all: who asks now whether there is an item is to get one whose time has come now.
+        self.wake_delayed(now);
         match input {
             Input::ProducerJoined { client, name } => self.producer_joined(client, name),
             Input::ConsumerJoined { client } => {
@@ -116,7 +118,6 @@ impl Queue {
             Input::Stop => self.stop(),
             Input::Tick => {}
         }
-        self.wake_delayed(now);
         self.admit();
         self.dispatch();
         self.answer_joins();

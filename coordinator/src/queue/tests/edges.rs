@@ -237,3 +237,18 @@ fn what_was_begun_and_given_back_is_not_to_blame_the_next_time() {
     assert_eq!(bench.write_all(), []);
     assert_eq!(bench.queue.status().ready, 3);
 }
+
+#[test]
+fn who_asks_at_the_moment_when_a_delay_has_passed_gets_the_item() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.put(1, &["a"]);
+    bench.consumer(2);
+    bench.demand(2, 1);
+    bench.give_back(2, 0, 1, Outcome::RetryAfter { delay_ms: 700 });
+    bench.demand(2, 1);
+    bench.now += Duration::from_millis(700);
+    bench.delivered();
+    bench.say(2, Message::Withdraw);
+    assert_eq!(bench.delivered(), [one(2, 2, "a")]);
+}

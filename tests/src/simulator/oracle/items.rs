@@ -1,0 +1,212 @@
+//! Where each item should be.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use coordinator::queue::ClientId;
+
+use super::Refused;
+use crate::simulator::item::Tag;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Ready,
+    Delayed(Duration),
+    Held(ClientId),
+    /// Its result was sent, but not handed to the writer.
+    HasResult,
+    /// It is to be given up, but was not handed to the writer.
+    Dying,
+    Writing {
+        dead: bool,
+    },
+    Acknowledged,
+    Dead,
+}
+
+#[derive(Debug)]
+struct Item {
+    whose: (Tag, u64),
+    attempts: u32,
+    failures: u32,
+    begun: bool,
+    place: Place,
+}
+
+/// All items that were ever delivered, by number; those above were not.
+#[derive(Debug, Default)]
+pub(super) struct Items {
+    items: Vec<Item>,
+    accepted: u64,
+    unsettled: BTreeSet<u64>,
+    /// Ready once more.
+    returned: BTreeSet<u64>,
+    delayed: BTreeSet<(Duration, u64)>,
+    held: BTreeMap<ClientId, BTreeSet<u64>>,
+    results: VecDeque<u64>,
+    dying: BTreeSet<u64>,
+    writing: u64,
+    acknowledged: u64,
+    dead: u64,
+}
+
+impl Items {
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    pub(super) fn accept(&mut self, accepted: u64) {
+        self.unsettled.extend(self.accepted..accepted);
+        self.accepted = accepted;
+        assert!(self.items.len() as u64 <= accepted, "items are delivered before they are accepted");
+    }
+
+    /// Acknowledged, dead, delayed, held.
+    pub(super) fn counts(&self) -> (u64, u64, u64, u64) {
+        let held = self.held.values().map(|ids| ids.len() as u64).sum::<u64>();
+        (self.acknowledged, self.dead, self.delayed.len() as u64, held + self.writing)
+    }
+
+    /// True if it is the first time.
+    pub(super) fn delivered(&mut self, id: u64, client: ClientId, attempt: u32, whose: (Tag, u64)) -> bool {
+        let fresh = self.items.len() as u64;
+        let first = self.returned.first().copied().unwrap_or(fresh);
+        assert_eq!(id, first, "the first ready item is delivered first");
+        if id == fresh {
+            self.items.push(Item { whose, attempts: 0, failures: 0, begun: false, place: Place::Ready });
+        }
+        self.returned.remove(&id);
+        let item = &mut self.items[id as usize];
+        assert_eq!(item.whose, whose, "item {id} has changed");
+        assert_eq!(item.place, Place::Ready, "item {id} is delivered");
+        item.attempts += 1;
+        assert_eq!(item.attempts, attempt, "the attempt of item {id}");
+        (item.begun, item.place) = (false, Place::Held(client));
+        self.held.entry(client).or_default().insert(id);
+        id == fresh
+    }
+
+    /// Items that a client holds, all of them.
+    pub(super) fn held_range(&self, client: ClientId, first: u64, count: u64) -> Result<std::ops::Range<u64>, Refused> {
+        let end = first.checked_add(count).ok_or(Refused)?;
+        let held = self.held.get(&client).map_or(0, |held| held.range(first..end).count() as u64);
+        if count > 0 && held == count { Ok(first..end) } else { Err(Refused) }
+    }
+
+    pub(super) fn begin(&mut self, client: ClientId, id: u64) {
+        if self.held_range(client, id, 1).is_ok() {
+            self.items[id as usize].begun = true;
+        }
+    }
+
+    fn take(&mut self, id: u64) -> &mut Item {
+        let item = &mut self.items[id as usize];
+        let Place::Held(client) = item.place else { panic!("item {id} is settled where it is {:?}", item.place) };
+        if let Some(held) = self.held.get_mut(&client) {
+            held.remove(&id);
+        }
+        item
+    }
+
+    pub(super) fn acknowledged(&mut self, id: u64) -> (Tag, u64) {
+        self.acknowledged += 1;
+        self.unsettled.remove(&id);
+        let item = self.take(id);
+        item.place = Place::Acknowledged;
+        item.whose
+    }
+
+    pub(super) fn has_result(&mut self, id: u64) {
+        self.take(id).place = Place::HasResult;
+        self.results.push_back(id);
+    }
+
+    /// The oldest results that wait are handed to the writer.
+    pub(super) fn results(&mut self, count: u32) -> Vec<u64> {
+        self.writing += u64::from(count);
+        let ids: Vec<u64> = self.results.drain(..count as usize).collect();
+        ids.iter().for_each(|id| self.items[*id as usize].place = Place::Writing { dead: false });
+        ids
+    }
+
+    pub(super) fn dead_letter(&mut self, id: u64, attempts: u32, whose: Option<(Tag, u64)>) -> u64 {
+        assert!(self.dying.remove(&id), "item {id} is given up, but should not be");
+        self.writing += 1;
+        let item = &mut self.items[id as usize];
+        assert_eq!((item.attempts, Some(item.whose)), (attempts, whose), "the dead letter of item {id}");
+        item.place = Place::Writing { dead: true };
+        id
+    }
+
+    pub(super) fn written(&mut self, id: u64) -> (Tag, u64) {
+        let item = &mut self.items[id as usize];
+        let Place::Writing { dead } = item.place else { panic!("item {id} is written where it is {:?}", item.place) };
+        item.place = if dead { Place::Dead } else { Place::Acknowledged };
+        self.writing -= 1;
+        self.dead += u64::from(dead);
+        self.acknowledged += u64::from(!dead);
+        self.unsettled.remove(&id);
+        item.whose
+    }
+
+    pub(super) fn never_delivered(&mut self, id: u64) {
+        let item = self.take(id);
+        item.attempts -= 1;
+        item.place = Place::Ready;
+        self.returned.insert(id);
+    }
+
+    pub(super) fn failed(&mut self, id: u64, attempts_max: u32, now: Duration, delay: impl Fn(u32) -> Duration) {
+        self.items[id as usize].failures += 1;
+        let failures = self.items[id as usize].failures;
+        if failures >= attempts_max { self.rejected(id) } else { self.comes_back(id, now + delay(failures), now) }
+    }
+
+    pub(super) fn rejected(&mut self, id: u64) {
+        self.take(id).place = Place::Dying;
+        self.dying.insert(id);
+    }
+
+    pub(super) fn comes_back(&mut self, id: u64, due: Duration, now: Duration) {
+        let item = self.take(id);
+        if due > now {
+            item.place = Place::Delayed(due);
+            self.delayed.insert((due, id));
+        } else {
+            item.place = Place::Ready;
+            self.returned.insert(id);
+        }
+    }
+
+    pub(super) fn holder_left(&mut self, client: ClientId, orderly: bool, attempts_max: u32) {
+        let held = self.held.get(&client).cloned().unwrap_or_default();
+        for id in &held {
+            let to_blame = self.items[*id as usize].begun || held.len() == 1;
+            match (orderly, to_blame) {
+                (true, _) => self.never_delivered(*id),
+                (false, true) => self.failed(*id, attempts_max, Duration::ZERO, |_| Duration::ZERO),
+                (false, false) => self.comes_back(*id, Duration::ZERO, Duration::ZERO),
+            }
+        }
+        self.held.remove(&client);
+    }
+
+    pub(super) fn wake(&mut self, now: Duration) {
+        while let Some(&(due, id)) = self.delayed.first().filter(|(due, _)| *due <= now) {
+            self.delayed.remove(&(due, id));
+            assert_eq!(self.items[id as usize].place, Place::Delayed(due), "item {id} is woken");
+            self.items[id as usize].place = Place::Ready;
+            self.returned.insert(id);
+        }
+    }
+
+    pub(super) fn check_nothing_pending(&self) {
+        assert!(self.dying.is_empty(), "items {:?} should be given up", self.dying);
+        assert!(self.results.is_empty(), "the results of items {:?} should be written", self.results);
+    }
+
+    pub(super) fn check_settled(&self, until: u64) {
+        let left = self.unsettled.range(..until).next();
+        assert_eq!(left, None, "all items before number {until} should be settled");
+    }
+}

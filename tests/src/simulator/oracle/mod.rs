@@ -1,0 +1,270 @@
+//! What must be true, whatever happens: a second queue, written as plainly as possible, one entry an item. It sees what the real one is
+//! told and what the real one says, knows what that should have been, and panics where they differ.
+
+mod consumers;
+mod items;
+mod producers;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::batch::Batch;
+use common::message::{CloseReason, Message, Outcome};
+use common::status::Phase;
+use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
+
+use super::item::{Lengths, Tag};
+use consumers::Consumers;
+use items::Items;
+use producers::Producers;
+
+/// The client may not say this: its connection must be closed.
+struct Refused;
+
+/// The second queue.
+#[derive(Debug)]
+pub struct Oracle {
+    rules: Rules,
+    lengths: Lengths,
+    faultless: bool,
+    items: Items,
+    producers: Producers,
+    consumers: Consumers,
+    /// Questions for the end of everything accepted up to a number, in the order of asking.
+    joins: BTreeMap<ClientId, Vec<u64>>,
+    writing: BTreeMap<Ticket, Vec<u64>>,
+    to_be_closed: Option<ClientId>,
+    /// How often the applications got each item.
+    taken: BTreeMap<(Tag, u64), u32>,
+}
+
+impl Oracle {
+    /// An empty queue's oracle. Without faults more is to be expected.
+    pub fn new(rules: Rules, lengths: Lengths, faultless: bool) -> Oracle {
+        Oracle {
+            producers: Producers::new(&rules),
+            rules,
+            lengths,
+            faultless,
+            items: Items::default(),
+            consumers: Consumers::default(),
+            joins: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            to_be_closed: None,
+            taken: BTreeMap::new(),
+        }
+    }
+
+    /// The applications' words: whose connection this is.
+    pub fn connects(&mut self, client: ClientId, tag: Tag) {
+        self.producers.owns(client, tag);
+    }
+
+    /// Item `n` of `tag` was taken in by its client.
+    pub fn puts(&mut self, tag: Tag, n: u64) {
+        self.producers.puts(tag, n);
+    }
+
+    /// A producer was told by its client that so many are confirmed.
+    pub fn hears_confirmed(&mut self, tag: Tag, position: u64) {
+        let accepted = self.producers.accepted_of(tag);
+        assert!(position <= accepted, "producer {tag} believes that {position} of its items are accepted; only {accepted} are");
+    }
+
+    /// A consumer's application gets an item.
+    pub fn takes(&mut self, bytes: &[u8]) -> (Tag, u64) {
+        let Some((tag, n)) = self.lengths.read(bytes) else { panic!("an application gets {} bytes that are no item", bytes.len()) };
+        let times = self.taken.entry((tag, n)).or_default();
+        *times += 1;
+        assert!(!self.faultless || *times == 1, "an application gets item {n} of producer {tag} again, without any fault");
+        (tag, n)
+    }
+
+    /// The queue is about to be told this.
+    pub fn before(&mut self, input: &Input, phase: Phase, now: Duration) {
+        self.items.wake(now);
+        match input {
+            Input::ProducerJoined { client, .. } => {
+                if phase == Phase::Running {
+                    self.producers.joined(*client);
+                }
+            }
+            Input::ConsumerJoined { client } => self.consumers.joined(*client),
+            Input::Left { client, orderly } => self.left(*client, *orderly),
+            Input::Said { client, message, batch } => {
+                if let Err(Refused) = self.said(*client, message, batch.as_ref(), phase, now) {
+                    self.left(*client, false);
+                    self.to_be_closed = Some(*client);
+                }
+            }
+            Input::Written { ticket } => {
+                let ids = self.writing.remove(ticket).expect("only what is being written is reported as written");
+                for id in ids {
+                    let (tag, n) = self.items.written(id);
+                    self.producers.settled(tag, n);
+                }
+            }
+            Input::ProducerLost { .. } | Input::Drain | Input::Stop | Input::Tick => {}
+        }
+    }
+
+    fn said(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>, phase: Phase, now: Duration) -> Result<(), Refused> {
+        match (message, batch) {
+            (Message::Put { position, .. }, Some(batch)) => {
+                let too_long = batch.iter().any(|item| item.len() as u64 > self.rules.item_bytes_max);
+                if phase != Phase::Running || too_long { Err(Refused) } else { self.producers.put(client, position.0, batch) }
+            }
+            (Message::Want { bytes }, None) => self.producers.want(client, *bytes),
+            (Message::Recalled, None) => self.producers.gives_credit_back(client),
+            (Message::Finish, None) => self.producers.finish(client),
+            (Message::Demand { items, bytes }, None) => self.consumers.demand(client, *items, *bytes),
+            (Message::Withdraw, None) => Ok(()),
+            (Message::Join, None) => {
+                self.joins.entry(client).or_default().push(self.items.accepted());
+                Ok(())
+            }
+            (Message::Begin { id }, None) => {
+                self.consumers.check(client)?;
+                self.items.begin(client, id.0);
+                Ok(())
+            }
+            (Message::Ack { ranges }, None) => {
+                self.consumers.check(client)?;
+                for range in ranges {
+                    for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
+                        let (tag, n) = self.items.acknowledged(id);
+                        self.producers.settled(tag, n);
+                    }
+                }
+                Ok(())
+            }
+            (Message::Result { first, .. }, Some(batch)) => {
+                self.consumers.check(client)?;
+                if batch.iter().any(|result| result.len() as u64 > self.rules.item_bytes_max + 1) {
+                    return Err(Refused);
+                }
+                let ids = self.items.held_range(client, first.0, u64::from(batch.count()))?;
+                ids.for_each(|id| self.items.has_result(id));
+                Ok(())
+            }
+            (Message::Return { range, outcome }, None) => {
+                self.consumers.check(client)?;
+                for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
+                    self.returned(id, outcome, now);
+                }
+                Ok(())
+            }
+            _ => Err(Refused),
+        }
+    }
+
+    fn returned(&mut self, id: u64, outcome: &Outcome, now: Duration) {
+        let most = self.rules.attempts_max;
+        match outcome {
+            Outcome::Unstarted => self.items.never_delivered(id),
+            Outcome::Released => self.items.failed(id, most, now, |_| Duration::ZERO),
+            Outcome::Failed { .. } => self.items.failed(id, most, now, |failures| self.rules.retry_delay.after(failures)),
+            Outcome::Rejected { .. } => self.items.rejected(id),
+            Outcome::RetryAfter { delay_ms } => self.items.comes_back(id, now + Duration::from_millis(*delay_ms), now),
+        }
+    }
+
+    fn left(&mut self, client: ClientId, orderly: bool) {
+        self.producers.left(client);
+        self.joins.remove(&client);
+        if self.consumers.left(client) {
+            self.items.holder_left(client, orderly, self.rules.attempts_max);
+        }
+    }
+
+    /// The queue says this.
+    pub fn after(&mut self, output: &Output) {
+        match output {
+            Output::Send { client, message, batch } => self.sent(*client, message, batch.as_ref()),
+            Output::Close { client, reason, words } => match reason {
+                CloseReason::Ended if self.to_be_closed != Some(*client) => self.producers.left(*client),
+                CloseReason::Replaced => self.producers.left(*client),
+                _ => {
+                    let expected = self.to_be_closed.take();
+                    assert_eq!(expected, Some(*client), "{client:?} is closed: {words}");
+                }
+            },
+            Output::Write { ticket, record } => {
+                let ids = match record {
+                    Record::Results(batch) => self.items.results(batch.count()),
+                    Record::DeadLetter(letter) => {
+                        let whose = self.lengths.read(&letter.item);
+                        assert!(!letter.cause.is_empty(), "a dead letter without a cause");
+                        vec![self.items.dead_letter(letter.id.0, letter.attempts, whose)]
+                    }
+                };
+                self.writing.insert(*ticket, ids);
+            }
+        }
+    }
+
+    fn sent(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>) {
+        match (message, batch) {
+            (Message::Confirm { position, credit_items, credit_bytes }, None) => {
+                self.producers.confirmed(client, position.0, *credit_items, *credit_bytes);
+            }
+            (Message::Recall { position }, None) => self.producers.recalled(client, position.0),
+            (Message::Deliver { first, attempt, .. }, Some(batch)) => {
+                self.consumers.delivered(client, batch);
+                for (id, bytes) in (first.0..).zip(batch.iter()) {
+                    let whose = self.lengths.read(bytes).unwrap_or_else(|| panic!("item {id} is delivered as something nobody has put"));
+                    if self.items.delivered(id, client, *attempt, whose) {
+                        self.producers.seen(whose.0, whose.1);
+                    }
+                }
+            }
+            (Message::Withdrawn, None) => self.consumers.withdrawn(client),
+            (Message::Joined, None) => {
+                let asked = self.joins.get_mut(&client).filter(|asked| !asked.is_empty());
+                let until = asked.unwrap_or_else(|| panic!("{client:?} gets an answer to no Join")).remove(0);
+                self.items.check_settled(until);
+            }
+            (Message::Finished | Message::Stop, None) => {}
+            _ => panic!("the queue says {}", message.name()),
+        }
+    }
+
+    /// The queue has said all that it has to say by now.
+    pub fn check(&mut self, queue: &Queue) {
+        assert_eq!(self.to_be_closed, None, "it said what it may not, and is not closed");
+        let status = queue.status();
+        assert_eq!(status.accepted, self.producers.accepted(), "what is accepted is confirmed");
+        self.items.accept(status.accepted);
+        let counts = (status.acknowledged, status.dead, status.delayed, status.held);
+        assert_eq!(counts, self.items.counts(), "acknowledged, dead, delayed, held");
+        assert_eq!(status.ready, status.accepted - counts.0 - counts.1 - counts.2 - counts.3, "every item is in one place");
+        assert_eq!(status.bytes, self.producers.stored_bytes(), "bytes");
+        assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "within the bounds: {status:?}");
+        let handing_out = matches!(status.phase, Phase::Running | Phase::Draining);
+        assert!(!handing_out || status.ready == 0 || status.consumers_waiting == 0, "items wait while somebody asks: {status:?}");
+        assert_eq!(status.consumers_waiting, self.consumers.hungry(), "consumers that ask");
+        self.items.check_nothing_pending();
+        assert!(status.phase != Phase::Done || status.stored() == 0, "done with items left");
+        assert!(!self.faultless || status.redelivered == 0, "an item is delivered again without any fault");
+    }
+
+    /// All that was accepted under a name, and how often it should be.
+    pub fn check_position(&self, tag: Tag, position: u64) {
+        assert_eq!(position, self.producers.accepted_of(tag), "the position of producer {tag}");
+    }
+
+    /// Everybody has gone.
+    pub fn end(&self, queue: &Queue) {
+        let status = queue.status();
+        assert_eq!(status.held, 0, "held by nobody");
+        if status.phase == Phase::Done {
+            self.items.check_settled(status.accepted);
+            self.producers.check_all_seen();
+        } else {
+            assert_eq!(status.phase, Phase::Stopping, "the phase at the end");
+        }
+        if self.faultless {
+            assert_eq!(self.taken.len() as u64, status.accepted, "each item reaches an application, once");
+        }
+    }
+}

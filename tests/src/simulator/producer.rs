@@ -1,0 +1,269 @@
+//! A process that puts: an application of one or several threads around the real session.
+
+use std::time::Duration;
+
+use common::message::{Position, Role};
+use common::simulation::{ProducerSession, Put, Session};
+use coordinator::queue::ClientId;
+
+use super::item::Tag;
+use super::link::Weather;
+use super::network::Stage;
+use super::player::{Player, Wake};
+use super::wired::{Greeting, Wired};
+
+/// What a producer is like.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Its name, or none.
+    pub name: String,
+    /// Whose its items are; one without a name adds to it with every connection.
+    pub tag: Tag,
+    /// How many it puts.
+    pub items: u64,
+    /// Threads that share it.
+    pub threads: usize,
+    /// Microseconds between a thread's calls.
+    pub pause_us: (u64, u64),
+    /// So many of a hundred calls have no or little patience.
+    pub impatient_percent: u64,
+    /// It waits until all is settled before it finishes.
+    pub joins: bool,
+    /// It says `Finish`, instead of just going.
+    pub finishes: bool,
+    /// Its connection's.
+    pub weather: Weather,
+}
+
+/// A thread of its application.
+#[derive(Debug)]
+enum Caller {
+    Idle { until: Duration },
+    Waiting { deadline: Option<Duration>, withdrawal: Option<u64> },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    Putting,
+    Flushing(Position),
+    Joining(u64),
+    Finishing,
+    Leaving,
+}
+
+/// The process.
+#[derive(Debug)]
+pub struct Producer {
+    plan: Plan,
+    next: u64,
+    wired: Option<Wired<ProducerSession>>,
+    callers: Vec<Caller>,
+    ending: Ending,
+    done: bool,
+    said_finish: bool,
+}
+
+fn begin(greeting: Greeting) -> ProducerSession {
+    ProducerSession::new(greeting.item_bytes_max, Position(greeting.position))
+}
+
+impl Producer {
+    /// One that has not begun.
+    pub fn new(plan: Plan) -> Producer {
+        Producer { plan, next: 0, wired: None, callers: Vec::new(), ending: Ending::Putting, done: false, said_finish: false }
+    }
+
+    fn connect(&mut self, stage: &mut Stage) {
+        let mut wired = Wired::connect(stage, self.plan.weather, Role::Producer, &self.plan.name);
+        if self.plan.name.is_empty() {
+            // What an earlier connection has put is nobody's any more.
+            (self.plan.tag, self.next) = (self.plan.tag + 1, 0);
+        }
+        stage.oracle.connects(wired.client, self.plan.tag);
+        self.callers = (0..self.plan.threads).map(|_| Caller::Idle { until: stage.now }).collect();
+        self.ending = Ending::Putting;
+        wired.write(stage, begin);
+        self.wired = Some(wired);
+    }
+
+    /// One thread goes on as far as it can.
+    fn call(&mut self, index: usize, stage: &mut Stage) {
+        let Plan { items, tag, impatient_percent, pause_us, .. } = self.plan;
+        let Some(wired) = &mut self.wired else { return };
+        let now = wired.now(stage);
+        for _ in 0..64 {
+            match self.callers[index] {
+                Caller::Idle { until } if until > stage.now || self.next == items => return,
+                Caller::Idle { .. } => {}
+                Caller::Waiting { deadline, withdrawal } => {
+                    let Some(session) = &mut wired.session else { return };
+                    if self.next == items {
+                        // Another thread has put the last.
+                        session.withdraw();
+                        self.callers[index] = Caller::Idle { until: stage.now };
+                        return;
+                    }
+                    if !session.has_wanted() {
+                        let over = match withdrawal {
+                            Some(number) => session.questions.is_withdrawn(number),
+                            None => {
+                                session.want();
+                                let over = deadline.is_some_and(|deadline| deadline <= stage.now);
+                                if over {
+                                    session.withdraw();
+                                }
+                                over
+                            }
+                        };
+                        if over {
+                            let until = stage.now + stage.random.micros(pause_us) + Duration::from_micros(50);
+                            self.callers[index] = Caller::Idle { until };
+                        }
+                        return;
+                    }
+                }
+            }
+            let (lengths, n) = (stage.lengths, self.next);
+            let put = |session: &mut ProducerSession| {
+                let encode = |out: &mut Vec<u8>| {
+                    lengths.write(tag, n, out);
+                    Ok(())
+                };
+                session.put(encode, || now).expect("an item that may be put")
+            };
+            let Some(session) = &mut wired.session else { return };
+            let mut taken = put(session);
+            if taken == Put::NoCredit {
+                wired.read(stage, begin);
+                let Some(session) = wired.session.as_mut().filter(|_| wired.failed.is_none()) else { return };
+                if session.has_wanted() {
+                    taken = put(session);
+                }
+            }
+            if taken != Put::NoCredit {
+                stage.oracle.puts(tag, n);
+                self.next += 1;
+                let pause = stage.random.micros(pause_us);
+                self.callers[index] = Caller::Idle { until: stage.now + pause };
+                if taken == Put::Gathering && stage.random.chance(50) {
+                    wired.read(stage, begin);
+                }
+                continue;
+            }
+            let Some(session) = &mut wired.session else { return };
+            session.want();
+            let patience = stage.random.below(100);
+            self.callers[index] = if patience >= impatient_percent {
+                Caller::Waiting { deadline: None, withdrawal: None }
+            } else if patience.is_multiple_of(2) {
+                Caller::Waiting { deadline: None, withdrawal: Some(session.withdraw()) }
+            } else {
+                Caller::Waiting { deadline: Some(stage.now + stage.random.micros((1, 5000))), withdrawal: None }
+            };
+            return;
+        }
+    }
+
+    /// Goes on towards its end once all is put.
+    fn end(&mut self) {
+        let Some(session) = self.wired.as_mut().and_then(|wired| wired.session.as_mut()) else { return };
+        let after_flush = |session: &mut ProducerSession, finishes: bool| {
+            if finishes {
+                session.finish();
+                Ending::Finishing
+            } else {
+                session.goodbye();
+                Ending::Leaving
+            }
+        };
+        match self.ending {
+            Ending::Putting if self.next == self.plan.items => self.ending = Ending::Flushing(session.flush()),
+            Ending::Flushing(put) if session.confirmed() >= put && self.plan.joins => self.ending = Ending::Joining(session.join()),
+            Ending::Flushing(put) if session.confirmed() >= put => self.ending = after_flush(session, self.plan.finishes),
+            Ending::Joining(number) if session.questions.is_joined(number) => self.ending = after_flush(session, self.plan.finishes),
+            Ending::Finishing if session.is_finished() => {
+                session.goodbye();
+                self.ending = Ending::Leaving;
+            }
+            _ => return,
+        }
+        self.said_finish |= self.ending == Ending::Finishing;
+    }
+}
+
+impl Player for Producer {
+    fn step(&mut self, stage: &mut Stage) -> Wake {
+        if self.done {
+            return None;
+        }
+        if self.wired.is_none() {
+            self.connect(stage);
+        }
+        let Some(wired) = &mut self.wired else { return None };
+        let greeted = wired.session.is_some();
+        let waiting =
+            !greeted || self.ending != Ending::Putting || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
+        let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
+        if waiting || due || stage.random.chance(40) {
+            wired.read(stage, begin);
+        }
+        let now = wired.now(stage);
+        if let Some(session) = &mut wired.session {
+            if !greeted {
+                self.next = session.confirmed().0;
+            }
+            session.handle_timeout(now);
+            stage.oracle.hears_confirmed(self.plan.tag, session.confirmed().0);
+            for index in 0..self.callers.len() {
+                if self.ending == Ending::Putting {
+                    self.call(index, stage);
+                }
+            }
+            (0..4).for_each(|_| self.end());
+        }
+        let wired = self.wired.as_mut()?;
+        // The background thread writes what a caller does not, a little later.
+        let lazy = !waiting && stage.random.chance(10) && !wired.is_written();
+        if !lazy {
+            wired.write(stage, begin);
+        }
+        if wired.failed.is_some() {
+            let over = wired.judge(stage);
+            let unfinished = self.ending != Ending::Leaving;
+            self.crash();
+            self.done |= over || !unfinished;
+            return if self.done { None } else { Some(stage.now + stage.random.micros((10, 20_000))) };
+        }
+        if self.ending == Ending::Leaving && wired.is_written() {
+            self.wired = None;
+            self.done = true;
+            return None;
+        }
+        let putting = self.ending == Ending::Putting && wired.session.is_some();
+        let idle = self.callers.iter().filter_map(|caller| match caller {
+            Caller::Idle { until } => Some(*until).filter(|_| self.next < self.plan.items),
+            Caller::Waiting { deadline, .. } => *deadline,
+        });
+        let wakes = idle.filter(|_| putting).chain(lazy.then(|| stage.now + Duration::from_micros(500)));
+        let timeout = wired.session.as_ref().and_then(|session| session.next_timeout()).map(|due| wired.on_stage(due));
+        wakes.chain(timeout).min()
+    }
+
+    fn client(&self) -> Option<ClientId> {
+        self.wired.as_ref().map(|wired| wired.client)
+    }
+
+    fn crash(&mut self) {
+        self.wired = None;
+        // Without a name it cannot be told whether the Finish was heard: it would count twice.
+        self.done |= self.said_finish && self.plan.name.is_empty();
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn name(&self) -> String {
+        format!("producer {}", self.plan.tag)
+    }
+}

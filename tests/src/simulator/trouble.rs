@@ -1,0 +1,79 @@
+//! What goes wrong in a story.
+
+use std::time::Duration;
+
+use coordinator::queue::Input;
+
+use super::link::Side;
+use super::player::Player;
+use super::rogue::Rogue;
+use super::scenario::{Ending, TAGS_EACH};
+use super::world::{Event, World};
+
+impl World {
+    /// Something goes wrong.
+    pub(super) fn trouble(&mut self) {
+        self.troubles += 1;
+        let index = self.stage.random.below(self.cast.len() as u64) as usize;
+        let clients = self.stage.network.clients();
+        let client = (!clients.is_empty()).then(|| self.stage.random.pick(&clients));
+        let what = self.stage.random.below(100);
+        let name = self.cast[index].player.name();
+        match what {
+            0..25 => {
+                let side = self.stage.random.pick(&[Side::Client, Side::Coordinator]);
+                let bytes = self.stage.random.scale(0, 3_000) as usize;
+                self.stage.tell(|| format!("trouble: {client:?} is cut {bytes} bytes on towards the {side:?}"));
+                if let Some(link) = client.and_then(|client| self.stage.network.link(client)) {
+                    link.borrow_mut().cut_after(side, bytes);
+                }
+            }
+            25..45 => {
+                let until = self.stage.now + self.stage.random.micros((100, 60_000));
+                self.stage.tell(|| format!("trouble: {client:?} is stalled until {until:?}"));
+                let arrivals = client.and_then(|client| self.stage.network.link(client)).map(|link| link.borrow_mut().stall(until));
+                for (client, (at, side)) in client.into_iter().cycle().zip(arrivals.into_iter().flatten()) {
+                    self.push_arrival(client, at, side);
+                }
+            }
+            45..65 => {
+                let back = self.stage.now + self.stage.random.micros((1, 30_000));
+                self.stage.tell(|| format!("trouble: {name} dies, and is back at {back:?}"));
+                self.cast[index].player.crash();
+                self.cast[index].hung_until = back;
+                self.wake(index, back);
+            }
+            65..85 => {
+                let for_good = self.stage.random.chance(40);
+                let until = if for_good { Duration::MAX } else { self.stage.now + self.stage.random.micros((500, 100_000)) };
+                self.stage.tell(|| format!("trouble: {name} hangs until {until:?}"));
+                self.cast[index].hung_until = until;
+            }
+            85..97 => {
+                let plan = &self.scenario.consumers[0];
+                let (tag, weather) = ((20 + self.cast.len() as u32) * TAGS_EACH, plan.weather);
+                let rogue = Rogue::new(tag, weather, self.scenario.rules.capacity_items, &mut self.stage);
+                self.stage.tell(|| format!("trouble: {} comes", rogue.name()));
+                self.enter(Box::new(rogue), 1_000);
+            }
+            97..99 => match self.scenario.ending {
+                Ending::Expected => self.lose(index),
+                Ending::Drain | Ending::Stop => self.end(),
+            },
+            _ => {}
+        }
+        let next = self.stage.now + self.stage.random.micros(self.scenario.trouble_every_us);
+        self.push(next, Event::Trouble);
+    }
+
+    /// A producer will never come again, and everybody knows.
+    fn lose(&mut self, index: usize) {
+        let name = self.scenario.producers.get(index).map(|plan| plan.name.clone()).filter(|name| !name.is_empty());
+        let Some(name) = name.filter(|_| !self.cast[index].written_off) else { return };
+        self.stage.tell(|| format!("trouble: {name} is lost for good"));
+        self.cast[index].player.crash();
+        self.cast[index].written_off = true;
+        self.broker.feed(Input::ProducerLost { name }, &mut self.stage);
+        self.ask_for_turn();
+    }
+}
