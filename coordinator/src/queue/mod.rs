@@ -240,6 +240,7 @@ impl Queue {
         match self.intake.join(client, name) {
             Ok(None) => {}
             Ok(Some(replaced)) => {
+                self.joins.leave(replaced);
                 let words = "another producer has connected under the same name".into();
                 self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
             }
@@ -386,6 +387,7 @@ impl Queue {
         // What is confirmed must be said before the goodbye.
         self.flush_confirmations();
         for client in self.intake.close() {
+            self.joins.leave(client);
             let words = "the queue takes no more items".into();
             self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
         }

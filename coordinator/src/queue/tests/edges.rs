@@ -252,3 +252,20 @@ fn who_asks_at_the_moment_when_a_delay_has_passed_gets_the_item() {
     bench.say(2, Message::Withdraw);
     assert_eq!(bench.delivered(), [one(2, 2, "a")]);
 }
+
+#[test]
+fn who_was_closed_is_not_answered_any_more() {
+    for replaced in [true, false] {
+        let mut bench = Bench::new(RULES);
+        let join = |client| Input::ProducerJoined { client: ClientId(client), name: Some("same".into()) };
+        bench.handle(join(3));
+        bench.put(3, &["a"]);
+        bench.say(3, Message::Join);
+        bench.handle(if replaced { join(4) } else { Input::Drain });
+        assert_eq!(bench.closed().len(), 1);
+        bench.consumer(9);
+        bench.demand(9, 1);
+        bench.ack(9, 0, 1);
+        assert_eq!(bench.sent(3, "Joined"), 0);
+    }
+}
