@@ -238,8 +238,8 @@ pub struct BatchBuilder {
     ends: Vec<u32>,
 }
 
-/// Room in front of the items for the length prefix and the message: the longest `Put` or `Result` takes 4 + 27 bytes.
-pub(crate) const HEADROOM_BYTES: usize = 40;
+/// Room in front of the items for the length prefix and the message: the longest `Put` takes 4 + 37 bytes.
+pub(crate) const HEADROOM_BYTES: usize = 48;
 
 impl Default for BatchBuilder {
     fn default() -> BatchBuilder {

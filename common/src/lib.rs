@@ -30,11 +30,12 @@
 //! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
 //!   `driver`: moves bytes between a session and its socket; [`spin`]: waiting for the impatient;
 //! - [`status`], [`control`]: asking and steering; [`error`]; [`limits`]: every limit with its reason;
-//!   [`program`], [`backoff`]: what the three programs share;
+//!   [`program`], [`backoff`]: what the three programs share; [`checksum`]: whether an input is what it was;
 //!   [`migrating`]: how `multiprocessing.Queue`'s methods map to these.
 
 pub mod backoff;
 pub mod batch;
+pub mod checksum;
 pub mod consumer;
 mod consumer_session;
 pub mod control;

@@ -130,6 +130,8 @@ pub enum Message {
         position: Position,
         /// A consumer says `Begin` for deliveries of this attempt and later ones.
         announce_from: u32,
+        /// To a producer whose `Put`s are to carry one: the checksum of the items accepted so far. See [`crate::checksum`].
+        checksum: Option<u64>,
     },
     /// The last message of a connection, from either side.
     Close {
@@ -144,6 +146,8 @@ pub enum Message {
     Put {
         /// The first item's number among this producer's.
         position: Position,
+        /// The checksum of all of them up to the batch's end, if the coordinator keeps one; else 0.
+        checksum: u64,
         /// The batch behind this message.
         batch: BatchHeader,
     },

@@ -180,7 +180,7 @@ mod tests {
             let mut outbox = Outbox::default();
             outbox.push(&Message::Stop);
             for batch in [&large, &small, &large] {
-                let message = Message::Put { position: Position(5), batch: batch.header() };
+                let message = Message::Put { position: Position(5), checksum: 0, batch: batch.header() };
                 outbox.push_batch(&message, batch);
             }
             outbox.push(&Message::Finish);
@@ -218,7 +218,9 @@ mod tests {
     #[test]
     fn the_longest_head_fits_the_headroom() {
         let batch = BatchHeader { count: u32::MAX, layout: crate::batch::Layout::Table { base: u32::MAX } };
-        for message in [Message::Put { position: Position(u64::MAX), batch }, Message::Result { first: ItemId(u64::MAX), batch }] {
+        for message in
+            [Message::Put { position: Position(u64::MAX), checksum: u64::MAX, batch }, Message::Result { first: ItemId(u64::MAX), batch }]
+        {
             let mut head = Vec::new();
             message.encode(0, &mut head);
             assert!(head.len() <= HEADROOM_BYTES, "{} bytes", head.len());

@@ -154,7 +154,7 @@ impl ProducerSession {
         self.credit_bytes -= batch_cost_bytes(body_bytes);
         let position = self.sent;
         self.sent.0 += u64::from(header.count);
-        self.outbox.push_built(|batch| Message::Put { position, batch }, header, buffer);
+        self.outbox.push_built(|batch| Message::Put { position, checksum: 0, batch }, header, buffer);
         true
     }
 

@@ -219,7 +219,9 @@ impl Broker {
         match self.writer.collect() {
             Ok(tickets) => {
                 let now = self.now();
-                tickets.into_iter().for_each(|ticket| self.queue.handle(Input::Written { ticket }, now));
+                for ticket in tickets {
+                    self.queue.handle(Input::Written { ticket, output_bytes: None }, now);
+                }
             }
             Err(failure) => self.events.push(Event::WriteFailed(failure)),
         }
@@ -413,25 +415,29 @@ impl Broker {
         connection.open(role, self.item_bytes_max);
         self.door.greeted(client);
         self.note_room();
-        let Some(connection) = self.connections.get_mut(&client) else { return };
-        let position = if role == Role::Producer { self.queue.position(&name) } else { Position(0) };
-        connection.send(
-            &Message::Welcome {
-                version: PROTOCOL_VERSION,
-                pid: std::process::id(),
-                item_bytes_max: self.item_bytes_max,
-                position,
-                announce_from: self.queue.announce_from(),
-            },
-            None,
-        );
-        self.unflushed.insert(client);
-        let input = match role {
-            Role::Producer => Input::ProducerJoined { client, name: Some(name).filter(|name| !name.is_empty()) },
-            Role::Consumer => Input::ConsumerJoined { client },
-            Role::Control => return,
+        match role {
+            Role::Producer => {
+                let name = Some(name).filter(|name| !name.is_empty());
+                self.queue.handle(Input::ProducerJoined { client, name }, self.now());
+            }
+            Role::Consumer => {
+                self.welcome(client, Position(0), None);
+                self.queue.handle(Input::ConsumerJoined { client }, self.now());
+            }
+            Role::Control => self.welcome(client, Position(0), None),
+        }
+    }
+
+    fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>) {
+        let message = Message::Welcome {
+            version: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            item_bytes_max: self.item_bytes_max,
+            position,
+            announce_from: self.queue.announce_from(),
+            checksum,
         };
-        self.queue.handle(input, self.now());
+        self.send(client, &message);
     }
 
     /// Closes a connection after telling it why.
@@ -518,6 +524,8 @@ impl Broker {
                 }
                 Output::Close { client, reason, words } => self.close(client, reason, words),
                 Output::Write { ticket, record } => self.writer.write(ticket, record),
+                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
+                Output::Journal(_) | Output::Load(_) => unreachable!("there is no journal"),
             }
         }
     }

@@ -220,6 +220,7 @@ impl QueueArgs {
             attempts_max: self.max_attempts,
             retry_delay: self.retry_delay,
             producers_expected,
+            journaled: None,
         })
     }
 }

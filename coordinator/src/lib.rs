@@ -16,6 +16,7 @@ pub mod children;
 pub mod cli;
 pub mod connection;
 pub mod door;
+pub mod journal;
 pub mod limits;
 pub mod orphans;
 pub mod queue;

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use common::ItemId;
 use common::backoff::Backoff;
 use common::batch::Batch;
-use common::message::{CloseReason, Message};
+use common::message::{CloseReason, Message, Position};
+
+use super::entry::{Entry, Load, Loaded};
 
 /// A connection's number, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,17 @@ pub struct Rules {
     pub retry_delay: Backoff,
     /// How many producers must finish before the queue can be done; `None`: it is done only when it is told to drain.
     pub producers_expected: Option<u64>,
+    /// Set if nothing counts before it is in a journal, which also holds what memory does not.
+    pub journaled: Option<Window>,
+}
+
+/// How much of a queue that lies in a journal is in memory as well. One item of the largest size fits in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Bytes of items near the head.
+    pub near_bytes: u64,
+    /// Bytes of items that are on their way to the journal, and of credit for such.
+    pub unwritten_bytes: u64,
 }
 
 /// What happens to the queue.
@@ -64,6 +77,18 @@ pub enum Input {
     Written {
         /// Its ticket.
         ticket: Ticket,
+        /// How long the output file is with it, if it went there.
+        output_bytes: Option<u64>,
+    },
+    /// So many more of the entries that [`Output::Journal`] gave out are in the journal for good, in the order of being given out.
+    Journaled {
+        /// How many.
+        entries: usize,
+    },
+    /// The answer to [`Output::Load`].
+    Loaded {
+        /// Batches in order. An answer without any means that there are none.
+        batches: Vec<Loaded>,
     },
     /// A producer that is expected will never come again: it counts as finished.
     ProducerLost {
@@ -106,6 +131,19 @@ pub enum Output {
         /// What to write.
         record: Record,
     },
+    /// Tell a producer that it is known, and how far it has come.
+    Welcome {
+        /// Its connection.
+        client: ClientId,
+        /// Items accepted under its name.
+        position: Position,
+        /// Their checksum, if the queue keeps one.
+        checksum: Option<u64>,
+    },
+    /// Keep this in the journal, then report [`Input::Journaled`]: only then does it count. Never without [`Rules::journaled`].
+    Journal(Entry),
+    /// Get these from the journal, and report [`Input::Loaded`].
+    Load(Load),
 }
 
 /// What leaves the queue other than to a client.

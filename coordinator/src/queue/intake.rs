@@ -11,11 +11,13 @@
 //! answers holds up nobody.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use common::batch::Batch;
 use common::limits::{CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, batch_cost_bytes};
 use common::message::CloseReason;
 
+use super::entry::{Progress, Recovered};
 use super::{ClientId, Refusal, Rules};
 use crate::limits::NAMES_MAX;
 
@@ -70,8 +72,11 @@ pub(super) struct Intake {
     credit_item: Amount,
     stored: Amount,
     reserved: Amount,
+    /// Stored, and on its way to the journal; that and what is reserved have a bound of their own, since all of it is in memory.
+    unwritten_bytes: u64,
+    unwritten_bytes_max: u64,
     producers: BTreeMap<ClientId, Producer>,
-    names: BTreeMap<String, Named>,
+    names: BTreeMap<Arc<str>, Named>,
     /// Who waits for room, longest first; each once, and only while it does wait.
     waiting: VecDeque<ClientId>,
     /// Who was granted credit when; may name producers that have used it up or gone.
@@ -83,18 +88,32 @@ pub(super) struct Intake {
     admitting: Option<ClientId>,
 }
 
+/// A batch that has its place.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) client: ClientId,
+    pub(super) batch: Batch,
+    /// How far its producer is with it, if it has a name.
+    pub(super) by: Option<Progress>,
+}
+
 #[derive(Debug, Default)]
 struct Named {
     position: u64,
+    checksum: u64,
+    /// Batches that are on their way to the journal: only with them is known how far it has come.
+    unwritten: u32,
     client: Option<ClientId>,
     finished: bool,
 }
 
 #[derive(Debug, Default)]
 struct Producer {
-    name: Option<String>,
-    /// Items accepted.
+    name: Option<Arc<str>>,
+    /// Items accepted for good.
     position: u64,
+    /// Items accepted, those on their way to the journal among them.
+    admitted: u64,
     /// Items accepted or parked: what the next put begins with.
     next: u64,
     credit: Amount,
@@ -105,7 +124,8 @@ struct Producer {
     /// It is about to be told.
     recall_due: bool,
     wanted: Option<Amount>,
-    parked: VecDeque<Batch>,
+    /// Batches that wait for room, and the checksum up to the end of each.
+    parked: VecDeque<(Batch, u64)>,
     finished: bool,
     /// Credit granted since the last confirmation.
     granted: Amount,
@@ -124,6 +144,8 @@ impl Intake {
             credit_item: one_item.min(capacity),
             stored: Amount::default(),
             reserved: Amount::default(),
+            unwritten_bytes: 0,
+            unwritten_bytes_max: rules.journaled.map_or(u64::MAX, |window| window.unwritten_bytes.max(one_item.bytes)),
             producers: BTreeMap::new(),
             names: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -135,26 +157,48 @@ impl Intake {
         }
     }
 
-    /// Adds a producer. Returns the connection that it replaces.
-    pub(super) fn join(&mut self, client: ClientId, name: Option<String>) -> Result<Option<ClientId>, Refusal> {
+    /// Takes over what a journal holds: `bytes` is what its batches cost.
+    pub(super) fn recover(&mut self, recovered: &Recovered, bytes: u64) {
+        self.stored = Amount { items: recovered.items, bytes };
+        self.finished = recovered.finished_unnamed;
+        for (Progress { name, position, checksum }, finished) in &recovered.producers {
+            let named = Named { position: *position, checksum: *checksum, finished: *finished, ..Named::default() };
+            self.names.insert(Arc::clone(name), named);
+            self.finished += u64::from(*finished);
+        }
+    }
+
+    /// Forgets the producer that is connected under a name, and says who that was: another has come.
+    pub(super) fn replace(&mut self, name: &str) -> Option<ClientId> {
+        let replaced = self.names.get(name)?.client?;
+        self.leave(replaced);
+        Some(replaced)
+    }
+
+    /// True if it is known how far a name has come.
+    pub(super) fn is_settled(&self, name: &str) -> bool {
+        self.names.get(name).is_none_or(|named| named.unwritten == 0)
+    }
+
+    /// Adds a producer, whose name nobody else has now. Returns how far it has come, and the checksum of that.
+    pub(super) fn join(&mut self, client: ClientId, name: Option<Arc<str>>) -> Result<(u64, u64), Refusal> {
         let mut producer = Producer { name: name.clone(), ..Producer::default() };
-        let mut replaced = None;
+        let mut checksum = 0;
         if let Some(name) = name {
             if self.names.len() >= NAMES_MAX && !self.names.contains_key(&name) {
                 return Err((CloseReason::Limit, format!("{NAMES_MAX} producers have names already; connect without one")));
             }
-            replaced = self.names.get(&name).and_then(|named| named.client);
-            if let Some(replaced) = replaced {
-                self.leave(replaced);
-            }
             let named = self.names.entry(name).or_default();
             named.client = Some(client);
+            checksum = named.checksum;
             producer.position = named.position;
+            producer.admitted = named.position;
             producer.next = named.position;
         }
+        let position = producer.position;
         self.producers.insert(client, producer);
         self.grant_ahead(client);
-        Ok(replaced)
+        Ok((position, checksum))
     }
 
     /// Forgets a producer, and what it has parked.
@@ -166,14 +210,14 @@ impl Intake {
         let Some(name) = producer.name else { return };
         if let Some(named) = self.names.get_mut(&name) {
             named.client = None;
-            if named.position == 0 && !named.finished {
+            if named.position == 0 && named.unwritten == 0 && !named.finished {
                 self.names.remove(&name);
             }
         }
     }
 
-    /// Takes a batch into the line for room.
-    pub(super) fn put(&mut self, client: ClientId, position: u64, batch: Batch) -> Result<(), Refusal> {
+    /// Takes a batch into the line for room; `checksum` is that of all up to its end.
+    pub(super) fn put(&mut self, client: ClientId, position: u64, batch: Batch, checksum: u64) -> Result<(), Refusal> {
         let cost = Amount::of(&batch);
         let producer = self.get(client, "Put")?;
         if producer.finished {
@@ -192,7 +236,7 @@ impl Intake {
         producer.recall_due = false;
         producer.credit = producer.credit.less(cost);
         producer.next += cost.items;
-        producer.parked.push_back(batch);
+        producer.parked.push_back((batch, checksum));
         if producer.parked.len() == 1 && (producer.wanted.is_none() || waits_now) {
             // What holds a reservation passes those who wait for room: its place is not theirs.
             if producer.reserved.covers(cost) { self.waiting.push_front(client) } else { self.waiting.push_back(client) }
@@ -244,8 +288,8 @@ impl Intake {
         }
     }
 
-    /// Notes that a producer puts no more. A name finishes once.
-    pub(super) fn finish(&mut self, client: ClientId) -> Result<(), Refusal> {
+    /// Notes that a producer puts no more; returns its name. [`Intake::finished_by`] follows once that counts.
+    pub(super) fn finish(&mut self, client: ClientId) -> Result<Option<Arc<str>>, Refusal> {
         let producer = self.get(client, "Finish")?;
         if !producer.parked.is_empty() {
             return Err((CloseReason::Protocol, "Finish before all that was put is confirmed".into()));
@@ -256,27 +300,22 @@ impl Intake {
         let unused = std::mem::take(&mut producer.reserved);
         let name = producer.name.clone();
         self.reserved = self.reserved.less(unused);
-        match name {
-            Some(name) => self.finish_name(name),
-            None => self.finished += 1,
-        }
-        Ok(())
+        Ok(name)
     }
 
-    /// Notes that nothing more comes under a name.
-    pub(super) fn finish_name(&mut self, name: String) {
-        let named = self.names.entry(name).or_default();
-        if !std::mem::replace(&mut named.finished, true) {
-            self.finished += 1;
-        }
+    /// Counts a producer, with or without a name, that puts no more. A name finishes once.
+    pub(super) fn finished_by(&mut self, name: Option<Arc<str>>) {
+        let before = name.is_some_and(|name| std::mem::replace(&mut self.names.entry(name).or_default().finished, true));
+        self.finished += u64::from(!before);
     }
 
-    /// Grants and admits in the order of waiting. Returns a batch that now has its place; report it by [`Intake::stored`].
-    pub(super) fn next_admitted(&mut self) -> Option<Batch> {
+    /// Grants and admits in the order of waiting. Returns a batch that now has its place; report it by [`Intake::stored`], and by
+    /// [`Intake::kept`] once that is for good.
+    pub(super) fn next_admitted(&mut self) -> Option<Admitted> {
         assert!(self.admitting.is_none(), "a batch was admitted and not stored");
         while let Some(&client) = self.waiting.front() {
             let Some(producer) = self.producers.get(&client) else { panic!("{client:?} waits but has left") };
-            let Some(batch) = producer.parked.front() else {
+            let Some((batch, _)) = producer.parked.front() else {
                 if producer.recalled {
                     self.waiting.pop_front();
                     continue;
@@ -295,17 +334,18 @@ impl Intake {
             self.reserved = self.reserved.less(own);
             let producer = self.producers.get_mut(&client)?;
             producer.reserved = producer.reserved.less(own);
-            producer.position += cost.items;
-            if let Some(named) = producer.name.as_ref().and_then(|name| self.names.get_mut(name)) {
-                named.position = producer.position;
-            }
-            let batch = producer.parked.pop_front();
+            producer.admitted += cost.items;
+            let (batch, checksum) = producer.parked.pop_front()?;
+            let position = producer.admitted;
+            let by = producer.name.clone().map(|name| Progress { name, position, checksum });
             if producer.parked.is_empty() && producer.wanted.is_none() {
                 self.waiting.pop_front();
             }
-            self.confirm(client);
+            if let Some(named) = by.as_ref().and_then(|by| self.names.get_mut(&by.name)) {
+                named.unwritten += 1;
+            }
             self.admitting = Some(client);
-            return batch;
+            return Some(Admitted { client, batch, by });
         }
         None
     }
@@ -313,9 +353,25 @@ impl Intake {
     /// The admitted batch is stored: `items` more, all bytes now being `bytes`.
     pub(super) fn stored(&mut self, items: u64, bytes: u64) {
         let Some(client) = self.admitting.take() else { panic!("a batch is stored that was not admitted") };
+        self.unwritten_bytes += bytes - self.stored.bytes;
         self.stored = Amount { items: self.stored.items + items, bytes };
         assert!(self.capacity.covers(self.stored.plus(self.reserved)), "the bounds are broken: {self:?}");
         self.grant_ahead(client);
+    }
+
+    /// A stored batch, of so many items that cost so many bytes, is kept for good: its producer may know.
+    pub(super) fn kept(&mut self, client: ClientId, items: u64, bytes: u64, by: Option<Progress>) {
+        self.unwritten_bytes -= bytes;
+        if let Some(Progress { name, position, checksum }) = by
+            && let Some(named) = self.names.get_mut(&name)
+        {
+            named.unwritten -= 1;
+            (named.position, named.checksum) = (position, checksum);
+        }
+        if let Some(producer) = self.producers.get_mut(&client) {
+            producer.position += items;
+            self.confirm(client);
+        }
     }
 
     /// Items are settled: `items` fewer, all bytes now being `bytes`.
@@ -368,8 +424,13 @@ impl Intake {
         self.names.get(name).is_some_and(|named| named.finished)
     }
 
-    pub(super) fn position(&self, name: &str) -> u64 {
-        self.names.get(name).map_or(0, |named| named.position)
+    /// How many items were accepted under a name, and their checksum.
+    pub(super) fn progress(&self, name: &str) -> (u64, u64) {
+        self.names.get(name).map_or((0, 0), |named| (named.position, named.checksum))
+    }
+
+    pub(super) fn is_connected(&self, client: ClientId) -> bool {
+        self.producers.contains_key(&client)
     }
 
     pub(super) fn connected(&self) -> u64 {
@@ -385,7 +446,13 @@ impl Intake {
     }
 
     fn room(&self) -> Amount {
-        self.capacity.less(self.stored.plus(self.reserved))
+        self.free().less(self.reserved)
+    }
+
+    /// What would be room if nothing was reserved.
+    fn free(&self) -> Amount {
+        let unwritten = Amount { items: u64::MAX, bytes: self.unwritten_bytes_max.saturating_sub(self.unwritten_bytes) };
+        self.capacity.less(self.stored).min(unwritten)
     }
 
     /// Tops a producer's credit up to its share while nobody waits for room: half of it stays for others.
@@ -439,7 +506,7 @@ impl Intake {
         if self.room().covers(amount) {
             return true;
         }
-        let free = self.capacity.less(self.stored);
+        let free = self.free();
         let own = self.producers.get(&client).map(|producer| producer.reserved).unwrap_or_default();
         if !free.covers(amount.plus(own)) {
             // Taking reservations back would not help.

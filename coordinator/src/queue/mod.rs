@@ -7,11 +7,16 @@
 //! put → [parked] → ready → held → writing → settled
 //!                    ↑ delayed ↲      (a result or a dead letter on its way out)
 //! ```
+//!
+//! With a journal, a step that must survive the coordinator counts only once its [`Entry`] is in the journal: a put before its items are
+//! ready and confirmed, a settlement before their place is free.
 
 mod consumers;
+mod entry;
 mod event;
 mod intake;
 mod joins;
+mod pending;
 mod runs;
 mod store;
 
@@ -26,9 +31,11 @@ use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position
 use common::status::{Phase, Status};
 
 use consumers::Consumers;
-pub use event::{ClientId, DeadLetter, Input, Output, Record, Rules, Ticket};
-use intake::{Amount, Intake};
+pub use entry::{Entry, Load, Loaded, Progress, Recovered};
+pub use event::{ClientId, DeadLetter, Input, Output, Record, Rules, Ticket, Window};
+use intake::{Admitted, Amount, Intake};
 use joins::Joins;
+use pending::{Effect, Pending};
 use runs::{Past, Run, Runs};
 use store::Store;
 
@@ -37,6 +44,8 @@ struct Writing {
     first: u64,
     count: u64,
     dead: bool,
+    /// For the journal, if there is one.
+    letter: Option<DeadLetter>,
 }
 
 /// A protocol violation or another reason to close a client's connection.
@@ -56,8 +65,13 @@ pub struct Queue {
     writing_items: u64,
     next_ticket: u64,
     intake: Intake,
+    /// Producers whose name is not settled yet, in the order of coming.
+    arriving: Vec<(ClientId, Arc<str>)>,
     consumers: Consumers,
     joins: Joins,
+    pending: Pending,
+    /// What is being loaded from the journal.
+    loading: Option<Load>,
     outputs: VecDeque<Output>,
     acknowledged: u64,
     dead: u64,
@@ -74,9 +88,11 @@ impl Queue {
         assert!(rules.capacity_bytes >= batch_cost_bytes(rules.item_bytes_max + 4), "a queue without room for its largest item");
         Queue {
             intake: Intake::new(&rules),
-            rules,
             phase: Phase::Running,
-            store: Store::default(),
+            store: Store::new(rules.journaled.map_or(u64::MAX, |window| window.near_bytes)),
+            pending: Pending::default(),
+            loading: None,
+            arriving: Vec::new(),
             next_id: 0,
             ready: Runs::default(),
             delayed: BTreeMap::new(),
@@ -90,7 +106,18 @@ impl Queue {
             acknowledged: 0,
             dead: 0,
             redelivered: 0,
+            rules,
         }
+    }
+
+    /// A queue that goes on where a journal says another has been.
+    pub fn recover(rules: Rules, recovered: &Recovered) -> Queue {
+        let mut queue = Queue::new(rules);
+        queue.next_id = recovered.next_id;
+        (queue.acknowledged, queue.dead) = (recovered.acknowledged, recovered.dead);
+        queue.store.recover(recovered);
+        queue.intake.recover(recovered, queue.store.bytes());
+        queue
     }
 
     /// Takes in what happened at `now`, counted from any fixed moment.
@@ -112,14 +139,17 @@ impl Queue {
                     self.outputs.push_back(Output::Close { client, reason, words });
                 }
             }
-            Input::Written { ticket } => self.written(ticket),
-            Input::ProducerLost { name } => self.intake.finish_name(name),
+            Input::Written { ticket, output_bytes } => self.written(ticket, output_bytes),
+            Input::Journaled { entries } => self.journaled(entries),
+            Input::Loaded { batches } => self.loaded(&batches),
+            Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
             Input::Tick => {}
         }
         self.admit();
         self.dispatch();
+        self.load_ahead();
         self.answer_joins();
         self.check_done();
     }
@@ -139,7 +169,7 @@ impl Queue {
 
     /// How many items were accepted so far under a producer's name.
     pub fn position(&self, name: &str) -> Position {
-        Position(self.intake.position(name))
+        Position(self.intake.progress(name).0)
     }
 
     /// True when nothing more comes under a producer's name.
@@ -163,9 +193,9 @@ impl Queue {
             pid: 0,
             uptime_ms: 0,
             phase: self.phase,
-            ready: self.ready.items(),
+            ready: self.ready.items() + self.store.far_items() + self.pending.put_items(),
             delayed: self.delayed_items,
-            held: self.consumers.held_items() + self.writing_items,
+            held: self.consumers.held_items() + self.writing_items + self.pending.settled_items(),
             dead: self.dead,
             acknowledged: self.acknowledged,
             accepted: self.next_id,
@@ -183,19 +213,18 @@ impl Queue {
 
     fn said(&mut self, client: ClientId, message: Message, batch: Option<Batch>, now: Duration) -> Result<(), Refusal> {
         match (message, batch) {
-            (Message::Put { position, .. }, Some(batch)) => {
+            (Message::Put { position, checksum, .. }, Some(batch)) => {
                 if self.phase != Phase::Running {
                     return Err((CloseReason::Ended, "the queue takes no more items".into()));
                 }
                 check_sizes(&batch, self.rules.item_bytes_max, self.rules.item_bytes_max, "item")?;
-                self.intake.put(client, position.0, batch)
+                self.intake.put(client, position.0, batch, checksum)
             }
             (Message::Want { bytes }, None) => self.intake.want(client, bytes),
             (Message::Recalled, None) => self.intake.recalled(client),
             (Message::Finish, None) => {
-                self.intake.finish(client)?;
-                self.flush_confirmations();
-                self.send(client, Message::Finished);
+                let name = self.intake.finish(client)?;
+                self.keep(Effect::Finished { client, name: name.clone() }, || Entry::Finished { name });
                 Ok(())
             }
             (Message::Demand { items, bytes }, None) => self.consumers.demand(client, items, bytes),
@@ -213,8 +242,7 @@ impl Queue {
             (Message::Ack { ranges }, None) => {
                 for ItemRange { first, count } in ranges {
                     self.consumers.take(client, first.0, u64::from(count), "acknowledged")?;
-                    self.acknowledged += u64::from(count);
-                    self.settle(first.0, u64::from(count));
+                    self.settle(first.0, u64::from(count), None);
                 }
                 Ok(())
             }
@@ -222,7 +250,7 @@ impl Queue {
                 let count = u64::from(batch.count());
                 check_sizes(&batch, result_bytes_max(self.rules.item_bytes_max), self.rules.item_bytes_max, "result")?;
                 self.consumers.take(client, first.0, count, "sent results of")?;
-                self.write(first.0, count, Record::Results(batch));
+                self.write(first.0, count, None, Record::Results(batch));
                 Ok(())
             }
             (Message::Return { range, outcome }, None) => self.returned(client, range, outcome, now),
@@ -233,23 +261,45 @@ impl Queue {
 
     fn producer_joined(&mut self, client: ClientId, name: Option<String>) {
         if self.phase != Phase::Running {
-            let words = "the queue takes no more items".into();
-            self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
-            return;
+            return self.refuse_late(client, name.as_deref());
         }
+        let Some(name) = name.map(Arc::from) else { return self.welcome(client, None) };
+        let arriving = self.arriving.iter().position(|(_, arriving)| *arriving == name);
+        let replaced = self.intake.replace(&name).or_else(|| arriving.map(|index| self.arriving.remove(index).0));
+        if let Some(replaced) = replaced {
+            self.joins.leave(replaced);
+            let words = "another producer has connected under the same name".into();
+            self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
+        }
+        self.arriving.push((client, name));
+        self.welcome_arriving();
+    }
+
+    /// Lets producers in of whose names it is known how far they have come.
+    fn welcome_arriving(&mut self) {
+        let arriving = std::mem::take(&mut self.arriving);
+        let (known, waiting) = arriving.into_iter().partition(|(_, name)| self.intake.is_settled(name));
+        self.arriving = waiting;
+        for (client, name) in Vec::into_iter(known) {
+            self.welcome(client, Some(name));
+        }
+    }
+
+    fn welcome(&mut self, client: ClientId, name: Option<Arc<str>>) {
         match self.intake.join(client, name) {
-            Ok(None) => {}
-            Ok(Some(replaced)) => {
-                self.joins.leave(replaced);
-                let words = "another producer has connected under the same name".into();
-                self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
-            }
+            Ok((position, checksum)) => self.greet(client, position, checksum),
             Err((reason, words)) => self.outputs.push_back(Output::Close { client, reason, words }),
         }
     }
 
+    fn greet(&mut self, client: ClientId, position: u64, checksum: u64) {
+        let checksum = self.rules.journaled.map(|_| checksum);
+        self.outputs.push_back(Output::Welcome { client, position: Position(position), checksum });
+    }
+
     fn left(&mut self, client: ClientId, orderly: bool, now: Duration) {
         self.intake.leave(client);
+        self.arriving.retain(|(arriving, _)| *arriving != client);
         self.joins.leave(client);
         for (run, failed) in self.consumers.leave(client) {
             if orderly {
@@ -261,7 +311,7 @@ impl Queue {
                 let attempts = past.attempts;
                 self.bury(run, &format!("its consumer's connection closed during attempt {attempts}"));
             } else {
-                self.requeue(Run { past, ..run }, Duration::ZERO, now);
+                self.requeue_failed(Run { past, ..run }, Duration::ZERO, now);
             }
         }
     }
@@ -273,11 +323,11 @@ impl Queue {
             match &outcome {
                 Outcome::Unstarted => self.requeue_unstarted(run, now),
                 Outcome::Released if last => self.bury(run, "its consumer let it go unsettled"),
-                Outcome::Released => self.requeue(Run { past: failed, ..run }, Duration::ZERO, now),
+                Outcome::Released => self.requeue_failed(Run { past: failed, ..run }, Duration::ZERO, now),
                 Outcome::Failed { cause } if last => self.bury(run, cause),
                 Outcome::Failed { .. } => {
                     let delay = self.rules.retry_delay.after(failed.failures);
-                    self.requeue(Run { past: failed, ..run }, delay, now);
+                    self.requeue_failed(Run { past: failed, ..run }, delay, now);
                 }
                 Outcome::Rejected { cause } => self.bury(run, cause),
                 Outcome::RetryAfter { delay_ms } => self.requeue(run, Duration::from_millis(*delay_ms), now),
@@ -293,7 +343,16 @@ impl Queue {
         self.requeue(Run { past, ..run }, Duration::ZERO, now);
     }
 
+    fn requeue_failed(&mut self, run: Run, delay: Duration, now: Duration) {
+        let Run { first, count, past: Past { failures, .. } } = run;
+        if failures > 0 {
+            self.keep(Effect::None, || Entry::Failed { first, count, failures });
+        }
+        self.requeue(run, delay, now);
+    }
+
     fn requeue(&mut self, run: Run, delay: Duration, now: Duration) {
+        self.store.hand_back(run.first, run.count, !delay.is_zero());
         if delay.is_zero() {
             self.ready.insert(run);
         } else {
@@ -313,43 +372,138 @@ impl Queue {
     fn bury(&mut self, run: Run, cause: &str) {
         let cause: Arc<str> = cause.into();
         for id in run.first..run.end() {
-            let (batch, index) = self.store.find(id);
+            let Ok((batch, index)) = self.store.find(id) else { panic!("item {id} was in hand and is away") };
             // A copy, so that one dead item does not keep its whole batch in memory.
             let item = Bytes::copy_from_slice(batch.item(index));
             let letter = DeadLetter { id: ItemId(id), attempts: run.past.attempts, cause: Arc::clone(&cause), item };
-            self.write(id, 1, Record::DeadLetter(letter));
+            let kept = self.rules.journaled.map(|_| letter.clone());
+            self.write(id, 1, kept, Record::DeadLetter(letter));
         }
     }
 
-    fn write(&mut self, first: u64, count: u64, record: Record) {
+    fn write(&mut self, first: u64, count: u64, letter: Option<DeadLetter>, record: Record) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let dead = matches!(record, Record::DeadLetter(_));
-        self.writing.insert(ticket, Writing { first, count, dead });
+        self.writing.insert(ticket, Writing { first, count, dead, letter });
         self.writing_items += count;
         self.outputs.push_back(Output::Write { ticket, record });
     }
 
-    fn written(&mut self, ticket: Ticket) {
-        let Some(Writing { first, count, dead }) = self.writing.remove(&ticket) else { panic!("{ticket:?} is reported as written twice") };
+    fn written(&mut self, ticket: Ticket, output_bytes: Option<u64>) {
+        let Some(writing) = self.writing.remove(&ticket) else { panic!("{ticket:?} is reported as written twice") };
+        let Writing { first, count, dead, letter } = writing;
         self.writing_items -= count;
-        *(if dead { &mut self.dead } else { &mut self.acknowledged }) += count;
-        self.settle(first, count);
+        match letter {
+            Some(letter) => self.keep(Effect::Settled { first, count, dead }, || Entry::Dead(letter)),
+            None if dead => self.apply(Effect::Settled { first, count, dead }),
+            None => self.settle(first, count, output_bytes),
+        }
     }
 
-    fn settle(&mut self, first: u64, count: u64) {
-        self.store.settle(first, count);
-        self.intake.settle(count, self.store.bytes());
+    fn settle(&mut self, first: u64, count: u64, output_bytes: Option<u64>) {
+        self.keep(Effect::Settled { first, count, dead: false }, || Entry::Settled { first, count, output_bytes });
     }
 
     /// Lets in what waits for room, as far as there is any.
     fn admit(&mut self) {
-        while let Some(batch) = self.intake.next_admitted() {
-            let count = u64::from(batch.count());
-            self.store.insert(self.next_id, batch);
-            self.ready.insert(Run { first: self.next_id, count, past: Past::default() });
+        while let Some(Admitted { client, batch, by }) = self.intake.next_admitted() {
+            let (first, count) = (self.next_id, u64::from(batch.count()));
             self.next_id += count;
+            let bytes = batch_cost_bytes(batch.body_bytes());
+            self.store.insert(first, batch.clone());
             self.intake.stored(count, self.store.bytes());
+            self.keep(Effect::Put { client, first, count, bytes, by: by.clone() }, || Entry::Put { first, batch, by });
+        }
+    }
+
+    /// Does what an entry stands for once it is in the journal; at once if there is none.
+    fn keep(&mut self, effect: Effect, entry: impl FnOnce() -> Entry) {
+        if self.rules.journaled.is_none() {
+            return self.apply(effect);
+        }
+        self.pending.push(effect);
+        self.outputs.push_back(Output::Journal(entry()));
+    }
+
+    fn journaled(&mut self, entries: usize) {
+        for _ in 0..entries {
+            let Some(effect) = self.pending.pop() else { panic!("more is in the journal than was given out") };
+            self.apply(effect);
+        }
+        self.welcome_arriving();
+    }
+
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Put { client, first, count, bytes, by } => {
+                if self.store.kept(first) {
+                    self.ready.insert(Run { first, count, past: Past::default() });
+                }
+                self.intake.kept(client, count, bytes, by);
+            }
+            Effect::Settled { first, count, dead } => {
+                *(if dead { &mut self.dead } else { &mut self.acknowledged }) += count;
+                self.store.settle(first, count);
+                self.intake.settle(count, self.store.bytes());
+            }
+            Effect::Finished { client, name } => {
+                self.intake.finished_by(name);
+                self.flush_confirmations();
+                if self.intake.is_connected(client) {
+                    self.send(client, Message::Finished);
+                }
+            }
+            Effect::None => {}
+        }
+    }
+
+    /// Sees to it that what is far comes near before it is asked for.
+    fn load_ahead(&mut self) {
+        let wanted = self.ready.items() == 0 && self.consumers.hungry() > 0;
+        if let Some(load) = self.store.load_ahead(wanted) {
+            self.load(load);
+        }
+    }
+
+    fn load(&mut self, load: Load) {
+        if self.loading.is_none() {
+            self.loading = Some(load);
+            self.outputs.push_back(Output::Load(load));
+        }
+    }
+
+    fn loaded(&mut self, batches: &[Loaded]) {
+        let Some(load) = self.loading.take() else { panic!("what was loaded was not wanted") };
+        assert!(!batches.is_empty(), "the journal has nothing of {load:?}");
+        for loaded in batches {
+            if self.store.loaded(loaded) {
+                self.ready_again(loaded);
+            }
+        }
+    }
+
+    /// Makes a far batch's items ready, but for those that are settled.
+    fn ready_again(&mut self, Loaded { first, batch, settled, failed }: &Loaded) {
+        let end = first + u64::from(batch.count());
+        let mut parts: Vec<Run> = failed
+            .iter()
+            .map(|&(first, count, failures)| Run { first, count, past: Past { attempts: failures, failures } })
+            .chain(settled.iter().map(|&(first, count)| Run { first, count, past: Past::default() }))
+            .collect();
+        parts.sort_unstable_by_key(|part| part.first);
+        let mut at = *first;
+        for part in parts {
+            if at < part.first {
+                self.ready.insert(Run { first: at, count: part.first - at, past: Past::default() });
+            }
+            at = part.end();
+            if part.past.failures > 0 {
+                self.ready.insert(part);
+            }
+        }
+        if at < end {
+            self.ready.insert(Run { first: at, count: end - at, past: Past::default() });
         }
     }
 
@@ -360,10 +514,14 @@ impl Queue {
         }
         while let Some(run) = self.ready.first() {
             let Some((client, items, bytes)) = self.consumers.next_hungry() else { return };
-            let (batch, index) = self.store.find(run.first);
+            let (batch, index) = match self.store.find(run.first) {
+                Ok(found) => found,
+                Err(load) => return self.load(load),
+            };
             let count = batch.fit(index, run.count.min(u64::from(items)) as u32, bytes);
             let part = batch.slice(index, count);
             self.ready.remove_first(u64::from(count));
+            self.store.hand_out(run.first, u64::from(count));
             let past = Past { attempts: run.past.attempts + 1, ..run.past };
             self.redelivered += if past.attempts > 1 { u64::from(count) } else { 0 };
             let delivered = Run { first: run.first, count: u64::from(count), past };
@@ -388,9 +546,23 @@ impl Queue {
         self.flush_confirmations();
         for client in self.intake.close() {
             self.joins.leave(client);
-            let words = "the queue takes no more items".into();
-            self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
+            self.close_intake_of(client);
         }
+        for (client, name) in std::mem::take(&mut self.arriving) {
+            self.refuse_late(client, Some(&name));
+        }
+    }
+
+    /// Lets a producer know how far it has come, and that it can go no further.
+    fn refuse_late(&mut self, client: ClientId, name: Option<&str>) {
+        let (position, checksum) = name.map_or((0, 0), |name| self.intake.progress(name));
+        self.greet(client, position, checksum);
+        self.close_intake_of(client);
+    }
+
+    fn close_intake_of(&mut self, client: ClientId) {
+        let words = "the queue takes no more items".into();
+        self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
     }
 
     fn stop(&mut self) {
@@ -404,7 +576,7 @@ impl Queue {
             Phase::Draining => true,
             Phase::Stopping | Phase::Done => false,
         };
-        if ending && self.store.is_empty() && self.intake.is_idle() {
+        if ending && self.store.is_empty() && self.intake.is_idle() && self.pending.is_empty() {
             self.end_intake(Phase::Draining);
             self.phase = Phase::Done;
             self.send_stop();

@@ -181,7 +181,7 @@ impl Clients {
             return false;
         }
         let batch = batch(texts.into_iter());
-        self.watched.say(client, Message::Put { position: Position(first), batch: batch.header() }, Some(batch))
+        self.watched.say(client, Message::Put { position: Position(first), checksum: 0, batch: batch.header() }, Some(batch))
     }
 
     /// A producer takes in what it was told, and answers a recall.
@@ -223,7 +223,7 @@ impl Clients {
         let (ids, dead) = self.watched.writing.remove(&ticket).expect("what is being written");
         *(if dead { &mut self.watched.dead } else { &mut self.watched.acknowledged }) += ids.len() as u64;
         ids.iter().for_each(|id| drop(self.watched.items.remove(id)));
-        self.watched.handle(Input::Written { ticket });
+        self.watched.handle(Input::Written { ticket, output_bytes: None });
     }
 
     /// The consumers go; one comes that works off everything, then a producer that wants room, while the others are silent.

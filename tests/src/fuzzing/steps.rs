@@ -74,6 +74,7 @@ impl Bounds {
             attempts_max: 1 + u32::from(self.attempts % 4),
             retry_delay: Backoff { min, max: min * 3 },
             producers_expected: self.producers_expected.map(|expected| u64::from(expected % 4)),
+            journaled: None,
         }
     }
 }

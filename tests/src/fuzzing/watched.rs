@@ -132,6 +132,13 @@ impl Watched {
                 }
                 Output::Send { client, message, batch } => self.sent(client, message, batch),
                 Output::Write { ticket, record } => self.note_write(ticket, record),
+                Output::Welcome { client, position, checksum } => {
+                    let Some(Kind::Producer(producer)) = self.clients.get(&client).map(|client| &client.kind) else {
+                        panic!("{client:?} is welcomed and is no producer");
+                    };
+                    assert_eq!((position.0, checksum), (producer.confirmed, None));
+                }
+                Output::Journal(_) | Output::Load(_) => panic!("there is no journal"),
             }
         }
         self.check();

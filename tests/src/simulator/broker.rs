@@ -122,7 +122,7 @@ impl Broker {
                 break;
             }
             self.writer.pop_front();
-            self.handle(Input::Written { ticket }, stage);
+            self.handle(Input::Written { ticket, output_bytes: None }, stage);
         }
         if self.writing_bytes() < self.results_bytes_max {
             for client in std::mem::take(&mut self.held_back) {
@@ -233,16 +233,26 @@ impl Broker {
             self.deadlines.remove(&(deadline, client));
         }
         connection.open(role, self.item_bytes_max);
-        let position = if role == Role::Producer { self.queue.position(&name) } else { Position(0) };
+        match role {
+            Role::Producer => {
+                let name = Some(name).filter(|name| !name.is_empty());
+                self.handle(Input::ProducerJoined { client, name }, stage);
+            }
+            Role::Consumer => {
+                self.welcome(client, Position(0), None);
+                self.handle(Input::ConsumerJoined { client }, stage);
+            }
+            Role::Control => self.welcome(client, Position(0), None),
+        }
+    }
+
+    fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>) {
         let (item_bytes_max, announce_from) = (self.item_bytes_max, self.queue.announce_from());
-        connection.send(&Message::Welcome { version: PROTOCOL_VERSION, pid: 1, item_bytes_max, position, announce_from }, None);
-        self.unflushed.insert(client);
-        let input = match role {
-            Role::Producer => Input::ProducerJoined { client, name: Some(name).filter(|name| !name.is_empty()) },
-            Role::Consumer => Input::ConsumerJoined { client },
-            Role::Control => return,
-        };
-        self.handle(input, stage);
+        if let Some(connection) = self.connections.get_mut(&client) {
+            let welcome = Message::Welcome { version: PROTOCOL_VERSION, pid: 1, item_bytes_max, position, announce_from, checksum };
+            connection.send(&welcome, None);
+            self.unflushed.insert(client);
+        }
     }
 
     fn close(&mut self, client: ClientId, reason: CloseReason, words: String, stage: &mut Stage) {
@@ -314,6 +324,8 @@ impl Broker {
                     }
                 }
                 Output::Close { client, reason, words } => self.close(client, reason, words, stage),
+                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
+                Output::Journal(_) | Output::Load(_) => unreachable!("there is no journal"),
                 Output::Write { ticket, record } => {
                     let bytes = match &record {
                         Record::Results(batch) => batch.body_bytes() as usize,

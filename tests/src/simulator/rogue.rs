@@ -194,10 +194,14 @@ impl Rogue {
             Trick::DemandsTooMuch => self.say(&Message::Demand { items: u32::MAX, bytes: 1 }),
             Trick::PutsWithoutCredit => {
                 let batch = BatchHeader { count: (self.capacity_items + 1) as u32, layout: Layout::Uniform { len: 0 } };
-                self.say(&Message::Put { position: Position(0), batch });
+                self.say(&Message::Put { position: Position(0), checksum: 0, batch });
             }
-            Trick::PutsOutOfPlace => self.batch(&Bytes::from_static(b"an item."), |batch| Message::Put { position: Position(7), batch }),
-            Trick::PutsAsConsumer => self.batch(&Bytes::from_static(b"an item."), |batch| Message::Put { position: Position(0), batch }),
+            Trick::PutsOutOfPlace => {
+                self.batch(&Bytes::from_static(b"an item."), |batch| Message::Put { position: Position(7), checksum: 0, batch })
+            }
+            Trick::PutsAsConsumer => {
+                self.batch(&Bytes::from_static(b"an item."), |batch| Message::Put { position: Position(0), checksum: 0, batch })
+            }
             Trick::WantsTooMuch => self.say(&Message::Want { bytes: u64::MAX }),
             Trick::GivesBackUnasked => {
                 self.say(&Message::Recalled);

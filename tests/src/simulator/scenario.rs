@@ -74,6 +74,7 @@ impl Scenario {
             attempts_max: random.between(1, 5) as u32,
             retry_delay: Backoff { min: retry_min, max: retry_min * random.between(1, 8) as u32 },
             producers_expected: (ending == Ending::Expected).then_some(producers),
+            journaled: None,
         };
         let net = Net { slow: random.chance(30), room_min: (lengths.max as u64 / 8).max(16) };
         let consumers = random.between(1, 4);

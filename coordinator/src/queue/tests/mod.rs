@@ -5,6 +5,7 @@ mod edges;
 mod model;
 
 use super::*;
+use crate::journal::model::Model;
 use common::backoff::Backoff;
 use common::batch::BatchBuilder;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ const RULES: Rules = Rules {
     attempts_max: 3,
     retry_delay: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(3) },
     producers_expected: None,
+    journaled: None,
 };
 
 fn batch(items: &[&str]) -> Batch {
@@ -32,11 +34,32 @@ struct Bench {
     positions: BTreeMap<u64, u64>,
     /// What comes of an input is not looked at before the next.
     hurried: bool,
+    journal: Model,
+    /// Entries that are in the journal and not reported.
+    kept: usize,
+    loads: Vec<Load>,
+    /// The journal answers only when it is told to.
+    slow_journal: bool,
 }
 
 impl Bench {
     fn new(rules: Rules) -> Bench {
-        Bench { queue: Queue::new(rules), now: Duration::ZERO, outputs: Vec::new(), positions: BTreeMap::new(), hurried: false }
+        Bench::on(rules, Model::default())
+    }
+
+    /// A queue that goes on where a journal says.
+    fn on(rules: Rules, journal: Model) -> Bench {
+        Bench {
+            queue: Queue::recover(rules, &journal.recovered()),
+            now: Duration::ZERO,
+            outputs: Vec::new(),
+            positions: BTreeMap::new(),
+            hurried: false,
+            journal,
+            kept: 0,
+            loads: Vec::new(),
+            slow_journal: false,
+        }
     }
 
     fn handle(&mut self, input: Input) {
@@ -48,7 +71,29 @@ impl Bench {
 
     fn look(&mut self) {
         while let Some(output) = self.queue.poll() {
-            self.outputs.push(output);
+            match output {
+                Output::Journal(entry) => {
+                    self.journal.keep(&entry);
+                    self.kept += 1;
+                }
+                Output::Load(load) => self.loads.push(load),
+                output => self.outputs.push(output),
+            }
+        }
+        if !self.slow_journal {
+            self.journal_answers();
+        }
+    }
+
+    /// The journal reports what it has done.
+    fn journal_answers(&mut self) {
+        let entries = std::mem::take(&mut self.kept);
+        if entries > 0 {
+            self.handle(Input::Journaled { entries });
+        }
+        for load in std::mem::take(&mut self.loads) {
+            let batches = self.journal.load(load);
+            self.handle(Input::Loaded { batches });
         }
     }
 
@@ -67,7 +112,7 @@ impl Bench {
     fn put(&mut self, client: u64, items: &[&str]) {
         let batch = batch(items);
         let position = self.positions.entry(client).or_default();
-        let message = Message::Put { position: Position(*position), batch: batch.header() };
+        let message = Message::Put { position: Position(*position), checksum: 0, batch: batch.header() };
         *position += items.len() as u64;
         self.handle(Input::Said { client: ClientId(client), message, batch: Some(batch) });
     }
@@ -141,7 +186,7 @@ impl Bench {
             }
             _ => true,
         });
-        tickets.into_iter().for_each(|ticket| self.handle(Input::Written { ticket }));
+        tickets.into_iter().for_each(|ticket| self.handle(Input::Written { ticket, output_bytes: None }));
         dead
     }
 }

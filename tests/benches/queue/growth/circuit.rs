@@ -76,7 +76,8 @@ impl Circuit {
             let mut builder = BatchBuilder::default();
             numbers.clone().for_each(|number| builder.push_bytes(&item::small(self.first + number)));
             let Some(batch) = builder.take_batch() else { break };
-            Message::Put { position: Position(self.put), batch: batch.header() }.encode(batch.body_bytes() as usize, &mut puts);
+            Message::Put { position: Position(self.put), checksum: 0, batch: batch.header() }
+                .encode(batch.body_bytes() as usize, &mut puts);
             batch.body().into_iter().for_each(|piece| puts.extend_from_slice(piece));
             Message::Demand { items: batch.count(), bytes: batch.body_bytes() }.encode(0, &mut demands);
             self.put = numbers.end;

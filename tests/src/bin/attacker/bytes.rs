@@ -72,7 +72,7 @@ fn message(random: &mut Random) -> Vec<u8> {
     let cause = "c".repeat([0, 4096, 4097][random.below(3) as usize]);
     let returned = |outcome| Message::Return { range, outcome };
     let said = match random.below(15) {
-        0 => return with_body(&Message::Put { position: Position(a.max(1)), batch }, &body),
+        0 => return with_body(&Message::Put { position: Position(a.max(1)), checksum: 0, batch }, &body),
         1 => return with_body(&Message::Result { first: ItemId(a), batch }, &body),
         2 => Message::Want { bytes: a },
         3 => Message::Finish,
@@ -116,7 +116,7 @@ pub fn cuts(socket: &Path) {
     let outcome = Outcome::Failed { cause: "a cause".into() };
     let whole = [
         (None, frames(&[hello(Role::Producer, "a name")])),
-        (Some(Role::Producer), with_body(&Message::Put { position: Position(0), batch }, &[7; 30])),
+        (Some(Role::Producer), with_body(&Message::Put { position: Position(0), checksum: 0, batch }, &[7; 30])),
         (Some(Role::Producer), frames(&[Message::Want { bytes: 1 << 40 }])),
         (Some(Role::Consumer), with_body(&Message::Result { first: ItemId(5), batch }, &[7; 30])),
         (Some(Role::Consumer), frames(&[Message::Ack { ranges: ranges.clone() }])),
@@ -148,7 +148,7 @@ pub fn cuts(socket: &Path) {
 pub fn halves(socket: &Path, count: u64) {
     let bytes = ITEM_BYTES_MAX_DEFAULT as usize;
     let batch = BatchHeader { count: 1, layout: Layout::Uniform { len: bytes as u32 } };
-    let frame = with_body(&Message::Put { position: Position(0), batch }, &vec![7; bytes]);
+    let frame = with_body(&Message::Put { position: Position(0), checksum: 0, batch }, &vec![7; bytes]);
     let mut kept: Vec<Raw> = (0..count).map(|_| Raw::connect(socket, Role::Producer, "")).collect();
     kept.iter_mut().for_each(|raw| raw.send(&frame[..frame.len() - 1]));
     stay()

@@ -11,7 +11,7 @@ use crate::begun;
 
 fn put(position: u64, bytes: u64) -> Vec<u8> {
     let batch = BatchHeader { count: 1, layout: Layout::Uniform { len: bytes as u32 } };
-    with_body(&Message::Put { position: Position(position), batch }, &vec![b'x'; bytes as usize])
+    with_body(&Message::Put { position: Position(position), checksum: 0, batch }, &vec![b'x'; bytes as usize])
 }
 
 fn expect_words(raw: &mut Raw, expected: &str) {

@@ -97,7 +97,7 @@ impl Oracle {
                     self.to_be_closed = Some(*client);
                 }
             }
-            Input::Written { ticket } => {
+            Input::Written { ticket, .. } => {
                 let ids = self.writing.remove(ticket).expect("only what is being written is reported as written");
                 for id in ids {
                     let (tag, n) = self.items.written(id);
@@ -105,6 +105,7 @@ impl Oracle {
                 }
             }
             Input::ProducerLost { .. } | Input::Drain | Input::Stop | Input::Tick => {}
+            Input::Journaled { .. } | Input::Loaded { .. } => panic!("there is no journal"),
         }
     }
 
@@ -189,6 +190,8 @@ impl Oracle {
                     assert_eq!(expected, Some(*client), "{client:?} is closed: {words}");
                 }
             },
+            Output::Welcome { .. } => {}
+            Output::Journal(_) | Output::Load(_) => panic!("there is no journal"),
             Output::Write { ticket, record } => {
                 let ids = match record {
                     Record::Results(batch) => self.items.results(batch.count()),

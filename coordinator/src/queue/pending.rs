@@ -1,0 +1,81 @@
+//! What is to happen once it is in the journal.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::ClientId;
+use super::entry::Progress;
+
+/// What an entry changes.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Items are accepted.
+    Put {
+        client: ClientId,
+        first: u64,
+        count: u64,
+        /// What they cost.
+        bytes: u64,
+        by: Option<Progress>,
+    },
+    /// Items are done with.
+    Settled {
+        first: u64,
+        count: u64,
+        /// They are given up.
+        dead: bool,
+    },
+    /// A producer puts no more.
+    Finished { client: ClientId, name: Option<Arc<str>> },
+    /// Nothing here.
+    None,
+}
+
+impl Effect {
+    fn items(&self) -> (u64, u64) {
+        match self {
+            Effect::Put { count, .. } => (*count, 0),
+            Effect::Settled { count, .. } => (0, *count),
+            Effect::Finished { .. } | Effect::None => (0, 0),
+        }
+    }
+}
+
+/// Effects in the order of their entries.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    effects: VecDeque<Effect>,
+    put_items: u64,
+    settled_items: u64,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, effect: Effect) {
+        let (put, settled) = effect.items();
+        self.put_items += put;
+        self.settled_items += settled;
+        self.effects.push_back(effect);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Effect> {
+        let effect = self.effects.pop_front()?;
+        let (put, settled) = effect.items();
+        self.put_items -= put;
+        self.settled_items -= settled;
+        Some(effect)
+    }
+
+    /// Items that are not accepted yet.
+    pub(super) fn put_items(&self) -> u64 {
+        self.put_items
+    }
+
+    /// Items that are not settled yet.
+    pub(super) fn settled_items(&self) -> u64 {
+        self.settled_items
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+}
