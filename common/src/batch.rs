@@ -313,7 +313,8 @@ impl BatchBuilder {
     /// True once the batch should leave: it is large, or full.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.body_bytes() >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count >= BATCH_ITEMS_MAX
+        let bytes = self.body_bytes() + 4 * self.ends.len() as u64;
+        bytes >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count >= BATCH_ITEMS_MAX
     }
 
     /// Takes what is collected: its header, and a buffer with [`HEADROOM_BYTES`] of room before the body. None when empty. The next

@@ -24,8 +24,9 @@ pub const BATCH_ITEMS_MAX: u32 = 65_536;
 pub const BATCH_OVERHEAD_BYTES: u64 = 192;
 
 /// The producer sends a batch once its body has this size: the relay's rate is flat from here on (measured), and a
-/// socket's buffer (208 KiB) holds three, so that writer and reader overlap.
-pub const BATCH_BYTES_TARGET: usize = 64 * 1024;
+/// socket's buffer (208 KiB) holds three, so that writer and reader overlap. Small items' batches, with what a journal writes
+/// around them, stay below 64 KiB: the journal's pages are powers of two.
+pub const BATCH_BYTES_TARGET: usize = 64 * 1024 - 512;
 
 /// A put or an acknowledgement that nobody flushes leaves by itself after this long: half of the promised millisecond.
 pub const FLUSH_DELAY: Duration = Duration::from_micros(500);
@@ -95,7 +96,8 @@ pub const fn result_bytes_max(item_bytes_max: u64) -> u64 {
 
 /// The largest body of a batch: what a producer gathers before it sends, and one item of the largest size more, with a full table.
 pub const fn body_bytes_max(item_bytes_max: u64) -> u64 {
-    let gathered = BATCH_BYTES_TARGET as u64;
+    // A little more than our own producer gathers.
+    let gathered = 64 * 1024;
     let table = 4 * BATCH_ITEMS_MAX as u64;
     gathered + result_bytes_max(item_bytes_max) + table
 }
