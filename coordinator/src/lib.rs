@@ -19,6 +19,7 @@ pub mod door;
 pub mod journal;
 pub mod limits;
 pub mod orphans;
+pub mod outputs;
 pub mod queue;
 pub mod run;
 pub mod status;

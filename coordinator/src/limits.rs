@@ -66,3 +66,10 @@ pub const CHILD_RESTART: common::backoff::Backoff =
 
 /// An item in a message for people is cut to this many bytes.
 pub const SHOWN_ITEM_BYTES_MAX: usize = 200;
+
+/// Of a queue that lies in a journal, so many bytes are in memory at the head: several times what all consumers of a machine ask for
+/// ahead, and what the slowest commit of the journal (some 10 ms) lets pass meanwhile at a GB/s.
+pub const NEAR_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Items on their way to the journal, and credit for such: enough for the commits to grow until the disk is busy all the time.
+pub const UNWRITTEN_BYTES_MAX: u64 = 64 * 1024 * 1024;

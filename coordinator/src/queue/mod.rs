@@ -576,7 +576,7 @@ impl Queue {
             Phase::Draining => true,
             Phase::Stopping | Phase::Done => false,
         };
-        if ending && self.store.is_empty() && self.intake.is_idle() && self.pending.is_empty() {
+        if ending && self.store.is_empty() && self.intake.is_idle() {
             self.end_intake(Phase::Draining);
             self.phase = Phase::Done;
             self.send_stop();
