@@ -448,7 +448,8 @@ impl Session for ConsumerSession {
             self.give_back_unstarted();
             self.prefetch.collapse();
         }
-        if !self.is_watched() {
+        // While a caller waits, more may come than it takes.
+        if self.callers_waiting == 0 && !self.is_watched() {
             self.watch = None;
         }
     }
@@ -599,6 +600,18 @@ mod tests {
         sent(&mut session);
         session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
         assert_eq!(sent(&mut session), []);
+    }
+
+    #[test]
+    fn what_comes_after_a_long_wait_is_watched_again() {
+        let mut session = ConsumerSession::new(1000, 2, None);
+        session.refill(Duration::ZERO, true);
+        session.begin_wait();
+        session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
+        deliver(&mut session, 0, &[b"long", b"behind it"]);
+        session.end_wait(10 * MS, 10 * MS);
+        take(&mut session);
+        assert_eq!(session.next_timeout(), Some(10 * MS + PREFETCH_GIVE_BACK_AFTER));
     }
 
     #[test]
