@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use common::message::{ItemId, Outcome, Role};
-use common::simulation::{ConsumerSession, Session};
+use common::simulation::{ConsumerSession, Greeting, Session};
 use coordinator::queue::ClientId;
 
 use super::link::Weather;
 use super::network::Stage;
 use super::player::{Player, Wake};
-use super::wired::{Greeting, Wired};
+use super::wired::Wired;
 
 /// What a consumer is like.
 #[derive(Clone, Debug)]
