@@ -292,6 +292,15 @@ impl BatchBuilder {
         self.buffer.truncate(HEADROOM_BYTES + end);
     }
 
+    /// All items so far, in order.
+    pub(crate) fn items(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = HEADROOM_BYTES;
+        (0..self.count as usize).map(move |index| {
+            let to = self.ends.get(index).map_or(from + self.len as usize, |end| HEADROOM_BYTES + *end as usize);
+            &self.buffer[std::mem::replace(&mut from, to)..to]
+        })
+    }
+
     /// Items so far.
     #[inline]
     pub fn count(&self) -> u32 {

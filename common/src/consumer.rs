@@ -8,12 +8,13 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::consumer_session::{ConsumerSession, Settled};
-use crate::driver::{Connection, Greeting, State};
+use crate::driver::{Connection, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, GetError};
 use crate::limits::{DROP_FLUSH, result_bytes_max};
 use crate::message::{ItemId, Outcome, Role, cut_cause};
 use crate::payload::{Decode, Undecodable};
+use crate::session::Greeting;
 use crate::status::Status;
 
 type Locked<'a> = MutexGuard<'a, State<ConsumerSession>>;

@@ -19,24 +19,15 @@ use crate::Endpoint;
 use crate::error::Error;
 use crate::frame::FrameReader;
 use crate::limits::{FLUSH_DELAY, HANDSHAKE, PROTOCOL_VERSION, frame_bytes_max};
-use crate::message::{Message, Position, Role};
+use crate::message::{Message, Role};
 use crate::outbox::Outbox;
-use crate::session::Session;
+use crate::session::{Greeting, Session};
 use crate::spin::look_for;
 use crate::transport::{self, Came, Scratch};
 
 /// The background thread never waits for the lock, which would make each of the callers' calls wake it; it comes again after this long,
 /// then after twice as long, up to [`FLUSH_DELAY`]. Callers that hold the lock so often send what has gathered by themselves.
 const LOCKED_RETRY_MIN: Duration = Duration::from_micros(100);
-
-/// What the coordinator said in its greeting.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Greeting {
-    pub(crate) pid: u32,
-    pub(crate) item_bytes_max: u64,
-    pub(crate) position: Position,
-    pub(crate) announce_from: u32,
-}
 
 /// A connection that both callers and the background thread drive.
 #[derive(Debug)]
@@ -382,12 +373,7 @@ fn greet(stream: &UnixStream, role: Role, name: &str) -> Result<(Greeting, Frame
         }
     }
     let first = frames.pop_front().unwrap_or_default();
-    match Message::decode(first)?.message {
-        Message::Welcome { pid, item_bytes_max, position, announce_from, .. } => {
-            reader.set_bytes_max(frame_bytes_max(item_bytes_max));
-            Ok((Greeting { pid, item_bytes_max, position, announce_from }, reader, frames.into()))
-        }
-        Message::Close { reason, words } => Err(Error::Closed { reason, words }),
-        other => Err(Error::Unexpected(other.name())),
-    }
+    let greeting = Greeting::try_from(Message::decode(first)?.message)?;
+    reader.set_bytes_max(frame_bytes_max(greeting.item_bytes_max));
+    Ok((greeting, reader, frames.into()))
 }

@@ -4,13 +4,14 @@ use std::marker::PhantomData;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::driver::{Connection, Greeting, State};
+use crate::driver::{Connection, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, PutError};
 use crate::limits::DROP_FLUSH;
 use crate::message::{Position, Role};
 use crate::payload::Encode;
 use crate::producer_session::{ProducerSession, Put};
+use crate::session::Greeting;
 use crate::status::Status;
 
 /// Puts items of type `T` into the queue; `Producer<[u8]>` puts bytes as they are. Shared by threads, it keeps their order of calls.
@@ -22,6 +23,7 @@ pub struct Producer<T: ?Sized> {
     connection: Connection<ProducerSession>,
     coordinator_pid: u32,
     resumed_at: Position,
+    resumed_checksum: Option<u64>,
     item_bytes_max: u64,
     items: PhantomData<fn(&T)>,
 }
@@ -36,10 +38,9 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// of items accepted under it, so that one that comes again can go on at [`Producer::resumed_at`]. It replaces an older
     /// connection of the same name.
     pub fn connect_named(endpoint: &Endpoint, name: &str) -> Result<Producer<T>, Error> {
-        let session = |greeting: Greeting| ProducerSession::new(greeting.item_bytes_max, greeting.position);
-        let (connection, greeting) = Connection::open(endpoint, Role::Producer, name, session)?;
-        let Greeting { pid: coordinator_pid, item_bytes_max, position: resumed_at, .. } = greeting;
-        Ok(Producer { connection, coordinator_pid, resumed_at, item_bytes_max, items: PhantomData })
+        let (connection, greeting) = Connection::open(endpoint, Role::Producer, name, ProducerSession::new)?;
+        let Greeting { pid: coordinator_pid, item_bytes_max, position: resumed_at, checksum: resumed_checksum, .. } = greeting;
+        Ok(Producer { connection, coordinator_pid, resumed_at, resumed_checksum, item_bytes_max, items: PhantomData })
     }
 
     /// Puts an item; waits while the queue is full.
@@ -121,6 +122,12 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// How many items the coordinator had accepted under this producer's name before it connected: where to go on.
     pub fn resumed_at(&self) -> Position {
         self.resumed_at
+    }
+
+    /// The [checksum](crate::checksum) of the items before [`Producer::resumed_at`], by which one that comes again knows that they are
+    /// those that it would put. None from a coordinator without a journal.
+    pub fn resumed_checksum(&self) -> Option<u64> {
+        self.resumed_checksum
     }
 
     /// How many items are confirmed, [`Producer::resumed_at`] included.

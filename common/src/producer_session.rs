@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use crate::batch::BatchBuilder;
+use crate::checksum;
 use crate::error::Error;
 use crate::limits::{BATCH_BYTES_TARGET, CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, FLUSH_DELAY, batch_cost_bytes};
 use crate::message::{CloseReason, Incoming, Message, Position};
 use crate::outbox::Outbox;
-use crate::session::{Questions, Session};
+use crate::session::{Greeting, Questions, Session};
 
 /// What became of an item.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct ProducerSession {
     gathered: BatchBuilder,
     gathering_since: Option<Duration>,
     sent: Position,
+    /// That of all items sent, if the coordinator keeps one.
+    checksum: Option<u64>,
     confirmed: Position,
     lacking_bytes: u64,
     wanted_bytes: Option<u64>,
@@ -51,8 +54,9 @@ enum Finish {
 }
 
 impl ProducerSession {
-    /// A producer whose items are accepted up to `position`.
-    pub fn new(item_bytes_max: u64, position: Position) -> ProducerSession {
+    /// A producer that was greeted so.
+    pub fn new(greeting: Greeting) -> ProducerSession {
+        let Greeting { item_bytes_max, position, checksum, .. } = greeting;
         ProducerSession {
             item_bytes_max,
             credit_items: 0,
@@ -60,6 +64,7 @@ impl ProducerSession {
             gathered: BatchBuilder::default(),
             gathering_since: None,
             sent: position,
+            checksum,
             confirmed: position,
             lacking_bytes: 0,
             wanted_bytes: None,
@@ -147,14 +152,17 @@ impl ProducerSession {
     /// Sends what has gathered, full or not. True when there was something.
     pub fn send_gathered(&mut self) -> bool {
         self.gathering_since = None;
+        if let Some(checksum) = &mut self.checksum {
+            *checksum = self.gathered.items().fold(*checksum, checksum::add);
+        }
         let Some((header, buffer)) = self.gathered.take(self.outbox.take_spare()) else { return false };
         let body_bytes = (buffer.len() - crate::batch::HEADROOM_BYTES) as u64;
         // put() has let nothing in that the credit does not cover.
         self.credit_items -= u64::from(header.count);
         self.credit_bytes -= batch_cost_bytes(body_bytes);
-        let position = self.sent;
+        let (position, checksum) = (self.sent, self.checksum.unwrap_or_default());
         self.sent.0 += u64::from(header.count);
-        self.outbox.push_built(|batch| Message::Put { position, checksum: 0, batch }, header, buffer);
+        self.outbox.push_built(|batch| Message::Put { position, checksum, batch }, header, buffer);
         true
     }
 
@@ -258,10 +266,15 @@ impl Session for ProducerSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::FrameReader;
     use crate::payload::Encode;
 
+    fn greeting(position: u64, checksum: Option<u64>) -> Greeting {
+        Greeting { pid: 1, item_bytes_max: 1000, position: Position(position), announce_from: 2, checksum }
+    }
+
     fn session(credit_items: u64, credit_bytes: u64) -> ProducerSession {
-        let mut session = ProducerSession::new(1000, Position(0));
+        let mut session = ProducerSession::new(greeting(0, None));
         confirm(&mut session, 0, credit_items, credit_bytes);
         session
     }
@@ -273,6 +286,53 @@ mod tests {
 
     fn put(session: &mut ProducerSession, item: &[u8]) -> Put {
         session.put(|out| item.encode(out), || Duration::ZERO).unwrap()
+    }
+
+    /// What it has put, batch by batch: the first item's position, the items, the checksum.
+    fn batches(session: &mut ProducerSession) -> Vec<(u64, Vec<String>, u64)> {
+        let mut stream = Vec::new();
+        let write = |slices: &[std::io::IoSlice<'_>]| {
+            slices.iter().for_each(|slice| stream.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        session.outbox().write_to(write).unwrap();
+        let (mut reader, mut input, mut batches) = (FrameReader::new(1 << 20), &stream[..], Vec::new());
+        while let Some(frame) = reader.next(&mut input).unwrap() {
+            if let Incoming { message: Message::Put { position, checksum, .. }, batch: Some(batch) } = Message::decode(frame).unwrap() {
+                let items = batch.iter().map(|item| String::from_utf8(item.to_vec()).unwrap());
+                batches.push((position.0, items.collect(), checksum));
+            }
+        }
+        batches
+    }
+
+    fn sum(items: &[&str]) -> u64 {
+        items.iter().fold(checksum::START, |sum, item| checksum::add(sum, item.as_bytes()))
+    }
+
+    #[test]
+    fn each_batch_carries_the_checksum_of_all_up_to_its_end_however_they_are_cut() {
+        let mut session = ProducerSession::new(greeting(2, Some(sum(&["a", "b"]))));
+        confirm(&mut session, 2, 100, 100_000);
+        for item in ["c", "dd", "", "ee"] {
+            put(&mut session, item.as_bytes());
+        }
+        session.send_gathered();
+        put(&mut session, b"ff");
+        session.send_gathered();
+        let items = ["a", "b", "c", "dd", "", "ee", "ff"];
+        let expected = [(2, 3), (3, 6), (6, 7)].map(|(from, to)| {
+            let strings = items[from..to].iter().map(|item| item.to_string()).collect::<Vec<_>>();
+            (from as u64, strings, sum(&items[..to]))
+        });
+        assert_eq!(batches(&mut session), expected);
+    }
+
+    #[test]
+    fn no_checksum_is_computed_for_a_coordinator_that_keeps_none() {
+        let mut session = session(100, 100_000);
+        put(&mut session, b"a");
+        assert_eq!(batches(&mut session), [(0, vec!["a".to_string()], 0)]);
     }
 
     #[test]

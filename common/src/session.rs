@@ -3,9 +3,38 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::message::{Incoming, Message};
+use crate::message::{Incoming, Message, Position};
 use crate::outbox::Outbox;
 use crate::status::Status;
+
+/// What the coordinator said in its greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The coordinator's process id.
+    pub pid: u32,
+    /// The largest item, in bytes.
+    pub item_bytes_max: u64,
+    /// How many of this producer's items are accepted.
+    pub position: Position,
+    /// From which attempt on a consumer says `Begin`.
+    pub announce_from: u32,
+    /// The checksum of what is accepted of this producer's, if the coordinator keeps one.
+    pub checksum: Option<u64>,
+}
+
+impl TryFrom<Message> for Greeting {
+    type Error = Error;
+
+    fn try_from(answer: Message) -> Result<Greeting, Error> {
+        match answer {
+            Message::Welcome { pid, item_bytes_max, position, announce_from, checksum, .. } => {
+                Ok(Greeting { pid, item_bytes_max, position, announce_from, checksum })
+            }
+            Message::Close { reason, words } => Err(Error::Closed { reason, words }),
+            other => Err(Error::Unexpected(other.name())),
+        }
+    }
+}
 
 /// A client's state of one connection, without I/O or clock: messages and times come in, bytes to send pile up in the outbox.
 /// Times count from the connection's beginning.

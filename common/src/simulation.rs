@@ -2,4 +2,4 @@
 
 pub use crate::consumer_session::{ConsumerSession, Next, Settled};
 pub use crate::producer_session::{ProducerSession, Put};
-pub use crate::session::{Questions, Session};
+pub use crate::session::{Greeting, Questions, Session};

@@ -28,7 +28,8 @@ pub struct Cli {
     #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE")]
     pub pause: Pause,
 
-    /// A name under which the coordinator keeps how far this producer is: one that comes again under it goes on there
+    /// A name under which the coordinator keeps how far this producer is: one that comes again under it goes on there. Where there is a
+    /// journal, a file that is the input gives it one
     #[arg(long, value_name = "NAME", env = "PROCQ_NAME")]
     pub name: Option<String>,
 

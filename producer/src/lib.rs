@@ -48,10 +48,13 @@ fn run(cli: &Cli) -> Result<()> {
         None => None,
     };
     let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin);
-    let producer = connect(&endpoint, cli)?;
+    let producer = connect(&endpoint, cli, source.as_ref())?;
     if cli.child_of.is_none() {
-        let pid = producer.coordinator_pid();
+        let (pid, resumed_at) = (producer.coordinator_pid(), producer.resumed_at().0);
         tell(PROGRAM, format_args!("connected to the coordinator (pid {pid}) at {}", endpoint.path().display()));
+        if resumed_at > 0 {
+            tell(PROGRAM, format_args!("{resumed_at} items are put already; going on behind them (another --name begins anew)"));
+        }
     }
     match &mut source {
         Some(source) => put_all(&producer, source)?,
@@ -60,16 +63,23 @@ fn run(cli: &Cli) -> Result<()> {
     producer.finish().context("cannot finish")
 }
 
-fn connect(endpoint: &Endpoint, cli: &Cli) -> Result<Producer<[u8]>> {
+fn connect(endpoint: &Endpoint, cli: &Cli, source: Option<&Source>) -> Result<Producer<[u8]>> {
     let name = cli.name.as_deref().unwrap_or_default();
-    Ok(connect_within(cli.wait, || Producer::connect_named(endpoint, name))?)
+    let producer = connect_within(cli.wait, || Producer::connect_named(endpoint, name))?;
+    let own_name = || source?.producer_name(cli.input.as_deref()?);
+    match own_name() {
+        // A journal keeps what an input has given, so that one that is put again after a crash is not put twice. Without one, to put
+        // an input again means just that.
+        Some(name) if cli.name.is_none() && producer.resumed_checksum().is_some() => Ok(Producer::connect_named(endpoint, &name)?),
+        _ => Ok(producer),
+    }
 }
 
 /// Puts all of a source's items. What is put before an error stays put.
 fn put_all(producer: &Producer<[u8]>, source: &mut Source) -> Result<()> {
     let resumed_at = producer.resumed_at().0;
     if resumed_at > 0 {
-        source.skip(resumed_at).context("cannot go on where an earlier producer of this name was")?;
+        source.skip(resumed_at, producer.resumed_checksum()).context("cannot go on where an earlier producer of this name was")?;
     }
     let item_bytes_max = producer.item_bytes_max();
     loop {

@@ -6,10 +6,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use common::checksum;
+use common::limits::NAME_BYTES_MAX;
+
 use crate::cli::Format;
 
 /// Read at once: several batches' worth.
 const READ_BYTES: usize = 256 * 1024;
+
+/// What is wrong with an input that does not begin with what is put already, and what to do.
+const CHANGED: &str = "it has changed, or is another input; nothing was put. Give it its beginning back, \
+    or put all of it as a new producer (another --name; in a coordinator's run, another --journal)";
 
 /// An input and how far it is read.
 pub struct Source {
@@ -69,17 +76,36 @@ impl Source {
         Ok(None)
     }
 
-    /// Passes over the first `count` items, which an earlier reader of the same input has put already.
-    pub fn skip(&mut self, count: u64) -> Result<()> {
-        if !self.can_be_read_again {
+    /// Passes over the first `count` items, which an earlier reader of the same input has put already, if it is known: they have this
+    /// checksum. Without one, only an input that can be read again is taken to be the same.
+    pub fn skip(&mut self, count: u64, checksum: Option<u64>) -> Result<()> {
+        if !self.can_be_read_again && checksum.is_none() {
             bail!("{} cannot be read again from its beginning, and {count} of its items are put already", self.name);
         }
+        let mut came = checksum::START;
         for n in 0..count {
-            if self.next(u64::MAX)?.is_none() {
-                bail!("{} has {n} items, but {count} of it are put already: it has changed", self.name);
+            match self.next(u64::MAX)? {
+                Some(item) => came = checksum::add(came, item),
+                None => bail!("{} ends after {n} of the {count} items that were put from it before: {CHANGED}", self.name),
             }
         }
+        if checksum.is_some_and(|checksum| checksum != came) {
+            bail!("the first {count} items of {} are not those that were put before: {CHANGED}", self.name);
+        }
         Ok(())
+    }
+
+    /// A name for who reads this, the same whenever it is read again; none for what cannot be.
+    pub fn producer_name(&self, path: &Path) -> Option<String> {
+        let path = std::path::absolute(path).ok().filter(|_| self.can_be_read_again)?;
+        let name = format!("input:{}", path.display());
+        if path.to_str().is_some() && name.len() <= NAME_BYTES_MAX {
+            return Some(name);
+        }
+        // Its end tells people most; the checksum tells apart what begins otherwise, or is no text.
+        let sum = format!("input:{:016x}…", checksum::add(checksum::START, path.as_os_str().as_encoded_bytes()));
+        let from = name.ceil_char_boundary((name.len() + sum.len()).saturating_sub(NAME_BYTES_MAX).max("input:".len()));
+        Some(sum + &name[from..])
     }
 
     /// Reads up to and without the delimiter. False at the end.
@@ -166,8 +192,38 @@ mod tests {
     #[test]
     fn one_that_was_read_in_part_goes_on_behind_that() {
         let mut input = source("a\nb\nc\n", Format::Lines);
-        input.skip(2).unwrap();
+        input.skip(2, None).unwrap();
         assert_eq!(input.next(10).unwrap(), Some(&b"c"[..]));
-        assert!(source("a\n", Format::Lines).skip(2).unwrap_err().to_string().contains("has changed"));
+        let shorter = source("a\n", Format::Lines).skip(2, None).unwrap_err().to_string();
+        assert!(shorter.starts_with("in ends after 1 of the 2 items that were put from it before: it has changed"), "{shorter}");
+    }
+
+    #[test]
+    fn one_that_begins_otherwise_than_before_is_refused() {
+        let sum = |items: &[&str]| Some(items.iter().fold(checksum::START, |sum, item| checksum::add(sum, item.as_bytes())));
+        let mut same = source("a\nb\nc\n", Format::Lines);
+        same.skip(2, sum(&["a", "b"])).unwrap();
+        assert_eq!(same.next(10).unwrap(), Some(&b"c"[..]));
+        let other = source("a\nx\nc\n", Format::Lines).skip(2, sum(&["a", "b"])).unwrap_err().to_string();
+        assert!(other.starts_with("the first 2 items of in are not those that were put before: it has changed"), "{other}");
+    }
+
+    #[test]
+    fn a_pipe_is_passed_over_only_if_what_comes_out_of_it_is_known() {
+        let pipe = || Source::new("stdin".into(), Format::Lines, Box::new(&b"a\nb\n"[..]), false);
+        assert!(pipe().skip(1, None).unwrap_err().to_string().contains("cannot be read again"));
+        pipe().skip(1, Some(checksum::add(checksum::START, b"a"))).unwrap();
+        assert!(pipe().skip(1, Some(checksum::add(checksum::START, b"b"))).is_err());
+    }
+
+    #[test]
+    fn a_file_gives_its_reader_a_name_that_fits_and_no_other_file_does() {
+        let name = |path: &str| source("", Format::Lines).producer_name(Path::new(path)).unwrap();
+        assert_eq!(name("/data/jobs.txt"), "input:/data/jobs.txt");
+        assert_eq!(name("jobs.txt"), format!("input:{}/jobs.txt", std::env::current_dir().unwrap().display()));
+        let (one, other) = (name(&format!("/é/{}/z", "é".repeat(200))), name(&format!("/è/{}/z", "é".repeat(200))));
+        assert!(one.len() <= NAME_BYTES_MAX && one.ends_with("éé/z") && one != other, "{one}");
+        let pipe = Source::new("stdin".into(), Format::Lines, Box::new(&b""[..]), false);
+        assert_eq!(pipe.producer_name(Path::new("/dev/fd/63")), None);
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use common::limits::{FLUSH_DELAY, PREFETCH_GIVE_BACK_AFTER};
 use common::message::{ItemId, Outcome, Role};
-use common::simulation::{ConsumerSession, Session, Settled};
+use common::simulation::{ConsumerSession, Greeting, Session, Settled};
 use coordinator::queue::ClientId;
 
 use super::item::result_byte;
 use super::link::Weather;
 use super::network::Stage;
 use super::player::{Player, Wake};
-use super::wired::{Greeting, Wired};
+use super::wired::Wired;
 
 /// What a consumer is like.
 #[derive(Clone, Debug)]

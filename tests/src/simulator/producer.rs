@@ -11,7 +11,7 @@ use super::item::Tag;
 use super::link::Weather;
 use super::network::Stage;
 use super::player::{Player, Wake};
-use super::wired::{Greeting, Wired};
+use super::wired::Wired;
 
 /// What a producer is like.
 #[derive(Clone, Debug)]
@@ -68,10 +68,6 @@ pub struct Producer {
     said_finish: bool,
 }
 
-fn begin(greeting: Greeting) -> ProducerSession {
-    ProducerSession::new(greeting.item_bytes_max, Position(greeting.position))
-}
-
 impl Producer {
     /// One that has not begun.
     pub fn new(plan: Plan) -> Producer {
@@ -97,7 +93,7 @@ impl Producer {
         self.callers = (0..self.plan.threads).map(|_| Caller::Idle { until: stage.now }).collect();
         self.wishes = (0..self.plan.threads).map(|_| stage.random.any() as u16).collect();
         self.ending = Ending::Putting;
-        wired.write(stage, begin);
+        wired.write(stage, ProducerSession::new);
         self.wired = Some(wired);
     }
 
@@ -149,7 +145,7 @@ impl Producer {
             let Some(session) = &mut wired.session else { return };
             let mut taken = put(session);
             if taken == Put::NoCredit {
-                wired.read(stage, begin);
+                wired.read(stage, ProducerSession::new);
                 let Some(session) = wired.session.as_mut().filter(|_| wired.failed.is_none()) else { return };
                 if session.has_wanted() {
                     taken = put(session);
@@ -167,7 +163,7 @@ impl Producer {
                 let pause = stage.random.micros(pause_us);
                 self.callers[index] = Caller::Idle { until: stage.now + pause };
                 if taken == Put::Gathering && stage.random.chance(50) {
-                    wired.read(stage, begin);
+                    wired.read(stage, ProducerSession::new);
                 }
                 continue;
             }
@@ -237,7 +233,7 @@ impl Player for Producer {
             !greeted || self.ending != Ending::Putting || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
-            wired.read(stage, begin);
+            wired.read(stage, ProducerSession::new);
         }
         let now = wired.now(stage);
         if let Some(session) = &mut wired.session {
@@ -257,7 +253,7 @@ impl Player for Producer {
         // The background thread writes what a caller does not, a little later.
         let lazy = !waiting && stage.random.chance(10) && !wired.is_written();
         if !lazy {
-            wired.write(stage, begin);
+            wired.write(stage, ProducerSession::new);
         }
         if wired.failed.is_some() {
             let over = wired.judge(stage);

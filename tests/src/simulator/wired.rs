@@ -5,25 +5,14 @@ use std::time::Duration;
 use common::Error;
 use common::frame::FrameReader;
 use common::limits::{PROTOCOL_VERSION, frame_bytes_max};
-use common::message::{CloseReason, Message, Position, Role};
+use common::message::{CloseReason, Message, Role};
 use common::outbox::Outbox;
-use common::simulation::Session;
+use common::simulation::{Greeting, Session};
 use common::transport::{self, Came, Wire};
 use coordinator::queue::ClientId;
 
 use super::link::{End, Weather};
 use super::network::Stage;
-
-/// What the coordinator said in its greeting.
-#[derive(Clone, Copy, Debug)]
-pub struct Greeting {
-    /// The largest item.
-    pub item_bytes_max: u64,
-    /// Items accepted so far under the name.
-    pub position: u64,
-    /// From which attempt on `Begin` is due.
-    pub announce_from: u32,
-}
 
 /// A connection and its session, which there is once the greeting has come.
 #[derive(Debug)]
@@ -70,7 +59,7 @@ impl<S: Session> Wired<S> {
             let came = transport::receive::<Error>(end, reader, &mut stage.scratch, |frame| {
                 let incoming = Message::decode(frame)?;
                 let Some(session) = session else {
-                    let greeting = greeting(incoming.message)?;
+                    let greeting = Greeting::try_from(incoming.message)?;
                     bytes_max = Some(frame_bytes_max(greeting.item_bytes_max));
                     *session = Some(begin(greeting));
                     return Ok(());
@@ -113,15 +102,5 @@ impl<S: Session> Wired<S> {
             Some(Error::Closed { reason: CloseReason::Replaced, .. } | Error::Gone(_)) if !stage.faultless => false,
             other => panic!("the connection of an honest client, {:?}, fails: {other:?}", self.client),
         }
-    }
-}
-
-fn greeting(message: Message) -> Result<Greeting, Error> {
-    match message {
-        Message::Welcome { item_bytes_max, position: Position(position), announce_from, .. } => {
-            Ok(Greeting { item_bytes_max, position, announce_from })
-        }
-        Message::Close { reason, words } => Err(Error::Closed { reason, words }),
-        other => Err(Error::Unexpected(other.name())),
     }
 }
