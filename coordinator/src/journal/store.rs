@@ -178,6 +178,12 @@ impl Store {
         guarded(|| Ok(database.check_integrity()?)).map_err(|error| translate("check", path, error))
     }
 
+    /// The first batch's first item.
+    pub(super) fn first_id(&self) -> Result<Option<u64>, JournalError> {
+        let first = guarded(|| Ok(self.database.begin_read()?.open_table(BATCHES)?.first()?.map(|(first, _)| first.value())));
+        first.map_err(|error| translate("read", &self.path, error))
+    }
+
     /// Shows each batch's record, in order.
     pub(super) fn each_batch(&self, mut show: impl FnMut(u64, Result<Known, RecordError>)) -> Result<(), JournalError> {
         self.each(BATCHES, |first, record| show(first, known(first, record)))

@@ -1,5 +1,7 @@
 //! What the tests share: stories of entries, and disks that remember all that is done to them.
 
+mod crash;
+mod damage;
 mod model;
 
 use std::collections::BTreeSet;
