@@ -372,3 +372,22 @@ fn decode<T: serde::de::DeserializeOwned>(kind: Kind, key: &[u8], record: &[u8])
 fn corrupted(what: &str, first: u64, error: &RecordError) -> redb::Error {
     redb::Error::Corrupted(format!("the {what} of item {first}: {error}"))
 }
+
+/// Makes a file say that it is something else.
+#[cfg(test)]
+pub(super) fn set_format(path: &Path, format: &[u8]) {
+    let transaction = Database::open(path).unwrap().begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert(FORMAT, format).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// Makes the totals wrong.
+#[cfg(test)]
+pub(super) fn add_to_totals(path: &Path, items: u64) {
+    let database = Database::open(path).unwrap();
+    let mut totals: Totals = decode(Kind::Totals, b"", &read_meta(&database, TOTALS).unwrap().unwrap()).unwrap();
+    totals.items += items;
+    let transaction = database.begin_write().unwrap();
+    put_totals(&transaction, &totals).unwrap();
+    transaction.commit().unwrap();
+}

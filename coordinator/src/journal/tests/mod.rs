@@ -2,6 +2,8 @@
 
 mod crash;
 mod damage;
+mod fixture;
+mod folder;
 mod model;
 
 use std::collections::BTreeSet;
