@@ -222,10 +222,15 @@ pub fn in_words(summary: &Summary) -> String {
 }
 
 fn check(store: &mut Store, verdict: &mut Verdict) -> Result<(), JournalError> {
-    let problems = &mut verdict.problems;
     if !store.check_integrity()? {
-        problems.push("the store's own checksums are not right; what follows is seen as if it were mended".into());
+        verdict.problems.push("the store's own checksums are not right; what follows is seen as if it were mended".into());
     }
+    check_records(store, verdict)
+}
+
+/// Checks each record, and that all of them go together.
+pub(super) fn check_records(store: &Store, verdict: &mut Verdict) -> Result<(), JournalError> {
+    let problems = &mut verdict.problems;
     let mut batches = BTreeMap::new();
     let mut end = 0;
     store.each_batch(|first, batch| match batch {

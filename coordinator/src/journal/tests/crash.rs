@@ -170,3 +170,25 @@ fn fail(run: &Run, at: usize, error: i32, times: usize, case: &str) {
     assert!(found == kept || found == kept + 1, "{case}: {kept} commits were reported, {found} are there");
     assert_same(&mut store, &run.models[found], case);
 }
+
+#[test]
+fn a_crash_while_it_recovers_from_a_crash_does_no_harm_either() {
+    for seed in seeds() {
+        let run = run(seed);
+        let mut files = run.start.clone();
+        for (at, (file, step)) in (1..).zip(&run.steps) {
+            apply(&mut files[*file], step);
+            if at % 5 != 0 {
+                continue;
+            }
+            let again = Shared::holding(files.clone());
+            again.open(Sizes { slack_bytes: 0, ..TIGHT }).unwrap().close().unwrap();
+            let steps = std::mem::take(&mut again.0.lock().unwrap().steps);
+            let mut files = files.clone();
+            for (later, (file, step)) in (1..).zip(&steps) {
+                apply(&mut files[*file], step);
+                check(&run, files.clone(), at, &format!("seed {seed}, killed after step {at}, and again after {later} of {}", steps.len()));
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use common::program::tell;
 use tempfile::TempDir;
 
 use super::*;
@@ -241,7 +242,7 @@ fn verify_finds_totals_that_are_wrong() {
 #[test]
 fn a_directory_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: only root can give a directory away");
+        return tell("test", format_args!("skipped: only root can give a directory away"));
     }
     let (_home, dir, _) = journal();
     std::os::unix::fs::chown(&dir, Some(4242), Some(4242)).unwrap();
@@ -256,7 +257,7 @@ fn a_disk_that_is_full_or_read_only_is_said_to_be() {
         Command::new("mount").args(arguments).arg(&dir).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
     if !mount(&["-t", "tmpfs", "-o", "size=1m,mode=700", "none"]) {
-        return eprintln!("skipped: no small disk can be mounted here");
+        return tell("test", format_args!("skipped: only root can mount a small disk"));
     }
     let result = std::panic::catch_unwind(|| {
         let (mut journal, _) = open(&dir).unwrap();
