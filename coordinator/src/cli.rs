@@ -46,6 +46,8 @@ pub enum Command {
     Status(StatusArgs),
     /// End a coordinator: by default it takes no more items and ends once all are settled
     Stop(StopArgs),
+    /// Look at a journal that no coordinator has open
+    Journal(JournalArgs),
 }
 
 /// A run from inputs to results, or the default run.
@@ -178,6 +180,35 @@ pub struct StopArgs {
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
+}
+
+/// Looking at a journal.
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: JournalCommand,
+}
+
+/// What can be done with a journal. Neither changes it.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Show what is in it
+    Inspect {
+        /// The journal's directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+
+        /// As one line of JSON
+        #[arg(long, env = "PROCQ_JSON")]
+        json: bool,
+    },
+    /// Check all of it; exit code 1 if anything is wrong
+    Verify {
+        /// The journal's directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 impl Cli {

@@ -89,3 +89,6 @@ pub const JOURNAL_SLACK_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A larger one is made smaller at the start if it is this many times what it holds: moving that costs little then.
 pub const JOURNAL_SLACK_FACTOR: u64 = 8;
+
+/// Dead letters that are listed when a journal is looked at: as many as one reads.
+pub const SHOWN_LETTERS_MAX: usize = 100;

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::Fsync;
-use super::disk::{FileDisk, Overlay};
+use super::disk::{Disk, FileDisk, Overlay};
 use super::error::JournalError;
 use super::store::{self, Sizes, Store};
 use super::witness::Witness;
@@ -49,7 +50,7 @@ impl Folder {
         }
         let mut folder = Folder { path: path.into(), handle: open_directory(path)?, _lock: None };
         let mut lock = folder.file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
-        folder.take_lock(&lock)?;
+        folder.take_lock(&lock, lock.try_lock())?;
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(|source| JournalError::io("write", &folder.path.join(LOCK), source))?;
         folder._lock = Some(lock);
@@ -62,7 +63,7 @@ impl Folder {
         let mut folder = Folder { path: path.into(), handle: open_directory(path)?, _lock: None };
         match folder.file(LOCK, OFlags::RDONLY) {
             Ok(lock) => {
-                folder.take_lock(&lock)?;
+                folder.take_lock(&lock, lock.try_lock_shared())?;
                 folder._lock = Some(lock);
             }
             Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -93,26 +94,28 @@ impl Folder {
         Store::open(disk(file), &self.journal_path(), Some(witness), sizes)
     }
 
-    /// Opens the journal for a look at it: the files stay as they are, even if the journal needs repair.
-    pub(super) fn store_unchanged(&self) -> Result<Store, JournalError> {
-        let overlay = |name| {
-            let overlay = Overlay::new(self.file(name, OFlags::RDONLY)?);
-            overlay.map(Box::new).map_err(|source| JournalError::io("look at", &self.path.join(name), source))
-        };
-        let witness = match overlay(WITNESS) {
-            Ok(disk) => Some(Witness::new(disk, &self.path.join(WITNESS))),
-            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let journal = match overlay(JOURNAL) {
+    /// Opens the journal for a look at it, and says how large its file is: the files stay as they are, even if it needs repair.
+    pub(super) fn store_unchanged(&self) -> Result<(Store, u64), JournalError> {
+        let path = self.journal_path();
+        let file = match self.file(JOURNAL, OFlags::RDONLY) {
             Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let found = self.names()?.join(", ");
-                return Err(JournalError::Missing { path: self.journal_path(), found });
+                return Err(JournalError::Missing { path, found: self.names()?.join(", ") });
             }
             opened => opened?,
         };
+        let overlay = Overlay::new(file).map_err(|source| JournalError::io("look at", &path, source))?;
+        let file_bytes = overlay.len().map_err(|source| JournalError::io("look at", &path, source))?;
         let sizes = Sizes { slack_bytes: u64::MAX, ..Sizes::default() };
-        Store::open(journal, &self.journal_path(), witness, sizes)
+        Ok((Store::open(Box::new(overlay), &path, None, sizes)?, file_bytes))
+    }
+
+    /// The last commit that the witness knows of.
+    pub(super) fn confirmed(&self) -> Result<Option<u64>, JournalError> {
+        match self.file(WITNESS, OFlags::RDONLY) {
+            Ok(file) => Witness::new(Box::new(FileDisk { file, fsync: Fsync::Never }), &self.path.join(WITNESS)).read(),
+            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Under a name of its own until it is whole: no crash leaves half a journal.
@@ -175,13 +178,16 @@ impl Folder {
         }
     }
 
-    fn take_lock(&self, lock: &File) -> Result<(), JournalError> {
-        match lock.try_lock() {
+    fn take_lock(&self, mut lock: &File, taken: Result<(), TryLockError>) -> Result<(), JournalError> {
+        match taken {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                let _ = lock.take(20).read_to_string(&mut text);
-                Err(JournalError::InUse { path: self.path.clone(), pid: text.trim().parse().ok() })
+                let _ = (&mut lock).take(20).read_to_string(&mut text);
+                // One who merely looks at the journal leaves the pid of its last coordinator there.
+                let lives = |pid: &i32| Pid::from_raw(*pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
+                let pid = text.trim().parse().ok().filter(lives).map(i32::cast_unsigned);
+                Err(JournalError::InUse { path: self.path.clone(), pid })
             }
             Err(TryLockError::Error(source)) => Err(JournalError::io("lock", &self.path.join(LOCK), source)),
         }

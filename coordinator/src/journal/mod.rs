@@ -13,6 +13,7 @@ mod disk;
 mod error;
 mod folder;
 mod group;
+pub mod inspect;
 mod marks;
 pub mod model;
 mod record;

@@ -179,6 +179,12 @@ impl Store {
         guarded(|| Ok(database.check_integrity()?)).map_err(|error| translate("check", path, error))
     }
 
+    /// The first batch's first item.
+    pub(super) fn first_id(&self) -> Result<Option<u64>, JournalError> {
+        let first = guarded(|| Ok(self.database.begin_read()?.open_table(BATCHES)?.first()?.map(|(first, _)| first.value())));
+        first.map_err(|error| translate("read", &self.path, error))
+    }
+
     /// Shows each batch's record, in order.
     pub(super) fn each_batch(&self, mut show: impl FnMut(u64, Result<Known, RecordError>)) -> Result<(), JournalError> {
         self.each(BATCHES, |first, record| show(first, known(first, record)))
@@ -366,4 +372,23 @@ fn decode<T: serde::de::DeserializeOwned>(kind: Kind, key: &[u8], record: &[u8])
 
 fn corrupted(what: &str, first: u64, error: &RecordError) -> redb::Error {
     redb::Error::Corrupted(format!("the {what} of item {first}: {error}"))
+}
+
+/// Makes a file say that it is something else.
+#[cfg(test)]
+pub(super) fn set_format(path: &Path, format: &[u8]) {
+    let transaction = Database::open(path).unwrap().begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert(FORMAT, format).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// Makes the totals wrong.
+#[cfg(test)]
+pub(super) fn add_to_totals(path: &Path, items: u64) {
+    let database = Database::open(path).unwrap();
+    let mut totals: Totals = decode(Kind::Totals, b"", &read_meta(&database, TOTALS).unwrap().unwrap()).unwrap();
+    totals.items += items;
+    let transaction = database.begin_write().unwrap();
+    put_totals(&transaction, &totals).unwrap();
+    transaction.commit().unwrap();
 }

@@ -1,6 +1,11 @@
 //! What the tests share: stories of entries, and disks that remember all that is done to them.
 
+mod crash;
+mod damage;
+mod fixture;
+mod folder;
 mod model;
+mod speed;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,6 +18,7 @@ use common::batch::{Batch, BatchHeader, Layout};
 
 use super::disk::Disk;
 use super::error::JournalError;
+use super::inspect::{Verdict, check_records};
 use super::model::Model;
 use super::store::{self, Sizes, Store};
 use super::witness::Witness;
@@ -145,6 +151,9 @@ fn assert_same(store: &mut Store, model: &Model, case: &str) {
     if !expected.is_empty() {
         assert_eq!(plain(&store.load(ALL).unwrap()), plain(&expected), "{case}");
     }
+    let mut verdict = Verdict::default();
+    check_records(store, &mut verdict).unwrap();
+    assert_eq!(verdict.problems, [""; 0], "{case}");
     let mut dead = Vec::new();
     store.each_dead(|id, letter| dead.push((id, letter.unwrap()))).unwrap();
     let mut expected: Vec<_> = model.dead.iter().map(|letter| (letter.id.0, letter.attempts, letter.item.clone())).collect();

@@ -90,6 +90,54 @@ proptest! {
     }
 }
 
+#[test]
+fn a_commit_takes_only_so_much_and_all_is_kept_in_order() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("journal");
+    let (mut journal, woken) = open(&dir);
+    let mut model = Model::default();
+    for first in 0..40 {
+        let entry = Entry::Put { first, batch: Batch::one(vec![first as u8; 1 << 20].into()), by: None };
+        model.keep(&entry);
+        journal.keep(entry);
+    }
+    journal.flush();
+    let mut kept = Vec::new();
+    while !journal.is_idle() {
+        woken.recv_timeout(Duration::from_secs(20)).unwrap();
+        kept.extend(journal.collect().unwrap().into_iter().map(|answer| match answer {
+            Answer::Kept(entries) => entries,
+            Answer::Loaded(_) => panic!("nothing was asked for"),
+        }));
+    }
+    assert_eq!(kept, [7, 7, 7, 7, 7, 5], "8 MiB each, with what an entry costs");
+    journal.load(Load { from: 0, until: u64::MAX, bytes_min: 3 << 20 });
+    journal.flush();
+    woken.recv_timeout(Duration::from_secs(20)).unwrap();
+    let answers = journal.collect().unwrap();
+    let [Answer::Loaded(loaded)] = &answers[..] else { panic!("not what was asked for") };
+    assert_eq!(loaded.iter().map(|loaded| loaded.first).collect::<Vec<_>>(), [0, 1, 2]);
+    journal.close().unwrap();
+    assert_eq!(reopen(&dir).1, model.recovered());
+}
+
+#[test]
+fn a_file_that_was_large_is_made_smaller_when_it_is_opened() {
+    let shared = Shared::new();
+    let mut store = shared.open(TIGHT).unwrap();
+    for first in 0..100 {
+        store.commit([Entry::Put { first, batch: Batch::one(vec![1; 60_000].into()), by: None }]).unwrap();
+    }
+    store.commit([Entry::Settled { first: 0, count: 97, output_bytes: None }]).unwrap();
+    store.close().unwrap();
+    let before = shared.files()[JOURNAL].len();
+    let mut store = shared.open(Sizes { slack_bytes: 1 << 20, ..TIGHT }).unwrap();
+    assert_eq!(store.load(ALL).unwrap().len(), 3);
+    store.close().unwrap();
+    let after = shared.files()[JOURNAL].len();
+    assert!(before > 6_000_000 && after < before / 6, "{before} bytes before, {after} after");
+}
+
 type Woken = std::sync::mpsc::Receiver<()>;
 
 fn open(dir: &Path) -> (Journal, Woken) {
