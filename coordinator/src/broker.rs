@@ -30,7 +30,7 @@ use crate::door::{Door, Room};
 use crate::journal::{Answer, Fsync, Journal, JournalError};
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, FRAMES_PER_TURN, GREETING, LINGER, RESULTS_BYTES_MAX};
 use crate::outputs::{DeadLetters, Outputs, Results};
-use crate::queue::{ClientId, Input, Output, Queue, Recovered, Rules};
+use crate::queue::{ClientId, Entry, Input, Output, Queue, Recovered, Rules};
 use crate::writer::{WriteFailure, Writer};
 
 const LISTENER: Token = Token(0);
@@ -132,7 +132,7 @@ impl Broker {
                 let _ = waker.wake();
             }
         };
-        let (journal, recovered) = match keeping {
+        let (mut journal, recovered) = match keeping {
             Some(keeping) => open_journal(keeping, rules.item_bytes_max, output.is_some(), wake())?,
             None => (None, Recovered::default()),
         };
@@ -141,6 +141,10 @@ impl Broker {
             (Some(path), None) => Results::create(path)?,
             (Some(path), Some(_)) => Results::resume(path, recovered.output_bytes)?,
         };
+        if let (Some(journal), Some(_), None) = (&mut journal, output, recovered.output_bytes) {
+            // From now on, what is found in the file is ours.
+            journal.keep_now(Entry::Output { bytes: 0 })?;
+        }
         let synced = keeping.is_some_and(|keeping| keeping.fsync == Fsync::Always);
         let writer = Writer::start(Outputs::new(results, dead_letters, synced), wake())?;
         Ok(Broker {

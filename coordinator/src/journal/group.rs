@@ -122,6 +122,10 @@ impl Account {
                 self.mark(id, 1, Fate::Settled, group, find)
             }
             Entry::Failed { first, count, failures } => self.mark(first, count, Fate::Failed(failures), group, find),
+            Entry::Output { bytes } => {
+                self.totals.output_bytes = Some(bytes);
+                Ok(())
+            }
             Entry::Finished { name: None } => {
                 self.totals.finished_unnamed += 1;
                 Ok(())

@@ -136,6 +136,16 @@ impl Journal {
         Err(JournalError::Ended { path: self.path.clone() })
     }
 
+    /// Keeps an entry, and waits until it is there for good: at the start, while there is nothing else to wait for.
+    pub fn keep_now(&mut self, entry: Entry) -> Result<(), JournalError> {
+        debug_assert!(self.is_idle(), "an answer to something else could come first");
+        self.keep(entry);
+        self.flush();
+        self.answers.recv().unwrap_or_else(|_| Err(JournalError::Ended { path: self.path.clone() }))?;
+        self.waiting_entries = 0;
+        Ok(())
+    }
+
     /// True when all that was taken has come back.
     pub fn is_idle(&self) -> bool {
         self.waiting_entries == 0 && self.waiting_loads == 0
@@ -238,7 +248,7 @@ fn entry_bytes(entry: &Entry) -> u64 {
     let content_bytes = match entry {
         Entry::Put { batch, .. } => batch.body_bytes(),
         Entry::Dead(letter) => letter.item.len() as u64,
-        Entry::Settled { .. } | Entry::Failed { .. } | Entry::Finished { .. } => 0,
+        Entry::Settled { .. } | Entry::Failed { .. } | Entry::Output { .. } | Entry::Finished { .. } => 0,
     };
     content_bytes + size_of::<Entry>() as u64
 }

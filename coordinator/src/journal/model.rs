@@ -68,6 +68,7 @@ impl Model {
                     *fate = Fate::Open { failures: *failures };
                 }
             }
+            Entry::Output { bytes } => self.output_bytes = Some(*bytes),
             Entry::Finished { name: Some(name) } => self.producers.entry(Arc::clone(name)).or_default().2 = true,
             Entry::Finished { name: None } => self.finished_unnamed += 1,
         }

@@ -39,6 +39,11 @@ pub enum Entry {
         /// Failed attempts of each.
         failures: u32,
     },
+    /// The output file is ours from its beginning on, and has this length.
+    Output {
+        /// Bytes.
+        bytes: u64,
+    },
     /// No more comes from a producer: under this name, or from one without.
     Finished {
         /// The name.

@@ -65,7 +65,8 @@ impl Story {
         let chance = &mut self.chance;
         match chance.below(100) {
             0..30 => self.put(),
-            30..34 => {
+            30 => Entry::Output { bytes: chance.below(1000) },
+            31..34 => {
                 let name = (chance.below(2) == 0).then(|| format!("p{}", chance.below(4)).into());
                 Entry::Finished { name }
             }
