@@ -93,7 +93,6 @@ fn run_and_kill(place: &Place, piped: bool, more: &[&str], random: &mut Random) 
     let mut kills = 0;
     let mut longest = Duration::from_millis(400);
     loop {
-        let started = Instant::now();
         let mut process = place.start(piped, more);
         let until = Instant::now() + Duration::from_micros(random.below(longest.as_micros() as u64));
         while process.is_alive() && Instant::now() < until {
@@ -127,7 +126,6 @@ fn run_and_kill(place: &Place, piped: bool, more: &[&str], random: &mut Random) 
             eventually("the end of a coordinator that was killed", || (!is_alive(coordinator)).then_some(()));
         }
         let end = process.end();
-        eprintln!("{kills} {:?} {piped} {more:?} {end}", started.elapsed());
         if end.starts_with("exit 0") {
             place.check(&end);
             return kills;
@@ -135,7 +133,7 @@ fn run_and_kill(place: &Place, piped: bool, more: &[&str], random: &mut Random) 
         assert!(end.starts_with("exit 137") || end.starts_with("exit 1:") || end.contains("started again"), "{end}");
         assert!(!end.contains("damaged"), "{end}");
         // However slow the machine, it gets somewhere in the end.
-        longest = (longest * 5 / 4).min(Duration::from_secs(20));
+        longest = (longest * 5 / 4).min(Duration::from_secs(10));
     }
 }
 
