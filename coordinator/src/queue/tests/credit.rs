@@ -221,3 +221,32 @@ fn nobody_is_given_credit_ahead_while_another_waits() {
     bench.producer(3);
     assert_eq!(bench.granted(3), (0, 0));
 }
+
+#[test]
+fn who_has_no_credit_left_is_not_asked_to_give_it_back() {
+    let mut bench = Bench::new(Rules { capacity_items: 4, capacity_bytes: 4000, ..RULES });
+    (1..5).for_each(|client| bench.producer(client));
+    assert_eq!((bench.granted(1), bench.granted(2)), ((2, 2000), (1, 1000)));
+    bench.put_sized(1, &[904, 904]);
+    bench.want(3);
+    bench.want(4);
+    assert_eq!((bench.sent(1, "Recall"), bench.sent(2, "Recall")), (0, 1));
+}
+
+#[test]
+fn who_gives_its_credit_back_waits_only_if_it_wants_some() {
+    let mut bench = Bench::new(Rules { capacity_items: 4, ..RULES });
+    bench.producer(1);
+    bench.producer(2);
+    bench.put(2, &["a"]);
+    for item in ["b", "c", "d"] {
+        bench.want(2);
+        bench.put(2, &[item]);
+    }
+    bench.want(2);
+    assert_eq!((bench.sent(1, "Recall"), bench.queue.status().producers_waiting), (1, 1));
+    bench.say(1, Message::Recalled);
+    assert_eq!(bench.queue.status().producers_waiting, 1);
+    bench.want(1);
+    assert_eq!(bench.queue.status().producers_waiting, 2);
+}
