@@ -256,6 +256,8 @@ impl Intake {
         let unused = std::mem::take(&mut producer.reserved);
         let name = producer.name.clone();
         self.reserved = self.reserved.less(unused);
+        // What it still waits for would be a reservation that nobody uses.
+        self.withdraw(client);
         match name {
             Some(name) => self.finish_name(name),
             None => self.finished += 1,

@@ -223,6 +223,19 @@ fn nobody_is_given_credit_ahead_while_another_waits() {
 }
 
 #[test]
+fn one_that_has_finished_waits_for_nothing() {
+    let mut bench = Bench::full();
+    bench.producer(1);
+    bench.producer(2);
+    bench.want(1);
+    bench.want(2);
+    bench.say(1, Message::Finish);
+    assert_eq!(bench.queue.status().producers_waiting, 1);
+    bench.ack(9, 0, 1);
+    assert_eq!((bench.granted(1).0, bench.granted(2).0), (0, 1));
+}
+
+#[test]
 fn who_has_no_credit_left_is_not_asked_to_give_it_back() {
     let mut bench = Bench::new(Rules { capacity_items: 4, capacity_bytes: 4000, ..RULES });
     (1..5).for_each(|client| bench.producer(client));
