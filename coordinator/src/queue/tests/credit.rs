@@ -41,6 +41,16 @@ impl Bench {
     }
 }
 
+/// 900 of 2000 bytes are stored, in two items of nobody's.
+fn nearly_half_full() -> Bench {
+    let mut bench = Bench::new(Rules { capacity_bytes: 2000, ..RULES });
+    bench.producer(8);
+    bench.put_sized(8, &[258]);
+    bench.put_sized(8, &[258]);
+    bench.leave(8);
+    bench
+}
+
 #[test]
 fn of_two_that_wait_for_one_place_both_hear_and_neither_waits_in_vain() {
     let mut bench = Bench::full();
@@ -115,11 +125,7 @@ fn a_place_can_be_taken_back_after_another_has_left() {
 
 #[test]
 fn whoever_waits_stands_in_line_once() {
-    let mut bench = Bench::new(Rules { capacity_bytes: 2000, ..RULES });
-    bench.producer(8);
-    bench.put_sized(8, &[258]);
-    bench.put_sized(8, &[258]);
-    bench.leave(8);
+    let mut bench = nearly_half_full();
     bench.producer(1);
     // 900 bytes are stored: no room for a largest item.
     bench.say(1, Message::Want { bytes: 1196 });
@@ -154,11 +160,7 @@ fn what_is_put_on_credit_that_was_taken_back_waits_in_one_place_in_line() {
 /// Producer 1 waits with an item in line and a wish, behind producer 2, who is given what was reserved for producer 1.
 #[test]
 fn a_wish_that_stands_behind_a_recall_is_granted_once_the_recall_is_answered() {
-    let mut bench = Bench::new(Rules { capacity_bytes: 2000, ..RULES });
-    bench.producer(8);
-    bench.put_sized(8, &[258]);
-    bench.put_sized(8, &[258]);
-    bench.leave(8);
+    let mut bench = nearly_half_full();
     bench.producer(1);
     bench.producer(2);
     assert_eq!((bench.granted(1).1, bench.granted(2).1), (550, 275));
@@ -209,17 +211,36 @@ fn credit_that_is_too_little_for_any_item_is_not_granted() {
 
 #[test]
 fn nobody_is_given_credit_ahead_while_another_waits() {
-    let mut bench = Bench::full();
+    let mut bench = nearly_half_full();
     bench.producer(1);
-    bench.want(1);
-    bench.ack(9, 0, 1);
-    bench.granted(1);
+    assert_eq!(bench.granted(1).1, 550);
+    bench.say(1, Message::Want { bytes: 1196 });
     bench.producer(2);
-    bench.want(2);
-    bench.put(2, &["a"]);
+    assert_eq!(
+        (bench.granted(2), bench.queue.status().producers_waiting),
+        ((0, 0), 1),
+        "what is left is not enough for the first, but not for others"
+    );
+}
+
+#[test]
+fn nothing_is_granted_between_a_recall_and_its_answer() {
+    let mut bench = nearly_half_full();
+    bench.producer(1);
+    bench.producer(2);
+    bench.say(2, Message::Want { bytes: 1196 });
+    bench.say(1, Message::Want { bytes: 700 });
+    bench.put(1, &["behind its wish"]);
+    bench.say(1, Message::Withdraw);
+    bench.outputs.clear();
+    bench.consumer(9);
+    bench.demand(9, 1);
+    bench.ack(9, 0, 1);
+    assert_eq!((bench.sent(1, "Recall"), bench.granted(1)), (1, (0, 0)), "though there is room, and nobody waits for it");
+    assert_eq!((bench.queue.status().producers_waiting, bench.queue.status().accepted), (0, 3));
+    bench.say(1, Message::Recalled);
     bench.want(1);
-    bench.producer(3);
-    assert_eq!(bench.granted(3), (0, 0));
+    assert!(bench.granted(1).1 >= ONE);
 }
 
 #[test]
