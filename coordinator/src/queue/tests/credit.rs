@@ -180,6 +180,21 @@ fn a_wish_that_stands_behind_a_recall_is_granted_once_the_recall_is_answered() {
 }
 
 #[test]
+fn one_that_is_recalled_steps_out_of_the_line_and_who_stands_behind_it_keeps_its_place() {
+    let mut bench = nearly_half_full();
+    (1..4).for_each(|client| bench.producer(client));
+    bench.say(2, Message::Want { bytes: 1196 });
+    bench.say(1, Message::Want { bytes: 700 });
+    bench.want(3);
+    assert_eq!((bench.granted(3), bench.queue.status().producers_waiting), ((0, 0), 3));
+    bench.consumer(9);
+    bench.demand(9, 1);
+    bench.ack(9, 0, 1);
+    assert_eq!((bench.sent(1, "Recall"), bench.queue.status().producers_waiting), (1, 0));
+    assert!(bench.granted(3).1 >= ONE);
+}
+
+#[test]
 fn credit_is_topped_up_once_half_of_it_is_used_in_items_or_in_bytes() {
     use common::limits::{BATCH_OVERHEAD_BYTES, CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX};
     let rules = Rules { capacity_items: 1 << 24, capacity_bytes: 1 << 30, item_bytes_max: 1 << 20, ..RULES };
