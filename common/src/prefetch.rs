@@ -119,6 +119,14 @@ mod tests {
     }
 
     #[test]
+    fn after_an_item_that_takes_long_the_next_are_asked_for_one_by_one() {
+        let mut prefetch = Prefetch::new(None);
+        run(&mut prefetch, Duration::from_micros(1), 8);
+        prefetch.collapse();
+        assert_eq!(prefetch.ahead(), 0);
+    }
+
+    #[test]
     fn waiting_does_not_count_as_work() {
         let mut prefetch = Prefetch::new(None);
         prefetch.count_waited(Duration::from_secs(1));
