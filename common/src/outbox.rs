@@ -7,6 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::batch::{Batch, BatchHeader, HEADROOM_BYTES};
+#[cfg(test)]
+use crate::message::Incoming;
 use crate::message::Message;
 
 /// Bodies below this are copied next to their header: dearer than nothing, cheaper than one more piece in a vectored write.
@@ -163,6 +165,22 @@ impl Outbox {
         if !self.gather.is_empty() {
             self.pieces.push_back(Piece::Gathered(std::mem::take(&mut self.gather)));
         }
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// Writes all that waits, and reads it as the other side would.
+    pub(crate) fn read_all(&mut self) -> Vec<Incoming> {
+        let mut stream = Vec::new();
+        let write = |slices: &[IoSlice<'_>]| {
+            slices.iter().for_each(|slice| stream.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        assert!(self.write_to(write).unwrap());
+        let mut reader = crate::frame::FrameReader::new(1 << 24);
+        let mut input = &stream[..];
+        std::iter::from_fn(|| reader.next(&mut input).unwrap()).map(|frame| Message::decode(frame).unwrap()).collect()
     }
 }
 

@@ -1,5 +1,4 @@
 use super::*;
-use crate::frame::FrameReader;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -34,19 +33,7 @@ fn take_on(session: &mut ConsumerSession) {
 }
 
 fn sent(session: &mut ConsumerSession) -> Vec<Message> {
-    let mut stream = Vec::new();
-    let write = |slices: &[std::io::IoSlice<'_>]| {
-        slices.iter().for_each(|slice| stream.extend_from_slice(slice));
-        Ok(slices.iter().map(|slice| slice.len()).sum())
-    };
-    session.outbox().write_to(write).unwrap();
-    let mut reader = FrameReader::new(1 << 20);
-    let mut input = &stream[..];
-    let mut messages = Vec::new();
-    while let Some(frame) = reader.next(&mut input).unwrap() {
-        messages.push(Message::decode(frame).unwrap().message);
-    }
-    messages
+    session.outbox().read_all().into_iter().map(|incoming| incoming.message).collect()
 }
 
 fn range(first: u64, count: u32) -> ItemRange {
