@@ -86,3 +86,153 @@ fn a_confirmation_of_what_was_not_put_is_an_error() {
     let message = Message::Confirm { position: Position(1), credit_items: 0, credit_bytes: 0 };
     assert!(session.handle(Incoming { message, batch: None }).is_err());
 }
+
+fn sent(session: &mut ProducerSession) -> Vec<Message> {
+    session.outbox().read_all().into_iter().map(|incoming| incoming.message).collect()
+}
+
+fn hear(session: &mut ProducerSession, message: Message) -> Result<(), Error> {
+    session.handle(Incoming { message, batch: None })
+}
+
+#[test]
+fn batches_are_numbered_by_the_items_before_them_and_use_up_the_credit() {
+    let mut session = ProducerSession::new(1000, Position(7));
+    confirm(&mut session, 7, 5, 100_000);
+    ["a", "b", "c"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    assert_eq!(session.flush(), Position(10));
+    let positions: Vec<_> = sent(&mut session)
+        .into_iter()
+        .map(|message| match message {
+            Message::Put { position, batch } => (position.0, batch.count),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(positions, [(7, 1), (8, 2)]);
+    assert_eq!((session.credit_items, session.credit_bytes), (2, 100_000 - batch_cost_bytes(1) - batch_cost_bytes(2)));
+    assert_eq!((session.confirmed(), session.is_confirmed()), (Position(7), false));
+    confirm(&mut session, 10, 0, 0);
+    assert_eq!((session.confirmed(), session.is_confirmed()), (Position(10), true));
+}
+
+#[test]
+fn the_credit_covers_the_table_that_a_batch_may_need() {
+    let first = batch_cost_bytes(1);
+    for (credit, is_in) in [(first + batch_cost_bytes(1 + 2 + 8), true), (first + batch_cost_bytes(1 + 2 + 8) - 1, false)] {
+        let mut session = session(100, credit);
+        assert_eq!([put(&mut session, b"a"), put(&mut session, b"b")], [Put::Ready, Put::Gathering]);
+        assert_eq!(put(&mut session, b"cd"), if is_in { Put::Taken } else { Put::NoCredit });
+        session.flush();
+        assert_eq!(session.credit_bytes, if is_in { 0 } else { credit - first - first });
+    }
+}
+
+#[test]
+fn the_limit_holds_for_each_item_not_for_all_that_gather() {
+    let mut session = session(100, 100_000);
+    let largest = [0; 1000];
+    assert_eq!([(); 3].map(|()| put(&mut session, &largest)), [Put::Ready, Put::Gathering, Put::Taken]);
+}
+
+#[test]
+fn what_one_item_lacks_is_asked_for_once_and_again_after_credit_that_is_too_little_or_a_withdrawal() {
+    let mut session = session(0, 0);
+    assert_eq!(put(&mut session, &[0; 1000]), Put::NoCredit);
+    let want = Message::Want { bytes: batch_cost_bytes(1004) };
+    session.want();
+    session.want();
+    assert_eq!(sent(&mut session), [want.clone()]);
+    confirm(&mut session, 0, 0, 0);
+    session.want();
+    assert_eq!(sent(&mut session), [], "that brought none");
+    for (items, bytes) in [(1, 0), (0, batch_cost_bytes(1004) - 1)] {
+        confirm(&mut session, 0, items, bytes);
+        assert!(!session.has_wanted());
+        session.want();
+        assert_eq!(sent(&mut session), [want.clone()]);
+    }
+    assert_eq!([session.withdraw(), session.withdraw()], [1, 2]);
+    session.want();
+    assert_eq!(sent(&mut session), [Message::Withdraw, Message::Withdraw, want]);
+    confirm(&mut session, 0, 0, 1);
+    assert!(session.has_wanted());
+    assert_eq!(put(&mut session, &[0; 1000]), Put::Ready);
+}
+
+#[test]
+fn the_credit_is_short_below_a_quarter_of_the_most_in_items_or_in_bytes() {
+    let (items, bytes) = (CREDIT_ITEMS_MAX / 4, CREDIT_BYTES_MAX / 4);
+    assert!(!session(items, bytes).is_short_of_credit());
+    assert!(session(items - 1, bytes).is_short_of_credit() && session(items, bytes - 1).is_short_of_credit());
+}
+
+#[test]
+fn much_is_unsent_when_more_than_a_batch_waits_for_the_socket() {
+    let waiting = |item_bytes: usize| {
+        let mut session = ProducerSession::new(u64::MAX, Position(0));
+        confirm(&mut session, 0, 1, 1 << 30);
+        put(&mut session, &vec![0; item_bytes]);
+        (session.outbox().bytes(), session.has_much_unsent())
+    };
+    let head_bytes = waiting(60_000).0 - 60_000;
+    assert_eq!(waiting(BATCH_BYTES_TARGET - head_bytes), (BATCH_BYTES_TARGET, false));
+    assert_eq!(waiting(BATCH_BYTES_TARGET - head_bytes + 1), (BATCH_BYTES_TARGET + 1, true));
+}
+
+#[test]
+fn nothing_is_put_behind_a_finish_which_is_said_once_and_answered_once() {
+    let mut session = session(100, 100_000);
+    assert!(hear(&mut session, Message::Finished).is_err(), "nobody has asked");
+    session.finish();
+    session.finish();
+    assert_eq!((sent(&mut session), session.is_finished()), (vec![Message::Finish], false));
+    assert!(matches!(session.put(|out| b"late"[..].encode(out), || Duration::ZERO), Err(Error::Finished)));
+    hear(&mut session, Message::Finished).unwrap();
+    assert!(session.is_finished() && session.is_confirmed());
+    assert!(hear(&mut session, Message::Finished).is_err());
+}
+
+#[test]
+fn a_goodbye_comes_behind_what_has_gathered() {
+    let mut session = session(100, 100_000);
+    ["a", "b"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    session.goodbye();
+    let messages = sent(&mut session);
+    assert!(matches!(messages[..], [Message::Put { .. }, Message::Put { .. }, Message::Close { reason: CloseReason::Goodbye, .. }]));
+}
+
+#[test]
+fn what_gathers_does_not_leave_before_its_delay() {
+    let mut session = session(100, 100_000);
+    ["a", "b"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    sent(&mut session);
+    session.handle_timeout(FLUSH_DELAY - Duration::from_nanos(1));
+    assert_eq!(sent(&mut session), []);
+}
+
+#[test]
+fn a_confirmation_that_takes_one_back_or_an_answer_to_nothing_is_an_error() {
+    let mut session = session(100, 100_000);
+    ["a", "b"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    session.flush();
+    confirm(&mut session, 2, 0, 0);
+    confirm(&mut session, 2, 0, 0);
+    let back = Message::Confirm { position: Position(1), credit_items: 0, credit_bytes: 0 };
+    assert!(hear(&mut session, back).is_err());
+    assert!(hear(&mut session, Message::Joined).is_err());
+}
+
+#[test]
+fn a_recall_is_answered_once_and_the_credit_is_nothing_then() {
+    let mut session = session(10, 100_000);
+    hear(&mut session, Message::Recall { position: Position(0) }).unwrap();
+    assert_eq!(sent(&mut session), [Message::Recalled]);
+    assert_eq!((session.credit_items, session.credit_bytes), (0, 0));
+}
+
+#[test]
+fn a_producer_may_ask_when_all_is_settled_and_how_things_stand() {
+    let mut session = session(0, 0);
+    assert_eq!([session.join(), session.ask_status(), session.join()], [1, 1, 2]);
+    assert_eq!(sent(&mut session), [Message::Join, Message::StatusRequest, Message::Join]);
+}
