@@ -276,7 +276,7 @@ impl ConsumerSession {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped && !self.has_local()
+        self.stopped
     }
 
     /// Notes that item `id` is done, if it follows upon another that waits to be acknowledged.

@@ -173,12 +173,12 @@ fn a_result_over_the_limit_fails_its_item() {
 
 #[test]
 fn more_is_asked_for_once_half_of_what_is_wanted_ahead_is_left_however_it_was_cut() {
-    for cuts in [&[10][..], &[4, 6], &[5, 5], &[1, 1, 8]] {
+    for cuts in [&[10][..], &[4, 6], &[5, 5], &[1, 1, 8], &[5, 2]] {
         let mut session = ConsumerSession::new(1000, 2, Some(10));
         session.refill(Duration::ZERO, false);
         assert_eq!(sent(&mut session), [Message::Demand { items: 10, bytes: PREFETCH_BYTES_MAX }]);
         cuts.iter().for_each(|count| deliver(&mut session, 0, &vec![&b"x"[..]; *count]));
-        for taken in 1..=9 {
+        for taken in 1..cuts.iter().sum() {
             take_on(&mut session);
             let asked: Vec<u32> =
                 sent(&mut session).iter().map(|message| if let Message::Demand { items, .. } = message { *items } else { 0 }).collect();
@@ -211,6 +211,36 @@ fn large_items_are_asked_for_once_half_of_the_bytes_are_used_up() {
         take_on(&mut session);
         assert_eq!(sent(&mut session), asked);
     }
+}
+
+#[test]
+fn bytes_that_are_used_up_matter_only_while_items_are_to_come() {
+    let mut session = ConsumerSession::new(u64::MAX, 2, Some(10));
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[&vec![0; PREFETCH_BYTES_MAX as usize - 1]]);
+    deliver(&mut session, 1, &[&b"xy"[..]; 9]);
+    sent(&mut session);
+    take_on(&mut session);
+    assert_eq!(sent(&mut session), [], "nine of ten are at hand");
+}
+
+#[test]
+fn what_is_asked_for_is_not_asked_for_again_unless_its_bytes_are_used_up() {
+    let asking = |item_bytes: usize| {
+        let mut session = ConsumerSession::new(u64::MAX, 2, None);
+        (0..2).for_each(|_| session.begin_wait());
+        session.keep_demanding();
+        session.refill(Duration::ZERO, true);
+        assert_eq!(sent(&mut session), [Message::Demand { items: 2, bytes: PREFETCH_BYTES_MAX }]);
+        deliver(&mut session, 0, &[&vec![0; item_bytes]]);
+        session.refill(Duration::ZERO, true);
+        assert_eq!(sent(&mut session), [], "its bytes are still here");
+        take(&mut session);
+        session.refill(1000 * MS, true);
+        sent(&mut session)
+    };
+    assert_eq!(asking(1), []);
+    assert_eq!(asking(PREFETCH_BYTES_MAX as usize + 10), [Message::Demand { items: 0, bytes: PREFETCH_BYTES_MAX + 10 }]);
 }
 
 #[test]
