@@ -138,10 +138,10 @@ fn the_limit_holds_for_each_item_not_for_all_that_gather() {
 fn what_one_item_lacks_is_asked_for_once_and_again_after_credit_that_is_too_little_or_a_withdrawal() {
     let mut session = session(0, 0);
     assert_eq!(put(&mut session, &[0; 1000]), Put::NoCredit);
-    let want = Message::Want { bytes: batch_cost_bytes(1004) };
+    let want = || Message::Want { bytes: batch_cost_bytes(1004) };
     session.want();
     session.want();
-    assert_eq!(sent(&mut session), [want.clone()]);
+    assert_eq!(sent(&mut session), [want()]);
     confirm(&mut session, 0, 0, 0);
     session.want();
     assert_eq!(sent(&mut session), [], "that brought none");
@@ -149,11 +149,11 @@ fn what_one_item_lacks_is_asked_for_once_and_again_after_credit_that_is_too_litt
         confirm(&mut session, 0, items, bytes);
         assert!(!session.has_wanted());
         session.want();
-        assert_eq!(sent(&mut session), [want.clone()]);
+        assert_eq!(sent(&mut session), [want()]);
     }
     assert_eq!([session.withdraw(), session.withdraw()], [1, 2]);
     session.want();
-    assert_eq!(sent(&mut session), [Message::Withdraw, Message::Withdraw, want]);
+    assert_eq!(sent(&mut session), [Message::Withdraw, Message::Withdraw, want()]);
     confirm(&mut session, 0, 0, 1);
     assert!(session.has_wanted());
     assert_eq!(put(&mut session, &[0; 1000]), Put::Ready);
