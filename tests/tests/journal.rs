@@ -192,3 +192,51 @@ fn an_output_that_this_journal_did_not_write_is_left_alone() {
     assert!(stderr.contains("output has 11 bytes in it"), "{stderr}");
     assert_eq!(std::fs::read_to_string(place.path("output")).unwrap(), "somebody's\n");
 }
+
+/// A small file system of its own for the journal; none where that takes rights that we have not.
+fn small_disk(place: &Place) -> Option<PathBuf> {
+    let path = place.path("journal");
+    std::fs::create_dir(&path).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=700", "none"]).arg(&path).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: mounting a small disk takes root");
+        return None;
+    }
+    Some(path)
+}
+
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_journal_ends_the_run_with_its_cause_and_with_room_it_goes_on() {
+    let place = Place::new(60_000);
+    let Some(disk) = small_disk(&place) else { return };
+    let _unmount = Unmount(disk.clone());
+    // Nobody takes items, so that all of them stay.
+    let (code, _, stderr) = place.start(false, &["--consumers", "1", "--", "sleep", "60"]).finish();
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("No space left") && stderr.contains("journal"), "{stderr}");
+    assert!(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&disk).status().unwrap().success());
+    let (code, _, stderr) = place.start(false, &[]).finish();
+    assert_eq!(code, 0, "{stderr}");
+    place.check(&stderr);
+}
+
+#[test]
+fn a_second_coordinator_is_kept_from_the_journal_and_told_who_has_it() {
+    let place = Place::new(10);
+    let mut first = place.start(false, &["--", "sleep", "60"]);
+    eventually("the journal to be taken", || place.path("journal/lock").exists().then_some(()));
+    let mut command = Command::new(program("coordinator"));
+    command.args(["serve", "--journal"]).arg(place.path("journal"));
+    let (code, _, stderr) = Process::spawn(command, &place.path("another.sock")).finish();
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(&first.pid().to_string()), "{stderr}");
+    first.kill();
+}
