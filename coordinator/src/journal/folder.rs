@@ -105,7 +105,7 @@ impl Folder {
         };
         let overlay = Overlay::new(file).map_err(|source| JournalError::io("look at", &path, source))?;
         let file_bytes = overlay.len().map_err(|source| JournalError::io("look at", &path, source))?;
-        let sizes = Sizes { slack_bytes: u64::MAX, ..Sizes::default() };
+        let sizes = Sizes { slack_bytes: u64::MAX, check_bytes_max: 0, ..Sizes::default() };
         Ok((Store::open(Box::new(overlay), &path, None, sizes)?, file_bytes))
     }
 
