@@ -87,7 +87,6 @@ impl Folder {
             }
             opened => opened?,
         };
-        self.remove_unfinished()?;
         let disk = |file| Box::new(FileDisk { file, fsync });
         let witness_path = self.path.join(WITNESS);
         let witness = Witness::new(disk(self.file(WITNESS, OFlags::RDWR | OFlags::CREATE)?), &witness_path);

@@ -178,7 +178,7 @@ impl Store {
     /// Closes the file, so that the next one who opens it need not look whether it is whole.
     pub(super) fn close(self) -> Result<(), JournalError> {
         let Store { database, path, .. } = self;
-        guarded(|| Ok(database.close()?)).map_err(|error| translate("close", &path, error))
+        guarded(|| database.close()).map_err(|error| translate("close", &path, error))
     }
 
     /// Checks all that the store itself can check: true if nothing is wrong. Mends what can be mended.
