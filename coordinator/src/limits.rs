@@ -90,5 +90,9 @@ pub const JOURNAL_SLACK_BYTES: u64 = 64 * 1024 * 1024;
 /// A larger one is made smaller at the start if it is this many times what it holds: moving that costs little then.
 pub const JOURNAL_SLACK_FACTOR: u64 = 8;
 
+/// A journal's file up to this size is read and checked in whole when it is opened, as a larger one is only after a kill: that takes
+/// seconds at most, and reading alone would take many a damaged page as it is.
+pub const JOURNAL_CHECK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// Dead letters that are listed when a journal is looked at: as many as one reads.
 pub const SHOWN_LETTERS_MAX: usize = 100;

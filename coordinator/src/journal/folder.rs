@@ -87,7 +87,6 @@ impl Folder {
             }
             opened => opened?,
         };
-        self.remove_unfinished()?;
         let disk = |file| Box::new(FileDisk { file, fsync });
         let witness_path = self.path.join(WITNESS);
         let witness = Witness::new(disk(self.file(WITNESS, OFlags::RDWR | OFlags::CREATE)?), &witness_path);
@@ -105,7 +104,7 @@ impl Folder {
         };
         let overlay = Overlay::new(file).map_err(|source| JournalError::io("look at", &path, source))?;
         let file_bytes = overlay.len().map_err(|source| JournalError::io("look at", &path, source))?;
-        let sizes = Sizes { slack_bytes: u64::MAX, ..Sizes::default() };
+        let sizes = Sizes { slack_bytes: u64::MAX, check_bytes_max: 0, ..Sizes::default() };
         Ok((Store::open(Box::new(overlay), &path, None, sizes)?, file_bytes))
     }
 

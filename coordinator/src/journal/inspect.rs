@@ -130,7 +130,7 @@ pub fn inspect(dir: &Path) -> Result<Summary, JournalError> {
     Ok(Summary {
         version: JSON_VERSION,
         format_version: FORMAT_VERSION,
-        state: if store.was_killed() { State::Killed } else { State::Closed },
+        state: if store.needed_repair() { State::Killed } else { State::Closed },
         commits: store.totals().sequence,
         commits_confirmed,
         items: recovered.items,

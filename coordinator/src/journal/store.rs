@@ -1,6 +1,8 @@
-//! The journal's tables. Only this file and `store/seam.rs` name `redb`.
+//! The journal's tables. Only this file and those in `store/` name `redb`.
 
 mod seam;
+#[cfg(test)]
+pub(super) mod spoil;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::limits::batch_cost_bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use seam::{guarded, translate};
+use seam::{Opened, guarded, translate};
 use serde::{Deserialize, Serialize};
 
 use super::FORMAT_VERSION;
@@ -19,7 +21,7 @@ use super::group::{Account, Group, Known, Producer, Totals};
 use super::marks::{self, Fate, Marks};
 use super::record::{self, Kind, RecordError};
 use super::witness::Witness;
-use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_KNOWN_MAX, JOURNAL_SLACK_BYTES, JOURNAL_SLACK_FACTOR};
+use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_CHECK_BYTES_MAX, JOURNAL_KNOWN_MAX, JOURNAL_SLACK_BYTES, JOURNAL_SLACK_FACTOR};
 use crate::queue::{DeadLetter, Entry, Load, Loaded, Recovered};
 
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
@@ -40,11 +42,18 @@ pub(super) struct Sizes {
     pub(super) cache_bytes: usize,
     pub(super) known_max: usize,
     pub(super) slack_bytes: u64,
+    /// A larger file that was closed in order is trusted when it is opened.
+    pub(super) check_bytes_max: u64,
 }
 
 impl Default for Sizes {
     fn default() -> Sizes {
-        Sizes { cache_bytes: JOURNAL_CACHE_BYTES, known_max: JOURNAL_KNOWN_MAX, slack_bytes: JOURNAL_SLACK_BYTES }
+        Sizes {
+            cache_bytes: JOURNAL_CACHE_BYTES,
+            known_max: JOURNAL_KNOWN_MAX,
+            slack_bytes: JOURNAL_SLACK_BYTES,
+            check_bytes_max: JOURNAL_CHECK_BYTES_MAX,
+        }
     }
 }
 
@@ -59,18 +68,18 @@ pub(super) struct StoredLetter {
 /// The tables of one journal, and the account of what is in them.
 #[derive(Debug)]
 pub(super) struct Store {
-    database: Database,
+    database: Opened,
     account: Account,
     witness: Option<Witness>,
     sizes: Sizes,
     path: PathBuf,
-    was_killed: bool,
+    needed_repair: bool,
 }
 
 /// Makes an empty journal's file.
 pub(super) fn create(disk: Box<dyn Disk>, path: &Path) -> Result<(), JournalError> {
     let made = guarded(|| {
-        let database = open_database(disk, Sizes::default().cache_bytes, &Arc::default())?;
+        let database = open_database(disk, Sizes::default().cache_bytes, false, &Arc::default())?;
         let transaction = database.begin_write()?;
         transaction.open_table(BATCHES)?;
         transaction.open_table(MARKS)?;
@@ -93,9 +102,9 @@ impl Store {
         if file_bytes == 0 {
             return Err(JournalError::damaged(path, "it is empty"));
         }
-        let was_killed = Arc::new(AtomicBool::new(false));
+        let needed_repair = Arc::new(AtomicBool::new(false));
         let opened = guarded(|| {
-            let database = open_database(disk, sizes.cache_bytes, &was_killed)?;
+            let database = open_database(disk, sizes.cache_bytes, file_bytes <= sizes.check_bytes_max, &needed_repair)?;
             let format = read_meta(&database, FORMAT)?;
             Ok((database, format))
         });
@@ -107,8 +116,8 @@ impl Store {
         });
         let (totals, producers): (Totals, _) = read.map_err(|error| translate("read", path, error))?;
         let account = Account::new(totals, producers, path.into());
-        let was_killed = was_killed.load(Ordering::Relaxed);
-        let mut store = Store { database, account, witness, sizes, path: path.into(), was_killed };
+        let needed_repair = needed_repair.load(Ordering::Relaxed);
+        let mut store = Store { database, account, witness, sizes, path: path.into(), needed_repair };
         store.ask_witness()?;
         store.compact(file_bytes)?;
         Ok(store)
@@ -122,9 +131,9 @@ impl Store {
         &self.account.totals
     }
 
-    /// True if it was not closed by the one who wrote it last.
-    pub(super) fn was_killed(&self) -> bool {
-        self.was_killed
+    /// True if it was not closed by the one who wrote it last, or was checked when it was opened.
+    pub(super) fn needed_repair(&self) -> bool {
+        self.needed_repair
     }
 
     /// From now on items may have so many bytes; an error if those that are there were allowed more.
@@ -170,7 +179,7 @@ impl Store {
     /// Closes the file, so that the next one who opens it need not look whether it is whole.
     pub(super) fn close(self) -> Result<(), JournalError> {
         let Store { database, path, .. } = self;
-        guarded(|| Ok(database.close()?)).map_err(|error| translate("close", &path, error))
+        guarded(|| database.close()).map_err(|error| translate("close", &path, error))
     }
 
     /// Checks all that the store itself can check: true if nothing is wrong. Mends what can be mended.
@@ -236,11 +245,12 @@ impl Store {
     }
 }
 
-fn open_database(disk: Box<dyn Disk>, cache_bytes: usize, was_killed: &Arc<AtomicBool>) -> Result<Database, redb::Error> {
-    let was_killed = Arc::clone(was_killed);
+fn open_database(disk: Box<dyn Disk>, cache_bytes: usize, check: bool, needed_repair: &Arc<AtomicBool>) -> Result<Opened, redb::Error> {
+    let needed_repair = Arc::clone(needed_repair);
     let mut builder = Database::builder();
-    builder.set_cache_size(cache_bytes).set_repair_callback(move |_| was_killed.store(true, Ordering::Relaxed));
-    seam::open_or_make(&builder, disk)
+    builder.set_cache_size(cache_bytes).set_repair_callback(move |_| needed_repair.store(true, Ordering::Relaxed));
+    builder.set_check_integrity_on_open(check);
+    Opened::open_or_make(&builder, disk)
 }
 
 fn check_version(path: &Path, format: &[u8]) -> Result<(), JournalError> {
@@ -372,23 +382,4 @@ fn decode<T: serde::de::DeserializeOwned>(kind: Kind, key: &[u8], record: &[u8])
 
 fn corrupted(what: &str, first: u64, error: &RecordError) -> redb::Error {
     redb::Error::Corrupted(format!("the {what} of item {first}: {error}"))
-}
-
-/// Makes a file say that it is something else.
-#[cfg(test)]
-pub(super) fn set_format(path: &Path, format: &[u8]) {
-    let transaction = Database::open(path).unwrap().begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert(FORMAT, format).unwrap();
-    transaction.commit().unwrap();
-}
-
-/// Makes the totals wrong.
-#[cfg(test)]
-pub(super) fn add_to_totals(path: &Path, items: u64) {
-    let database = Database::open(path).unwrap();
-    let mut totals: Totals = decode(Kind::Totals, b"", &read_meta(&database, TOTALS).unwrap().unwrap()).unwrap();
-    totals.items += items;
-    let transaction = database.begin_write().unwrap();
-    put_totals(&transaction, &totals).unwrap();
-    transaction.commit().unwrap();
 }

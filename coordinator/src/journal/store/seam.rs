@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -12,10 +12,47 @@ use redb::{BackendError, Builder, Database, StorageBackend};
 use super::super::disk::Disk;
 use super::super::error::JournalError;
 
-/// Opens the database in a file, or makes one in an empty file.
-pub(super) fn open_or_make(builder: &Builder, disk: Box<dyn Disk>) -> Result<Database, redb::Error> {
-    let locks = disk.file().map(|file| file.try_clone()).transpose()?.map(FileBackend::new).transpose()?;
-    Ok(builder.create_with_backend(Seam { disk, locks })?)
+/// A database that may find damage even as it is dropped.
+#[derive(Debug)]
+pub(super) struct Opened(Option<Database>);
+
+impl Opened {
+    /// Opens the database in a file, or makes one in an empty file.
+    pub(super) fn open_or_make(builder: &Builder, disk: Box<dyn Disk>) -> Result<Opened, redb::Error> {
+        let locks = disk.file().map(|file| file.try_clone()).transpose()?.map(FileBackend::new).transpose()?;
+        Ok(Opened(Some(builder.create_with_backend(Seam { disk, locks })?)))
+    }
+
+    pub(super) fn close(mut self) -> Result<(), redb::Error> {
+        self.0.take().map_or(Ok(()), Database::close).map_err(redb::Error::from)
+    }
+}
+
+impl Deref for Opened {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        #[expect(clippy::expect_used, reason = "only closing and dropping take it, and nobody has it after these")]
+        self.0.as_ref().expect("the database is open")
+    }
+}
+
+impl DerefMut for Opened {
+    fn deref_mut(&mut self) -> &mut Database {
+        #[expect(clippy::expect_used, reason = "only closing and dropping take it, and nobody has it after these")]
+        self.0.as_mut().expect("the database is open")
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        // What is wrong was reported, or will be to the next one who opens it.
+        let _ = guarded(|| {
+            drop(database);
+            Ok(())
+        });
+    }
 }
 
 /// Does what may find damage so odd that `redb` panics at it.

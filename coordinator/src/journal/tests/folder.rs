@@ -151,12 +151,12 @@ fn files_that_are_empty_foreign_or_of_another_version_are_refused_by_name() {
     }
     for (version, advice) in [(0_u32, "let the program that wrote it finish"), (2, "use the newer program")] {
         fs::write(&file, &good).unwrap();
-        store::set_format(&file, &[b"procq journal", &version.to_le_bytes()[..]].concat());
+        store::spoil::set_format(&file, &[b"procq journal", &version.to_le_bytes()[..]].concat());
         let words = refused(&dir, "journal.redb");
         assert!(words.contains(&format!("format version {version}, this program knows 1; {advice}")), "{words}");
     }
     fs::write(&file, &good).unwrap();
-    store::set_format(&file, b"another program");
+    store::spoil::set_format(&file, b"another program");
     assert!(refused(&dir, "journal.redb").contains("a database of something else"));
     fs::write(&file, &good).unwrap();
     open(&dir).unwrap();
@@ -234,7 +234,7 @@ fn verify_finds_a_flipped_bit_in_each_stored_record() {
 #[test]
 fn verify_finds_totals_that_are_wrong() {
     let (_home, dir, _) = journal();
-    store::add_to_totals(&dir.join("journal.redb"), 1);
+    store::spoil::add_to_totals(&dir.join("journal.redb"), 1);
     let problems = inspect::verify(&dir).unwrap().problems;
     assert!(problems.iter().any(|problem| problem.contains("by the totals")), "{problems:?}");
 }

@@ -25,7 +25,7 @@ use super::witness::Witness;
 use crate::queue::{DeadLetter, Entry, Load, Loaded, Progress};
 
 /// Small enough that every bound is met.
-const TIGHT: Sizes = Sizes { cache_bytes: 64 * 1024, known_max: 12, slack_bytes: u64::MAX };
+const TIGHT: Sizes = Sizes { cache_bytes: 64 * 1024, known_max: 12, slack_bytes: u64::MAX, check_bytes_max: u64::MAX };
 
 /// Everything.
 const ALL: Load = Load { from: 0, until: u64::MAX, bytes_min: u64::MAX };

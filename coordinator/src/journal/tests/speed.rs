@@ -1,4 +1,4 @@
-//! Figures, for people: `cargo test --release -p coordinator --lib journal -- --ignored --nocapture how_fast`.
+//! Figures, for people: `cargo test --release -p coordinator --lib -- --ignored --nocapture how_fast`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::program::tell;
 
 use super::*;
+use crate::journal::disk::FileDisk;
 use crate::journal::{Answer, Fsync, Journal};
 
 /// Just under 64 KiB, as producers send them.
@@ -39,6 +40,7 @@ fn how_fast_it_is() {
     };
     (0..200).for_each(|at| _ = sync(at));
     tell("speed", format_args!("a write of 8 KiB in place and fdatasync: {}", percentiles((0..200).map(sync).collect())));
+    tell("speed", format_args!("appended, likewise: {}", percentiles((200..400).map(sync).collect())));
     for fsync in [Fsync::Always, Fsync::Never] {
         let (wake, woken) = channel();
         let dir = home.path().join(format!("{fsync:?}"));
@@ -57,11 +59,32 @@ fn how_fast_it_is() {
         churn(&mut journal, &woken, &mut next_id, fsync);
         let file_bytes = std::fs::metadata(dir.join("journal.redb")).unwrap().len();
         tell("speed", format_args!("{fsync:?}: the file has {} MiB", file_bytes >> 20));
+        for _ in 0..16_000 {
+            journal.keep(Entry::Put { first: next_id, batch: frame(), by: None });
+            next_id += u64::from(BODY_BYTES / ITEM_BYTES);
+            journal.flush();
+            while journal.waiting_entries > 256 {
+                woken.recv().unwrap();
+                journal.collect().unwrap();
+            }
+        }
+        wait(&mut journal, &woken);
+        // As a kill would leave it.
+        let killed = home.path().join("killed.redb");
+        std::fs::copy(dir.join("journal.redb"), &killed).unwrap();
         journal.close().unwrap();
-        let start = Instant::now();
-        let (journal, _) = Journal::open(&dir, fsync, 1 << 20, || {}).unwrap();
-        tell("speed", format_args!("{fsync:?}: opened in {:?}", start.elapsed()));
-        journal.close().unwrap();
+        for (how, file, check_bytes_max) in
+            [("checked", dir.join("journal.redb"), u64::MAX), ("trusted", dir.join("journal.redb"), 0), ("after a kill", killed, 0)]
+        {
+            let start = Instant::now();
+            let disk = File::options().read(true).write(true).open(&file).unwrap();
+            let disk = FileDisk { file: disk, fsync };
+            let store = Store::open(Box::new(disk), &file, None, Sizes { check_bytes_max, ..Sizes::default() }).unwrap();
+            let mib = store.totals().body_bytes >> 20;
+            tell("speed", format_args!("{fsync:?}: {mib} MiB opened, {how}: {:?}", start.elapsed()));
+            store.close().unwrap();
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
 
