@@ -96,8 +96,11 @@ fn look_at_journal(command: &JournalCommand) -> Result<u8> {
                 tell(PROGRAM, format_args!("{}: {problem}", dir.display()));
             }
             let inspect::Verdict { batches, items, problems } = verdict;
-            let found = if problems.is_empty() { "all is well".into() } else { format!("{} problems", problems.len()) };
-            let code = if problems.is_empty() { EXIT_DONE } else { EXIT_ERROR };
+            let (found, code) = match problems.len() {
+                0 => ("all is well".into(), EXIT_DONE),
+                1 => ("1 problem".into(), EXIT_ERROR),
+                problems => (format!("{problems} problems"), EXIT_ERROR),
+            };
             (format!("{}: {found}; {items} items in {batches} batches were checked\n", dir.display()), code)
         }
     };

@@ -159,7 +159,7 @@ pub fn verify(dir: &Path) -> Result<Verdict, JournalError> {
     });
     let (mut store, _) = match folder.store_unchanged() {
         Err(error @ JournalError::Damaged { .. }) => {
-            verdict.problems.push(error.to_string());
+            verdict.problems.push(in_short(error));
             return Ok(verdict);
         }
         opened => opened?,
@@ -168,8 +168,14 @@ pub fn verify(dir: &Path) -> Result<Verdict, JournalError> {
     if let Some(confirmed) = confirmed.filter(|confirmed| *confirmed > commits) {
         verdict.problems.push(format!("it ends with commit {commits}, but {confirmed} was confirmed"));
     }
-    let checked = check(&mut store, &mut verdict);
-    checked.unwrap_or_else(|error| verdict.problems.push(error.to_string()));
+    // The store's own checks mend what they can: first of all, what lies there.
+    let checked = check_records(&store, &mut verdict);
+    checked.unwrap_or_else(|error| verdict.problems.push(in_short(error)));
+    match store.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => verdict.problems.push("the store's own checksums are not right".into()),
+        Err(error) => verdict.problems.push(in_short(error)),
+    }
     Ok(verdict)
 }
 
@@ -221,11 +227,12 @@ pub fn in_words(summary: &Summary) -> String {
     words
 }
 
-fn check(store: &mut Store, verdict: &mut Verdict) -> Result<(), JournalError> {
-    if !store.check_integrity()? {
-        verdict.problems.push("the store's own checksums are not right; what follows is seen as if it were mended".into());
+/// Without the advice to do what was just done.
+fn in_short(error: JournalError) -> String {
+    match error {
+        JournalError::Damaged { what, .. } => what,
+        error => error.to_string(),
     }
-    check_records(store, verdict)
 }
 
 /// Checks each record, and that all of them go together.
