@@ -293,7 +293,8 @@ impl Watched {
                 Kind::Producer(producer) => {
                     assert_eq!(phase, Phase::Running, "{id:?} was not sent away");
                     parked |= producer.put > producer.confirmed;
-                    waiting += u64::from(producer.put > producer.confirmed || (producer.wish.is_some() && !producer.recalled));
+                    let wishes = producer.wish.is_some() && !producer.recalled && !producer.finished;
+                    waiting += u64::from(producer.put > producer.confirmed || wishes);
                 }
                 Kind::Consumer(consumer) => assert_eq!(consumer.stops > 0, !serves, "{id:?} is told of the end"),
                 Kind::Control => {}
