@@ -12,7 +12,10 @@ use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, PREFETCH_BYTES_MAX, PREFETCH_GI
 use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome};
 use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
-use crate::session::{Questions, Session};
+use crate::session::{Greeting, Questions, Session};
+
+/// Stands for no range: no item follows upon it.
+const NO_ACKS: ItemRange = ItemRange { first: ItemId(u64::MAX), count: 0 };
 
 /// A batch that was delivered, none of which is taken.
 #[derive(Debug)]
@@ -34,11 +37,20 @@ struct Current {
     quick_end: u32,
 }
 
+/// An item that the application has taken, and the connection on which it came: on another one, nothing can be said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its number.
+    pub id: ItemId,
+    /// How many connections were lost before.
+    pub epoch: u32,
+}
+
 /// An item at hand: `index` within `batch`.
 #[derive(Debug)]
 pub struct Next<'a> {
-    /// Its number.
-    pub id: ItemId,
+    /// Which.
+    pub held: Held,
     /// Which delivery of it this is.
     pub attempt: u32,
     /// Where it lies.
@@ -78,11 +90,14 @@ pub struct ConsumerSession {
     taken_before: u64,
     watch: Option<Watch>,
     callers_waiting: u32,
+    /// The range that is being lengthened, which others have come before; [`NO_ACKS`] if there is none.
+    last_acks: ItemRange,
     acks: Vec<ItemRange>,
     results_first: ItemId,
     results: BatchBuilder,
     settled_since: Option<Duration>,
     stopped: bool,
+    epoch: u32,
     /// The questions that it has asked.
     pub questions: Questions,
     outbox: Outbox,
@@ -107,8 +122,9 @@ struct Watch {
 }
 
 impl ConsumerSession {
-    /// A consumer that asks for `prefetch` items ahead, or for as many as its pace says.
-    pub fn new(item_bytes_max: u64, announce_from: u32, prefetch: Option<u32>) -> ConsumerSession {
+    /// A consumer that was greeted so, and asks for `prefetch` items ahead, or for as many as its pace says.
+    pub fn new(greeting: Greeting, prefetch: Option<u32>) -> ConsumerSession {
+        let Greeting { item_bytes_max, announce_from, .. } = greeting;
         ConsumerSession {
             item_bytes_max,
             announce_from,
@@ -122,11 +138,13 @@ impl ConsumerSession {
             taken_before: 0,
             watch: None,
             callers_waiting: 0,
+            last_acks: NO_ACKS,
             acks: Vec::new(),
             results_first: ItemId(0),
             results: BatchBuilder::default(),
             settled_since: None,
             stopped: false,
+            epoch: 0,
             questions: Questions::default(),
             outbox: Outbox::default(),
         }
@@ -136,8 +154,8 @@ impl ConsumerSession {
     #[inline(always)]
     pub fn next_quick(&self) -> Option<Next<'_>> {
         let current = self.current.as_ref()?;
-        let (id, attempt) = (current.next_id(), current.attempt);
-        (current.next < current.quick_end).then_some(Next { id, attempt, batch: &current.batch, index: current.next })
+        let (held, attempt) = (Held { id: current.next_id(), epoch: self.epoch }, current.attempt);
+        (current.next < current.quick_end).then_some(Next { held, attempt, batch: &current.batch, index: current.next })
     }
 
     /// Takes what [`ConsumerSession::next_quick`] has given.
@@ -288,40 +306,58 @@ impl ConsumerSession {
         self.stopped && !self.has_local()
     }
 
-    /// Notes that item `id` is done, if it follows upon another that waits to be acknowledged.
-    #[inline]
-    pub fn ack_quick(&mut self, id: ItemId) -> bool {
-        match self.acks.last_mut() {
-            Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => {
-                last.count += 1;
-                true
-            }
-            _ => false,
-        }
+    /// True while the connection on which the item came is there: else it is delivered again, and to settle it is without effect.
+    pub fn is_held(&self, held: Held) -> bool {
+        held.epoch == self.epoch
     }
 
-    /// Notes that item `id` is done.
-    pub fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> Settled {
+    /// Notes that the item is done, if it follows upon another that waits to be acknowledged.
+    #[inline]
+    pub fn ack_quick(&mut self, held: Held) -> bool {
+        let last = &mut self.last_acks;
+        let follows = last.first.0.wrapping_add(u64::from(last.count)) == held.id.0 && held.epoch == self.epoch && last.count < u32::MAX;
+        if follows {
+            last.count += 1;
+        }
+        follows
+    }
+
+    /// Notes that the item is done.
+    pub fn ack(&mut self, held: Held, now: impl FnOnce() -> Duration) -> Settled {
+        if !self.is_held(held) {
+            return Settled::Gathered;
+        }
         let first = self.settled_since.is_none();
         if first {
             self.settled_since = Some(now());
         }
-        if !self.ack_quick(id) {
-            self.acks.push(ItemRange { first: id, count: 1 });
+        if !self.ack_quick(held) {
+            self.close_last_acks();
+            self.last_acks = ItemRange { first: held.id, count: 1 };
         }
-        if self.acks.len() >= ACK_RANGES_MAX {
+        if self.acks.len() + 1 >= ACK_RANGES_MAX {
             self.send_settled();
             return Settled::Ready;
         }
         if first { Settled::Gathering } else { Settled::Gathered }
     }
 
-    /// Notes that item `id` is done with this result.
-    pub fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
+    fn close_last_acks(&mut self) {
+        if self.last_acks != NO_ACKS {
+            self.acks.push(std::mem::replace(&mut self.last_acks, NO_ACKS));
+        }
+    }
+
+    /// Notes that the item is done with this result.
+    pub fn ack_with(&mut self, held: Held, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
+        if !self.is_held(held) {
+            return Ok(Settled::Gathered);
+        }
+        let id = held.id;
         let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
-            self.give_back(id, Outcome::Failed { cause });
+            self.give_back(held, Outcome::Failed { cause });
             return Err(Error::ItemTooLarge { bytes, bytes_max });
         }
         let first = self.settled_since.is_none();
@@ -341,9 +377,11 @@ impl ConsumerSession {
         Ok(if first { Settled::Gathering } else { Settled::Gathered })
     }
 
-    /// Says that item `id` is not done.
-    pub fn give_back(&mut self, id: ItemId, outcome: Outcome) {
-        self.outbox.push(&Message::Return { range: ItemRange { first: id, count: 1 }, outcome });
+    /// Says that the item is not done.
+    pub fn give_back(&mut self, held: Held, outcome: Outcome) {
+        if self.is_held(held) {
+            self.outbox.push(&Message::Return { range: ItemRange { first: held.id, count: 1 }, outcome });
+        }
     }
 
     /// Puts what is settled into the outbox.
@@ -351,6 +389,7 @@ impl ConsumerSession {
         if self.settled_since.take().is_none() {
             return;
         }
+        self.close_last_acks();
         if !self.acks.is_empty() {
             let ranges = std::mem::take(&mut self.acks);
             self.outbox.push(&Message::Ack { ranges });
@@ -458,14 +497,55 @@ impl Session for ConsumerSession {
         self.give_back_unstarted();
         self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
     }
+
+    fn lose(&mut self) {
+        self.epoch += 1;
+        self.behind.clear();
+        (self.behind_items, self.behind_bytes) = (0, 0);
+        // Counts what was taken of the current batch, and lets go of it.
+        self.next_batch();
+        (self.demanded_items, self.demanded_bytes) = (0, 0);
+        self.watch = None;
+        (self.settled_since, self.last_acks) = (None, NO_ACKS);
+        self.acks.clear();
+        self.results = BatchBuilder::default();
+        self.questions.lose();
+        self.outbox = Outbox::default();
+    }
+
+    fn resume(&mut self, greeting: Greeting) -> Result<(), Error> {
+        (self.item_bytes_max, self.announce_from) = (greeting.item_bytes_max, greeting.announce_from);
+        // What was asked for without a connection counts for nothing; who waits asks again.
+        (self.demanded_items, self.demanded_bytes, self.watch) = (0, 0, None);
+        self.outbox = Outbox::default();
+        self.questions.resume(&mut self.outbox);
+        Ok(())
+    }
+
+    fn is_owed(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::frame::FrameReader;
+    use crate::message::Position;
 
     const MS: Duration = Duration::from_millis(1);
+
+    fn session(item_bytes_max: u64, prefetch: Option<u32>) -> ConsumerSession {
+        ConsumerSession::new(greeting(item_bytes_max), prefetch)
+    }
+
+    fn greeting(item_bytes_max: u64) -> Greeting {
+        Greeting { pid: 1, item_bytes_max, position: Position(0), announce_from: 2, checksum: None }
+    }
+
+    fn held(id: u64) -> Held {
+        Held { id: ItemId(id), epoch: 0 }
+    }
 
     fn deliver(session: &mut ConsumerSession, first: u64, items: &[&'static [u8]]) {
         let mut builder = BatchBuilder::default();
@@ -479,7 +559,7 @@ mod tests {
 
     fn take(session: &mut ConsumerSession) -> Option<(u64, Vec<u8>)> {
         session.look_ahead(MS);
-        let taken = session.next_quick().map(|next| (next.id.0, next.batch.item(next.index).to_vec()));
+        let taken = session.next_quick().map(|next| (next.held.id.0, next.batch.item(next.index).to_vec()));
         session.take_quick();
         taken
     }
@@ -506,12 +586,12 @@ mod tests {
 
     #[test]
     fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         session.refill(Duration::ZERO, true);
         assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
         deliver(&mut session, 5, &[b"five"]);
         assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
-        assert_eq!(session.ack(ItemId(5), || 10 * MS), Settled::Gathering);
+        assert_eq!(session.ack(held(5), || 10 * MS), Settled::Gathering);
         session.refill(10 * MS, true);
         let one_more = Message::Demand { items: 1, bytes: "five".len() as u64 };
         assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one_more]);
@@ -519,11 +599,11 @@ mod tests {
 
     #[test]
     fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);
         while take(&mut session).is_some() {}
         for id in [0, 1, 3] {
-            session.ack(ItemId(id), || MS);
+            session.ack(held(id), || MS);
         }
         assert_eq!(session.next_timeout(), Some(MS + FLUSH_DELAY));
         session.handle_timeout(MS + FLUSH_DELAY);
@@ -533,7 +613,7 @@ mod tests {
 
     #[test]
     fn what_is_not_begun_goes_back_while_the_application_takes_nothing() {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         session.refill(Duration::ZERO, true);
         deliver(&mut session, 0, &[b"long", b"b", b"c"]);
         take(&mut session);
@@ -549,7 +629,7 @@ mod tests {
 
     #[test]
     fn demand_that_is_still_open_is_withdrawn_while_the_application_takes_nothing() {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         session.refill(Duration::ZERO, true);
         sent(&mut session);
         session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
@@ -564,7 +644,7 @@ mod tests {
 
     #[test]
     fn demand_counts_on_whatever_crosses_it_on_the_way() {
-        let mut session = ConsumerSession::new(1000, 2, Some(4));
+        let mut session = session(1000, Some(4));
         session.refill(Duration::ZERO, true);
         deliver(&mut session, 0, &[b"a", b"b", b"c"]);
         (0..2).for_each(|_| assert!(take(&mut session).is_some()));
@@ -581,7 +661,7 @@ mod tests {
 
     #[test]
     fn items_that_use_up_the_bytes_are_followed_by_a_demand_for_bytes() {
-        let mut session = ConsumerSession::new(u64::MAX, 2, Some(100));
+        let mut session = session(u64::MAX, Some(100));
         session.refill(Duration::ZERO, true);
         sent(&mut session);
         let large: &'static [u8] = Box::leak(vec![0; PREFETCH_BYTES_MAX as usize + 10].into_boxed_slice());
@@ -593,7 +673,7 @@ mod tests {
 
     #[test]
     fn a_caller_that_waits_keeps_its_demand() {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         session.refill(Duration::ZERO, true);
         session.begin_wait();
         sent(&mut session);
@@ -603,7 +683,7 @@ mod tests {
 
     #[test]
     fn stop_gives_back_what_is_not_begun_and_ends() {
-        let mut session = ConsumerSession::new(1000, 2, Some(10));
+        let mut session = session(1000, Some(10));
         deliver(&mut session, 7, &[b"a", b"b"]);
         take(&mut session);
         sent(&mut session);
@@ -614,9 +694,9 @@ mod tests {
 
     #[test]
     fn results_of_neighbours_share_a_batch_others_do_not() {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         for id in [3, 4, 9] {
-            session.ack_with(ItemId(id), b"r", || MS).unwrap();
+            session.ack_with(held(id), b"r", || MS).unwrap();
         }
         session.send_settled();
         let ids: Vec<_> = sent(&mut session)
@@ -630,9 +710,58 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
+        let mut session = session(1000, None);
+        session.refill(Duration::ZERO, true);
+        deliver(&mut session, 5, &[b"a", b"b", b"c", b"d", b"e"]);
+        let held = |epoch| move |id| Held { id: ItemId(id), epoch };
+        let (before, after) = (held(0), held(1));
+        (0..4).for_each(|_| assert!(take(&mut session).is_some()));
+        session.ack(before(5), || MS);
+        session.ack_with(before(6), b"result", || MS).unwrap();
+        session.lose();
+        assert!(!session.has_local() && !session.is_stopped());
+        session.resume(greeting(1000)).unwrap();
+        assert_eq!(sent(&mut session), []);
+        session.refill(MS, true);
+        assert!(matches!(sent(&mut session)[..], [Message::Demand { bytes: PREFETCH_BYTES_MAX, .. }]), "all of it is asked for anew");
+        deliver(&mut session, 5, &[b"a", b"b", b"c"]);
+        take(&mut session);
+        assert_eq!(session.ack(after(5), || MS), Settled::Gathering);
+        assert!(!session.ack_quick(before(6)), "it follows upon an item of the new connection");
+        assert_eq!(session.ack(before(6), || MS), Settled::Gathered);
+        session.give_back(before(7), Outcome::Released);
+        session.ack_with(before(8), b"result", || MS).unwrap();
+        session.send_settled();
+        assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }]);
+        assert!(session.is_held(after(6)) && !session.is_held(before(6)));
+    }
+
+    #[test]
+    fn a_lost_connection_answers_what_was_withdrawn_and_asks_the_rest_again() {
+        let mut session = session(1000, None);
+        session.refill(Duration::ZERO, true);
+        let (withdrawal, join, status) = (session.withdraw(), session.join(), session.ask_status());
+        session.lose();
+        assert!(session.questions.is_withdrawn(withdrawal), "no item can come any more");
+        let later = session.withdraw();
+        assert!(session.questions.is_withdrawn(later), "nor now");
+        let also_later = session.join();
+        session.begin_wait();
+        session.resume(greeting(1000)).unwrap();
+        assert_eq!(sent(&mut session), [Message::Join, Message::Join, Message::StatusRequest]);
+        session.keep_demanding();
+        assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
+        let joined = || Incoming { message: Message::Joined, batch: None };
+        session.handle(joined()).unwrap();
+        assert!(session.questions.is_joined(join) && !session.questions.is_joined(also_later));
+        assert!(session.questions.status(status).is_none());
+    }
+
+    #[test]
     fn a_result_over_the_limit_fails_its_item() {
-        let mut session = ConsumerSession::new(4, 2, None);
-        assert!(session.ack_with(ItemId(3), b"larger", || MS).is_err());
+        let mut session = session(4, None);
+        assert!(session.ack_with(held(3), b"larger", || MS).is_err());
         assert!(
             matches!(&sent(&mut session)[..], [Message::Return { outcome: Outcome::Failed { cause }, .. }] if cause.contains("6 bytes"))
         );

@@ -12,6 +12,7 @@ use crate::limits::{BATCH_BYTES_TARGET, CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, FLUS
 use crate::message::{CloseReason, Incoming, Message, Position};
 use crate::outbox::Outbox;
 use crate::session::{Greeting, Questions, Session};
+use crate::unconfirmed::{Sealed, Unconfirmed};
 
 /// What became of an item.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +42,11 @@ pub struct ProducerSession {
     lacking_bytes: u64,
     wanted_bytes: Option<u64>,
     finish: Finish,
+    /// What it has put and may have to put again; one that does not come again keeps nothing.
+    unconfirmed: Option<Unconfirmed>,
+    /// Credit that goes to what is put again, before anything new is put.
+    credit_again: (u64, u64),
+    is_lost: bool,
     /// The questions that it has asked.
     pub questions: Questions,
     outbox: Outbox,
@@ -69,9 +75,17 @@ impl ProducerSession {
             lacking_bytes: 0,
             wanted_bytes: None,
             finish: Finish::No,
+            unconfirmed: None,
+            credit_again: (0, 0),
+            is_lost: false,
             questions: Questions::default(),
             outbox: Outbox::default(),
         }
+    }
+
+    /// The same, one that can go on after its connection was lost.
+    pub fn resumable(greeting: Greeting) -> ProducerSession {
+        ProducerSession { unconfirmed: Some(Unconfirmed::new(&greeting)), ..ProducerSession::new(greeting) }
     }
 
     /// Adds the item whose bytes `encode` appends, if the credit reaches.
@@ -122,7 +136,8 @@ impl ProducerSession {
 
     /// Asks for the credit that the last put lacked, once.
     pub fn want(&mut self) {
-        if self.wanted_bytes != Some(self.lacking_bytes) {
+        // What is put again comes first, and asks for itself.
+        if self.wanted_bytes != Some(self.lacking_bytes) && self.is_all_put() && !self.is_lost {
             self.wanted_bytes = Some(self.lacking_bytes);
             self.outbox.push(&Message::Want { bytes: self.lacking_bytes });
         }
@@ -146,12 +161,19 @@ impl ProducerSession {
     /// Takes the question for credit back.
     pub fn withdraw(&mut self) -> u64 {
         self.wanted_bytes = None;
-        self.questions.withdraw(&mut self.outbox)
+        let number = self.questions.withdraw(&mut self.outbox);
+        if !self.is_lost {
+            self.put_again();
+        }
+        number
     }
 
     /// Sends what has gathered, full or not. True when there was something.
     pub fn send_gathered(&mut self) -> bool {
         self.gathering_since = None;
+        if self.unconfirmed.is_some() {
+            return self.send_and_keep();
+        }
         if let Some(checksum) = &mut self.checksum {
             *checksum = self.gathered.items().fold(*checksum, checksum::add);
         }
@@ -164,6 +186,58 @@ impl ProducerSession {
         self.sent.0 += u64::from(header.count);
         self.outbox.push_built(|batch| Message::Put { position, checksum, batch }, header, buffer);
         true
+    }
+
+    #[cold]
+    fn send_and_keep(&mut self) -> bool {
+        if !self.keep() {
+            return false;
+        }
+        let credit = (std::mem::take(&mut self.credit_items), std::mem::take(&mut self.credit_bytes));
+        self.credit_again = credit;
+        self.put_again();
+        true
+    }
+
+    /// Seals what has gathered, and keeps it to be put. False when there is nothing.
+    fn keep(&mut self) -> bool {
+        let (Some(unconfirmed), Some(batch)) = (&mut self.unconfirmed, self.gathered.take_batch()) else { return false };
+        self.sent.0 += u64::from(batch.count());
+        let sealed = Sealed::after(self.checksum, batch);
+        self.checksum = sealed.checksum;
+        unconfirmed.keep(sealed);
+        true
+    }
+
+    /// Puts what is kept and not put on this connection, as far as the credit goes; what is left of that is for new items.
+    fn put_again(&mut self) {
+        let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        while let Some((position, Sealed { batch, checksum })) = unconfirmed.put_next(self.credit_again.0, self.credit_again.1) {
+            self.credit_again.0 -= u64::from(batch.count());
+            self.credit_again.1 -= batch_cost_bytes(batch.body_bytes());
+            let message = Message::Put { position, checksum: checksum.unwrap_or_default(), batch: batch.header() };
+            self.outbox.push_batch(&message, &batch);
+        }
+        match unconfirmed.needed_bytes() {
+            Some(bytes) if self.wanted_bytes != Some(bytes) => {
+                self.wanted_bytes = Some(bytes);
+                self.outbox.push(&Message::Want { bytes });
+            }
+            Some(_) => {}
+            None => {
+                self.credit_items += std::mem::take(&mut self.credit_again.0);
+                self.credit_bytes += std::mem::take(&mut self.credit_again.1);
+            }
+        }
+    }
+
+    fn is_all_put(&self) -> bool {
+        self.unconfirmed.as_ref().is_none_or(Unconfirmed::is_all_put)
+    }
+
+    /// The position behind all that has been put on this connection.
+    fn put_position(&self) -> Position {
+        self.unconfirmed.as_ref().map_or(self.sent, Unconfirmed::next_position)
     }
 
     /// True when all that was put is confirmed.
@@ -212,14 +286,23 @@ impl Session for ProducerSession {
         let Some(incoming) = self.questions.handle(incoming)? else { return Ok(()) };
         match incoming.message {
             Message::Confirm { position, credit_items, credit_bytes } => {
-                if position < self.confirmed || position > self.sent {
+                if position < self.confirmed || position > self.put_position() {
                     return Err(Error::Unexpected("Confirm of items that were not put"));
                 }
                 self.confirmed = position;
-                self.credit_items = self.credit_items.saturating_add(credit_items);
-                self.credit_bytes = self.credit_bytes.saturating_add(credit_bytes);
                 if credit_items > 0 || credit_bytes > 0 {
                     self.wanted_bytes = None;
+                }
+                if let Some(unconfirmed) = &mut self.unconfirmed {
+                    unconfirmed.confirm(position);
+                }
+                if self.is_all_put() {
+                    self.credit_items = self.credit_items.saturating_add(credit_items);
+                    self.credit_bytes = self.credit_bytes.saturating_add(credit_bytes);
+                } else {
+                    self.credit_again.0 = self.credit_again.0.saturating_add(credit_items);
+                    self.credit_again.1 = self.credit_again.1.saturating_add(credit_bytes);
+                    self.put_again();
                 }
                 if self.confirmed == self.sent {
                     self.send_gathered();
@@ -228,9 +311,8 @@ impl Session for ProducerSession {
             }
             Message::Recall { position } => {
                 // Items that put() has taken on this credit must go out on it: their batch crosses the recall, which makes it void.
-                if position == self.sent && !self.send_gathered() {
-                    self.credit_items = 0;
-                    self.credit_bytes = 0;
+                if position == self.put_position() && !self.send_gathered() {
+                    (self.credit_items, self.credit_bytes, self.credit_again) = (0, 0, (0, 0));
                     self.outbox.push(&Message::Recalled);
                 }
                 Ok(())
@@ -261,6 +343,35 @@ impl Session for ProducerSession {
         self.send_gathered();
         self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
     }
+
+    fn lose(&mut self) {
+        self.is_lost = true;
+        self.keep();
+        self.gathering_since = None;
+        (self.credit_items, self.credit_bytes, self.credit_again) = (0, 0, (0, 0));
+        self.wanted_bytes = None;
+        self.questions.lose();
+        self.outbox = Outbox::default();
+    }
+
+    fn resume(&mut self, greeting: Greeting) -> Result<(), Error> {
+        let Some(unconfirmed) = &mut self.unconfirmed else { return Err(Error::Unexpected("greeting")) };
+        self.checksum = unconfirmed.rewind(&greeting)?;
+        self.confirmed = greeting.position;
+        self.item_bytes_max = greeting.item_bytes_max;
+        self.is_lost = false;
+        self.outbox = Outbox::default();
+        if self.finish == Finish::Asked {
+            self.outbox.push(&Message::Finish);
+        }
+        self.questions.resume(&mut self.outbox);
+        self.put_again();
+        Ok(())
+    }
+
+    fn is_owed(&self) -> bool {
+        !self.is_confirmed()
+    }
 }
 
 #[cfg(test)]
@@ -288,22 +399,35 @@ mod tests {
         session.put(|out| item.encode(out), || Duration::ZERO).unwrap()
     }
 
-    /// What it has put, batch by batch: the first item's position, the items, the checksum.
-    fn batches(session: &mut ProducerSession) -> Vec<(u64, Vec<String>, u64)> {
+    /// What it has said.
+    fn said(session: &mut ProducerSession) -> Vec<Incoming> {
         let mut stream = Vec::new();
         let write = |slices: &[std::io::IoSlice<'_>]| {
             slices.iter().for_each(|slice| stream.extend_from_slice(slice));
             Ok(slices.iter().map(|slice| slice.len()).sum())
         };
         session.outbox().write_to(write).unwrap();
-        let (mut reader, mut input, mut batches) = (FrameReader::new(1 << 20), &stream[..], Vec::new());
-        while let Some(frame) = reader.next(&mut input).unwrap() {
-            if let Incoming { message: Message::Put { position, checksum, .. }, batch: Some(batch) } = Message::decode(frame).unwrap() {
-                let items = batch.iter().map(|item| String::from_utf8(item.to_vec()).unwrap());
-                batches.push((position.0, items.collect(), checksum));
+        let (mut reader, mut input) = (FrameReader::new(1 << 20), &stream[..]);
+        std::iter::from_fn(|| Some(Message::decode(reader.next(&mut input).unwrap()?).unwrap())).collect()
+    }
+
+    /// What it has put, batch by batch: the first item's position, the items, the checksum. Then the other messages.
+    fn batches_and_more(session: &mut ProducerSession) -> (Vec<(u64, Vec<String>, u64)>, Vec<Message>) {
+        let (mut batches, mut more) = (Vec::new(), Vec::new());
+        for incoming in said(session) {
+            match incoming {
+                Incoming { message: Message::Put { position, checksum, .. }, batch: Some(batch) } => {
+                    let items = batch.iter().map(|item| String::from_utf8(item.to_vec()).unwrap());
+                    batches.push((position.0, items.collect(), checksum));
+                }
+                Incoming { message, .. } => more.push(message),
             }
         }
-        batches
+        (batches, more)
+    }
+
+    fn batches(session: &mut ProducerSession) -> Vec<(u64, Vec<String>, u64)> {
+        batches_and_more(session).0
     }
 
     fn sum(items: &[&str]) -> u64 {
@@ -333,6 +457,89 @@ mod tests {
         let mut session = session(100, 100_000);
         put(&mut session, b"a");
         assert_eq!(batches(&mut session), [(0, vec!["a".to_string()], 0)]);
+    }
+
+    #[test]
+    fn what_is_unconfirmed_when_the_connection_is_lost_is_put_again_before_anything_new() {
+        let mut session = ProducerSession::resumable(greeting(0, Some(0)));
+        confirm(&mut session, 0, 100, 100_000);
+        for item in ["a", "b", "c", "d"] {
+            put(&mut session, item.as_bytes());
+        }
+        confirm(&mut session, 1, 0, 0);
+        assert_eq!(put(&mut session, b"e"), Put::Gathering);
+        assert_eq!(batches(&mut session).iter().map(|batch| batch.0).collect::<Vec<_>>(), [0, 1]);
+        session.lose();
+        assert_eq!(put(&mut session, b"f"), Put::NoCredit);
+        session.want();
+        session.resume(greeting(3, Some(sum(&["a", "b", "c"])))).unwrap();
+        let (_, more) = batches_and_more(&mut session);
+        assert_eq!(more, [Message::Want { bytes: batch_cost_bytes(5) }], "what is kept asks for itself");
+        session.want();
+        confirm(&mut session, 3, 1, 100_000);
+        assert_eq!(batches(&mut session), [(3, vec!["d".into()], sum(&["a", "b", "c", "d"]))]);
+        assert_eq!(put(&mut session, b"f"), Put::NoCredit);
+        confirm(&mut session, 4, 10, 0);
+        assert_eq!(batches(&mut session), [(4, vec!["e".into()], sum(&["a", "b", "c", "d", "e"]))]);
+        assert_eq!(put(&mut session, b"f"), Put::Gathering, "what is left of the credit is for new items");
+        session.flush();
+        assert_eq!(batches(&mut session), [(5, vec!["f".into()], sum(&["a", "b", "c", "d", "e", "f"]))]);
+        assert!(!session.is_confirmed());
+        confirm(&mut session, 6, 0, 0);
+        assert!(session.is_confirmed());
+    }
+
+    #[test]
+    fn what_was_asked_is_asked_again_on_the_next_connection() {
+        let mut session = ProducerSession::resumable(greeting(0, None));
+        confirm(&mut session, 0, 100, 100_000);
+        put(&mut session, b"a");
+        confirm(&mut session, 1, 0, 0);
+        session.join();
+        session.ask_status();
+        session.finish();
+        said(&mut session);
+        session.lose();
+        session.resume(greeting(1, None)).unwrap();
+        assert_eq!(batches_and_more(&mut session), (vec![], vec![Message::Finish, Message::Join, Message::StatusRequest]));
+    }
+
+    #[test]
+    fn whoever_asks_for_room_now_is_told_no_while_there_is_no_connection() {
+        let mut session = ProducerSession::resumable(greeting(0, None));
+        session.lose();
+        assert_eq!(put(&mut session, b"a"), Put::NoCredit);
+        session.want();
+        let withdrawal = session.withdraw();
+        assert!(session.questions.is_withdrawn(withdrawal) && !session.has_wanted());
+    }
+
+    #[test]
+    fn to_withdraw_takes_back_no_wish_of_what_is_put_again() {
+        let mut session = ProducerSession::resumable(greeting(0, None));
+        confirm(&mut session, 0, 100, 100_000);
+        put(&mut session, b"a");
+        session.lose();
+        session.resume(greeting(0, None)).unwrap();
+        session.withdraw();
+        let want = || Message::Want { bytes: batch_cost_bytes(5) };
+        assert_eq!(batches_and_more(&mut session).1, [want(), Message::Withdraw, want()]);
+    }
+
+    #[test]
+    fn a_recall_takes_credit_that_does_not_reach_for_what_is_put_again() {
+        let mut session = ProducerSession::resumable(greeting(0, None));
+        confirm(&mut session, 0, 100, 100_000);
+        put(&mut session, b"ten bytes.");
+        session.lose();
+        session.resume(greeting(0, None)).unwrap();
+        confirm(&mut session, 0, 10, 10);
+        session.handle(Incoming { message: Message::Recall { position: Position(0) }, batch: None }).unwrap();
+        let (batches, more) = batches_and_more(&mut session);
+        let want = || Message::Want { bytes: batch_cost_bytes(14) };
+        assert_eq!((batches, more), (vec![], vec![want(), want(), Message::Recalled]));
+        confirm(&mut session, 0, 1, batch_cost_bytes(10) - 1);
+        assert_eq!(batches_and_more(&mut session).0, [], "the credit of before the recall is gone");
     }
 
     #[test]

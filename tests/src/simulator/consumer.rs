@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use common::message::{ItemId, Outcome, Role};
-use common::simulation::{ConsumerSession, Greeting, Session};
+use common::message::{Outcome, Role};
+use common::simulation::{ConsumerSession, Greeting, Held, Session};
 use coordinator::queue::ClientId;
 
 use super::link::Weather;
@@ -40,7 +40,7 @@ pub struct Plan {
 #[derive(Debug)]
 struct Caller {
     doing: Doing,
-    in_hand: Vec<ItemId>,
+    in_hand: Vec<Held>,
 }
 
 #[derive(Debug)]
@@ -135,9 +135,9 @@ impl Consumer {
             session.look_ahead(now);
         }
         if let Some(next) = session.next_quick() {
-            let (id, whose) = (next.id, stage.oracle.takes(next.batch.item(next.index)));
+            let (held, whose) = (next.held, stage.oracle.takes(next.batch.item(next.index)));
             session.take_quick();
-            caller.in_hand.push(id);
+            caller.in_hand.push(held);
             let in_order =
                 stage.faultless && self.plan.alone && self.plan.threads == 1 && self.plan.prefetch.is_some_and(|items| items > 0);
             if in_order && let Some(last) = self.last.filter(|last| last.0 == whose.0) {
@@ -161,7 +161,7 @@ impl Consumer {
         let now = wired.now(stage);
         let Some(session) = &mut wired.session else { return };
         let in_hand = &mut self.callers[index].in_hand;
-        let id = in_hand.remove(stage.random.below(in_hand.len() as u64) as usize);
+        let held = in_hand.remove(stage.random.below(in_hand.len() as u64) as usize);
         if stage.random.chance(self.plan.fails_percent) {
             let cause = String::from("it would not work");
             let outcome = match stage.random.below(6) {
@@ -171,13 +171,13 @@ impl Consumer {
                 4 => Outcome::Rejected { cause },
                 _ => Outcome::RetryAfter { delay_ms: stage.random.below(30) },
             };
-            session.give_back(id, outcome);
+            session.give_back(held, outcome);
         } else if stage.random.chance(self.plan.results_percent) {
             let result = vec![b'r'; stage.random.below(if stage.faultless { 9 } else { 20 }) as usize];
             // A result over the limit fails its item, which is one more way.
-            let _ = session.ack_with(id, &result, || now);
+            let _ = session.ack_with(held, &result, || now);
         } else {
-            session.ack(id, || now);
+            session.ack(held, || now);
         }
         if stage.random.below(1000) < self.plan.stops_permille {
             session.stop();
@@ -189,7 +189,7 @@ impl Consumer {
 }
 
 fn begin(prefetch: Option<u32>) -> impl Fn(Greeting) -> ConsumerSession {
-    move |greeting| ConsumerSession::new(greeting.item_bytes_max, greeting.announce_from, prefetch)
+    move |greeting| ConsumerSession::new(greeting, prefetch)
 }
 
 /// A thread finds nothing at hand: asks, with what patience it has. One that still holds an item has little: others may wait for that.
