@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::Error;
 use common::message::{Outcome, Role};
 use common::simulation::{ConsumerSession, Greeting, Held, Session};
 use coordinator::queue::ClientId;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub results_percent: u64,
     /// So many of a thousand items are its last: it stops by itself, and comes again.
     pub stops_permille: u64,
+    /// It goes on when its connection is lost; else it begins anew, as after a crash.
+    pub resumes: bool,
     /// It is the only one.
     pub alone: bool,
     /// Its connection's.
@@ -242,6 +245,13 @@ impl Player for Consumer {
             assert!(!self.leaving || wired.session.as_ref().is_some_and(|session| session.is_stopped()), "left without a reason");
             if wired.failed.is_some() && !self.leaving {
                 wired.judge(stage);
+                if self.plan.resumes && matches!(wired.failed, Some(Error::Gone(_))) {
+                    let lost = self.wired.take()?;
+                    let mut wired = lost.connect_again(stage, self.plan.weather, Role::Consumer, "");
+                    wired.write(stage, &begin);
+                    self.wired = Some(wired);
+                    return Some(stage.now + stage.random.micros((10, 20_000)));
+                }
             }
             self.wired = None;
             self.done = heard_stop && self.leaving;

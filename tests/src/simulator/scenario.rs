@@ -127,6 +127,7 @@ fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, n
         impatient_percent: random.pick(&[0, 0, 30, 100]),
         joins: random.chance(20),
         finishes: ending == Ending::Expected || random.chance(70),
+        resumes: named && random.chance(50),
         weather: weather(net, random),
     }
 }
@@ -141,6 +142,7 @@ fn consumer_plan(faultless: bool, alone: bool, net: Net, random: &mut Random) ->
         fails_percent: if faultless { 0 } else { random.pick(&[0, 10, 50]) },
         results_percent: random.pick(&[0, 50, 100]),
         stops_permille: if faultless { 0 } else { random.pick(&[0, 0, 50]) },
+        resumes: random.chance(50),
         alone,
         weather: weather(net, random),
     }

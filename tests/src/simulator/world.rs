@@ -144,6 +144,7 @@ impl World {
             impatient_percent: 0,
             joins: false,
             finishes: true,
+            resumes: false,
         };
         self.enter(Box::new(Producer::new(plan)), 100);
         self.play_until_all_are_done();
