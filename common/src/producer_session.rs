@@ -411,8 +411,11 @@ mod tests {
         std::iter::from_fn(|| Some(Message::decode(reader.next(&mut input).unwrap()?).unwrap())).collect()
     }
 
-    /// What it has put, batch by batch: the first item's position, the items, the checksum. Then the other messages.
-    fn batches_and_more(session: &mut ProducerSession) -> (Vec<(u64, Vec<String>, u64)>, Vec<Message>) {
+    /// A batch: the first item's position, the items, the checksum.
+    type Said = (u64, Vec<String>, u64);
+
+    /// What it has put, batch by batch, and what else it has said.
+    fn batches_and_more(session: &mut ProducerSession) -> (Vec<Said>, Vec<Message>) {
         let (mut batches, mut more) = (Vec::new(), Vec::new());
         for incoming in said(session) {
             match incoming {
@@ -426,7 +429,7 @@ mod tests {
         (batches, more)
     }
 
-    fn batches(session: &mut ProducerSession) -> Vec<(u64, Vec<String>, u64)> {
+    fn batches(session: &mut ProducerSession) -> Vec<Said> {
         batches_and_more(session).0
     }
 
