@@ -425,6 +425,49 @@ mod tests {
         assert_eq!(check(table(1, 0), b"ab\x03\0\0\0"), BatchError::Length { expected: 7, came: 6 });
     }
 
+    #[test]
+    fn a_batch_may_have_exactly_as_many_items_as_is_allowed_and_is_full_then() {
+        let mut builder = BatchBuilder::default();
+        for _ in 0..BATCH_ITEMS_MAX {
+            assert!(!builder.is_full());
+            builder.push_bytes(b"");
+        }
+        assert!(builder.is_full());
+        let batch = builder.take_batch().unwrap();
+        assert_eq!(Batch::check(batch.header(), body(&batch)).unwrap().count(), BATCH_ITEMS_MAX);
+    }
+
+    #[test]
+    fn a_batch_is_full_once_it_has_the_bytes_that_are_worth_a_frame() {
+        let mut builder = BatchBuilder::default();
+        builder.push_bytes(&vec![0; crate::limits::BATCH_BYTES_TARGET - 1]);
+        assert!(!builder.is_full());
+        builder.push_bytes(b"1");
+        assert!(builder.is_full());
+    }
+
+    #[test]
+    fn a_batch_is_gathered_in_memory_like_the_one_before_and_a_huge_item_is_not_remembered() {
+        let mut builder = BatchBuilder::default();
+        builder.push_bytes(&[1; 1000]);
+        let (_, first) = builder.take(Vec::new()).unwrap();
+        assert!(builder.buffer.capacity() >= first.capacity(), "it need not grow again");
+        builder.push_bytes(&[1; 1 << 20]);
+        builder.take(Vec::new()).unwrap();
+        assert_eq!(builder.buffer.capacity(), 2 * crate::limits::BATCH_BYTES_TARGET);
+        builder.push_bytes(&[1; 1000]);
+        builder.take(Vec::with_capacity(500)).unwrap();
+        assert_eq!(builder.buffer.capacity(), 500, "memory that is given is used as it is");
+    }
+
+    #[test]
+    fn a_table_takes_no_more_memory_than_it_needs() {
+        let mut builder = BatchBuilder::default();
+        (0..11_000).for_each(|n| builder.push_bytes(&[1; 6][..5 + n % 2]));
+        let (_, buffer) = builder.take(Vec::new()).unwrap();
+        assert_eq!(buffer.capacity(), buffer.len());
+    }
+
     proptest! {
         #[test]
         fn any_part_of_any_batch_holds_its_items(

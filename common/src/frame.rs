@@ -131,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_may_be_exactly_as_long_as_is_allowed_and_another_limit_holds_from_the_next_frame_on() {
+        let mut reader = FrameReader::new(3);
+        assert_eq!(reader.next(&mut &b"\x03\0\0\0ab"[..]), Ok(None));
+        reader.set_bytes_max(2);
+        assert_eq!(reader.next(&mut &b"c"[..]).unwrap().unwrap(), &b"abc"[..]);
+        assert_eq!(reader.next(&mut &b"\x02\0\0\0de"[..]).unwrap().unwrap(), &b"de"[..]);
+        assert_eq!(reader.next(&mut &b"\x03\0\0\0"[..]), Err(FrameError::TooLong { bytes: 3, bytes_max: 2 }));
+    }
+
+    #[test]
     fn an_empty_frame_is_refused() {
         assert_eq!(FrameReader::new(10).next(&mut &[0; 4][..]), Err(FrameError::Empty));
     }

@@ -419,6 +419,51 @@ mod tests {
     }
 
     #[test]
+    fn fields_may_be_exactly_as_long_as_their_limit() {
+        let hello = |bytes| Message::Hello { version: PROTOCOL_VERSION, role: Role::Producer, name: "n".repeat(bytes) };
+        let range = ItemRange { first: ItemId(u64::MAX), count: u32::MAX };
+        let ack = |ranges| Message::Ack { ranges: vec![range; ranges] };
+        let failed = |bytes| Message::Return { range, outcome: Outcome::Failed { cause: "c".repeat(bytes) } };
+        let rejected = |bytes| Message::Return { range, outcome: Outcome::Rejected { cause: "c".repeat(bytes) } };
+        type Make<'a> = &'a dyn Fn(usize) -> Message;
+        let cases: [(Make, usize); 4] =
+            [(&hello, NAME_BYTES_MAX), (&ack, ACK_RANGES_MAX), (&failed, CAUSE_BYTES_MAX), (&rejected, CAUSE_BYTES_MAX)];
+        for (message, limit) in cases {
+            assert_eq!(Message::decode(frame_of(&message(limit), b"")).unwrap().message, message(limit));
+            let refused = Message::decode(frame_of(&message(limit + 1), b"")).unwrap_err();
+            assert!(matches!(refused, DecodeError::Limit { came, max, .. } if (came, max) == (limit + 1, limit)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_message_ends_within_its_limit_whatever_its_fields_say() {
+        let close = |bytes| Message::Close { reason: CloseReason::Goodbye, words: "w".repeat(bytes) };
+        // The numbers of message and reason, and a length of three bytes.
+        let largest = MESSAGE_BYTES_MAX - 5;
+        assert_eq!(Message::decode(frame_of(&close(largest), b"")).unwrap().message, close(largest));
+        let refused = Message::decode(frame_of(&close(largest + 1), b"")).unwrap_err();
+        assert!(matches!(refused, DecodeError::Invalid { bytes, .. } if bytes == MESSAGE_BYTES_MAX + 1), "{refused}");
+        assert_eq!(Message::decode(frame_of(&close(largest), b"x")).unwrap_err(), DecodeError::Trailing { bytes: 1 });
+    }
+
+    #[test]
+    fn numbers_are_shown_as_such_and_roles_by_name() {
+        assert_eq!([ItemId(7).to_string(), Position(8).to_string()], ["7", "8"]);
+        assert_eq!(
+            [Role::Producer, Role::Consumer, Role::Control].map(|role| role.to_string()),
+            ["producer", "consumer", "control connection"]
+        );
+    }
+
+    #[test]
+    fn a_cause_stays_as_long_as_is_allowed() {
+        let longest = "c".repeat(CAUSE_BYTES_MAX);
+        assert_eq!(cut_cause(longest.clone()), longest);
+        let cut = cut_cause(longest + "c");
+        assert_eq!((cut.len(), cut.strip_suffix('…').map(str::len)), (CAUSE_BYTES_MAX, Some(CAUSE_BYTES_MAX - 3)));
+    }
+
+    #[test]
     fn a_long_cause_is_cut_at_a_character() {
         let cut = cut_cause("é".repeat(CAUSE_BYTES_MAX));
         assert!(cut.len() <= CAUSE_BYTES_MAX && cut.ends_with('…') && cut.starts_with("éé"));

@@ -7,6 +7,8 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::batch::{Batch, BatchHeader, HEADROOM_BYTES};
+#[cfg(test)]
+use crate::message::Incoming;
 use crate::message::Message;
 
 /// Bodies below this are copied next to their header: dearer than nothing, cheaper than one more piece in a vectored write.
@@ -167,6 +169,22 @@ impl Outbox {
 }
 
 #[cfg(test)]
+impl Outbox {
+    /// Writes all that waits, and reads it as the other side would.
+    pub(crate) fn read_all(&mut self) -> Vec<Incoming> {
+        let mut stream = Vec::new();
+        let write = |slices: &[IoSlice<'_>]| {
+            slices.iter().for_each(|slice| stream.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        assert!(self.write_to(write).unwrap());
+        let mut reader = crate::frame::FrameReader::new(1 << 24);
+        let mut input = &stream[..];
+        std::iter::from_fn(|| reader.next(&mut input).unwrap()).map(|frame| Message::decode(frame).unwrap()).collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::frame::FrameReader;
@@ -213,6 +231,96 @@ mod tests {
             let expected = [("Stop", None), ("Put", Some(2049)), ("Put", Some(5)), ("Put", Some(2049)), ("Finish", None)];
             assert_eq!(names, expected);
         }
+    }
+
+    /// The slices that one write is given.
+    fn pieces(outbox: &mut Outbox) -> Vec<Vec<u8>> {
+        let mut given = Vec::new();
+        let write = |slices: &[IoSlice<'_>]| {
+            given = slices.iter().map(|slice| slice.to_vec()).collect();
+            Err(io::ErrorKind::WouldBlock.into())
+        };
+        assert!(outbox.is_empty() || !outbox.write_to(write).unwrap());
+        given
+    }
+
+    fn built(outbox: &mut Outbox, item_bytes: usize) {
+        let mut builder = crate::batch::BatchBuilder::default();
+        builder.push_bytes(&vec![1; item_bytes]);
+        let (header, buffer) = builder.take(outbox.take_spare()).unwrap();
+        outbox.push_built(|batch| Message::Put { position: Position(0), checksum: 0, batch }, header, buffer);
+    }
+
+    #[test]
+    fn what_is_small_shares_a_piece_and_what_is_large_is_not_copied() {
+        for (body_bytes, count) in [(COPY_BYTES_MAX, 1), (COPY_BYTES_MAX + 1, 3)] {
+            let mut outbox = Outbox::default();
+            let batch = Batch::one(Bytes::from(vec![7; body_bytes]));
+            outbox.push(&Message::Stop);
+            outbox.push_batch(&Message::Put { position: Position(0), checksum: 0, batch: batch.header() }, &batch);
+            outbox.push(&Message::Stop);
+            assert_eq!(pieces(&mut outbox).len(), count);
+        }
+        let mut outbox = Outbox::default();
+        outbox.push(&Message::Stop);
+        built(&mut outbox, 100);
+        assert_eq!(pieces(&mut outbox).len(), 1);
+        built(&mut outbox, COPY_BYTES_MAX);
+        assert_eq!(pieces(&mut outbox).len(), 2);
+        assert_eq!((outbox.read_all().len(), outbox.bytes()), (3, 0));
+    }
+
+    #[test]
+    fn a_piece_that_gathers_is_closed_once_it_is_large() {
+        let mut messages = Outbox::default();
+        (0..GATHER_BYTES_MAX / 5).for_each(|_| messages.push(&Message::Stop));
+        assert_eq!(messages.pieces.len(), 0);
+        messages.push(&Message::Stop);
+        assert_eq!((messages.pieces.len(), messages.gather.len()), (1, 0));
+        let mut batches = Outbox::default();
+        let batch = Batch::one(Bytes::from(vec![7; COPY_BYTES_MAX]));
+        while batches.pieces.is_empty() {
+            batches.push_batch(&Message::Put { position: Position(0), checksum: 0, batch: batch.header() }, &batch);
+            assert!(batches.bytes() < GATHER_BYTES_MAX + 2 * COPY_BYTES_MAX);
+        }
+        assert!(batches.bytes() >= GATHER_BYTES_MAX && batches.gather.is_empty());
+    }
+
+    #[test]
+    fn many_pieces_leave_in_several_writes() {
+        let mut outbox = Outbox::default();
+        (0..PIECES_MAX + 1).for_each(|_| built(&mut outbox, COPY_BYTES_MAX));
+        assert_eq!(pieces(&mut outbox).len(), PIECES_MAX);
+        assert_eq!(outbox.read_all().len(), PIECES_MAX + 1);
+    }
+
+    #[test]
+    fn a_write_that_is_interrupted_is_tried_again_and_other_errors_are_told() {
+        let mut outbox = Outbox::default();
+        outbox.push(&Message::Stop);
+        let mut tries = 0;
+        let done = outbox.write_to(|slices| {
+            tries += 1;
+            if tries == 1 { Err(io::ErrorKind::Interrupted.into()) } else { Ok(slices[0].len()) }
+        });
+        assert!(done.unwrap());
+        outbox.push(&Message::Stop);
+        assert_eq!(outbox.write_to(|_| Ok(0)).unwrap_err().kind(), io::ErrorKind::WriteZero);
+        assert_eq!(outbox.write_to(|_| Err(io::ErrorKind::BrokenPipe.into())).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn the_memory_of_written_batches_is_used_again_and_bounded() {
+        let mut outbox = Outbox::default();
+        built(&mut outbox, 10_000);
+        assert_eq!(outbox.take_spare().capacity(), 0, "it is not written yet");
+        outbox.read_all();
+        let spare = outbox.take_spare();
+        assert!(spare.is_empty() && spare.capacity() > 10_000);
+        (0..8).for_each(|_| outbox.keep_spare(Vec::with_capacity(SPARE_BYTES_MAX / 4)));
+        assert_eq!((outbox.spare.len(), outbox.spare_bytes), (4, SPARE_BYTES_MAX));
+        outbox.take_spare();
+        assert_eq!((outbox.spare.len(), outbox.spare_bytes), (3, SPARE_BYTES_MAX / 4 * 3));
     }
 
     #[test]

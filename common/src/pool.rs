@@ -140,4 +140,52 @@ mod tests {
         drop(pool.take(UNUSED_BYTES_MAX + STEP_BYTES));
         assert_eq!(pool.unused().buffers.len(), 9);
     }
+
+    #[test]
+    fn only_large_frames_come_from_the_pool() {
+        let pool = Pool::default();
+        drop(pool.take(POOLED_BYTES_MIN - 1));
+        assert_eq!(pool.unused().buffers.len(), 0);
+        drop(pool.take(POOLED_BYTES_MIN));
+        assert_eq!(pool.unused().buffers.len(), 1);
+    }
+
+    #[test]
+    fn a_buffer_is_larger_than_its_frame_by_a_step_or_a_thirty_second_at_most() {
+        let cases = [(16 + 1, 16 * 1024, true), (16 + 2, 17 * 1024 - 1, false), (66, 64 * 1024, true), (66, 64 * 1024 - 1, false)];
+        for (unused_steps, bytes, is_used) in cases {
+            let pool = Pool::default();
+            drop(pool.take(unused_steps * STEP_BYTES));
+            let taken = pool.take(bytes).memory.len();
+            assert_eq!(taken, if is_used { unused_steps * STEP_BYTES } else { bytes.next_multiple_of(STEP_BYTES) }, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_buffer_used_last_is_used_first_and_only_a_few_are_looked_at() {
+        let pool = Pool::default();
+        let buffers = [(); 2].map(|()| pool.take(100_000));
+        let addresses = buffers.each_ref().map(address);
+        drop(buffers);
+        let again = [(); 2].map(|()| pool.take(100_000));
+        assert_eq!(again.each_ref().map(address), [addresses[1], addresses[0]]);
+        assert_eq!(pool.unused().bytes, 0);
+        drop(again);
+        let others: Vec<Buffer> = (0..TRIES - 1).map(|_| pool.take(20_000)).collect();
+        drop(others);
+        let found = pool.take(100_000);
+        assert_eq!(address(&found), addresses[0], "seven others were used since");
+        drop(pool.take(20_000 + 4 * STEP_BYTES));
+        pool.take(100_000);
+        assert_eq!(pool.unused().buffers.len(), 1 + TRIES + 1, "eight others are too many: a new one was made");
+    }
+
+    #[test]
+    fn as_much_may_lie_unused_as_is_allowed_and_no_larger_buffer() {
+        let pool = Pool::default();
+        drop(pool.take(UNUSED_BYTES_MAX));
+        assert_eq!(pool.unused().bytes, UNUSED_BYTES_MAX);
+        drop(pool.take(UNUSED_BYTES_MAX + 1));
+        assert_eq!(pool.unused().bytes, UNUSED_BYTES_MAX, "what is there is not pushed out");
+    }
 }

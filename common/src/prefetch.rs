@@ -54,12 +54,9 @@ impl Prefetch {
         }
         let worked = now.saturating_sub(self.measured_from).saturating_sub(self.waited);
         let measured_ns = (worked.as_nanos() as u64 / taken).max(1);
-        let item_ns = match self.item_ns {
-            Some(before) if measured_ns < before => before / 2 + measured_ns / 2,
-            _ => measured_ns,
-        };
-        self.item_ns = Some(item_ns.max(1));
-        let target = PREFETCH_TIME_TARGET.as_nanos() as u64 / item_ns.max(1);
+        let item_ns = self.item_ns.map_or(measured_ns, |before| measured_ns.max(before.midpoint(measured_ns)));
+        self.item_ns = Some(item_ns);
+        let target = PREFETCH_TIME_TARGET.as_nanos() as u64 / item_ns;
         let most = (self.ahead.saturating_mul(GROWTH_MAX)).clamp(GROWTH_MAX, PREFETCH_ITEMS_MAX);
         self.ahead = target.min(u64::from(most)) as u32;
         self.measured_from = now;
@@ -108,6 +105,24 @@ mod tests {
         run(&mut prefetch, Duration::from_micros(1), 8);
         assert!(prefetch.ahead() > 1000);
         prefetch.measure(prefetch.measured_from + Duration::from_millis(10), prefetch.taken_total + 1);
+        assert_eq!(prefetch.ahead(), 0);
+    }
+
+    #[test]
+    fn a_slower_pace_counts_at_once_and_a_faster_one_half() {
+        let mut prefetch = Prefetch::new(None);
+        let mut ahead_after = |micros| {
+            prefetch.measure(prefetch.measured_from + Duration::from_micros(micros), prefetch.taken_total + 1);
+            prefetch.ahead()
+        };
+        assert_eq!([100, 100, 50, 75, 25, 100].map(&mut ahead_after), [8, 20, 26, 26, 40, 20]);
+    }
+
+    #[test]
+    fn after_an_item_that_takes_long_the_next_are_asked_for_one_by_one() {
+        let mut prefetch = Prefetch::new(None);
+        run(&mut prefetch, Duration::from_micros(1), 8);
+        prefetch.collapse();
         assert_eq!(prefetch.ahead(), 0);
     }
 

@@ -172,3 +172,50 @@ impl Questions {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(questions: &mut Questions, message: Message) -> Result<Option<Incoming>, Error> {
+        questions.handle(Incoming { message, batch: None })
+    }
+
+    #[test]
+    fn of_several_who_ask_each_hears_its_own_answer_in_the_order_of_asking() {
+        type Ask = fn(&mut Questions, &mut Outbox) -> u64;
+        type IsAnswered = fn(&Questions, u64) -> bool;
+        let kinds: [(Message, Ask, IsAnswered); 3] = [
+            (Message::Joined, Questions::join, Questions::is_joined),
+            (Message::Withdrawn, Questions::withdraw, Questions::is_withdrawn),
+            (Message::Status(Box::default()), Questions::ask_status, |questions, number| questions.status(number).is_some()),
+        ];
+        for (answer, ask, is_answered) in kinds {
+            let (mut questions, mut outbox) = (Questions::default(), Outbox::default());
+            let numbers = [ask(&mut questions, &mut outbox), ask(&mut questions, &mut outbox)];
+            for answered in [[false, false], [true, false], [true, true]] {
+                assert_eq!(numbers.map(|number| is_answered(&questions, number)), answered);
+                assert_eq!(hear(&mut questions, answer.clone()).is_err(), answered[1], "two have asked");
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_is_the_latest_that_came() {
+        let (mut questions, mut outbox) = (Questions::default(), Outbox::default());
+        let first = questions.ask_status(&mut outbox);
+        questions.ask_status(&mut outbox);
+        for ready in [7, 8] {
+            hear(&mut questions, Message::Status(Box::new(Status { ready, ..Status::default() }))).unwrap();
+        }
+        assert_eq!(questions.status(first).unwrap().ready, 8);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_given_back_and_a_close_ends_all() {
+        let mut questions = Questions::default();
+        assert_eq!(hear(&mut questions, Message::Stop).unwrap().unwrap().message, Message::Stop);
+        let close = Message::Close { reason: crate::message::CloseReason::Limit, words: "too many".into() };
+        assert!(hear(&mut questions, close).unwrap_err().to_string().contains("too many"));
+    }
+}

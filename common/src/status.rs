@@ -69,3 +69,17 @@ pub enum Phase {
     /// All is settled: every consumer gets `Stop`.
     Done,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_full_once_either_bound_is_reached_by_what_is_not_settled() {
+        let status =
+            |ready, delayed, held, bytes| Status { ready, delayed, held, bytes, capacity_items: 9, capacity_bytes: 5, ..Status::default() };
+        assert_eq!(status(2, 3, 4, 0).stored(), 9);
+        assert!(status(2, 3, 4, 0).is_full() && status(0, 0, 0, 5).is_full());
+        assert!(!status(2, 3, 3, 4).is_full());
+    }
+}

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use common::endpoint::{Accepted, Listener};
 use common::limits::PROTOCOL_VERSION;
@@ -25,9 +27,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::PROGRAM;
 use crate::connection::{Broken, Connection, State};
 use crate::door::{Door, Room};
+use crate::journal::{Answer, Fsync, Journal, JournalError};
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, FRAMES_PER_TURN, GREETING, LINGER, RESULTS_BYTES_MAX};
-use crate::queue::{ClientId, Input, Output, Queue, Rules};
-use crate::writer::{DeadLetters, WriteFailure, Writer};
+use crate::outputs::{DeadLetters, Outputs, Results};
+use crate::queue::{ClientId, Entry, Input, Output, Queue, Recovered, Rules};
+use crate::writer::{WriteFailure, Writer};
 
 const LISTENER: Token = Token(0);
 const WRITER: Token = Token(1);
@@ -49,6 +53,34 @@ pub enum Event {
     },
     /// Results or dead letters cannot be written any more.
     WriteFailed(WriteFailure),
+    /// The journal cannot be written or read any more.
+    JournalFailed(JournalError),
+}
+
+/// What a broker is to be like.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The queue's bounds and rules.
+    pub rules: Rules,
+    /// Where its journal is, if it has one.
+    pub keeping: Option<Keeping<'a>>,
+    /// The file that results go to; else they go to stdout.
+    pub output: Option<&'a Path>,
+    /// Where dead letters go.
+    pub dead_letters: DeadLetters,
+    /// Before it sleeps, it keeps looking for news so long.
+    pub spin: Duration,
+}
+
+/// Where a queue's journal is.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeping<'a> {
+    /// The folder.
+    pub folder: &'a Path,
+    /// What its entries survive.
+    pub fsync: Fsync,
+    /// Which producers have finished is to be found out anew: they are our own, and look at their inputs again.
+    pub anew: bool,
 }
 
 /// The queue and everything that is connected to it.
@@ -74,6 +106,7 @@ pub struct Broker {
     queue: Queue,
     item_bytes_max: u64,
     writer: Writer,
+    journal: Option<Journal>,
     pool: Pool,
     scratch: Scratch,
     frames: Vec<Bytes>,
@@ -86,18 +119,34 @@ pub struct Broker {
 
 impl Broker {
     /// A broker that listens, and reports when `watched` is readable.
-    ///
-    /// Before it sleeps, it keeps looking for news for `spin`.
-    pub fn new(listener: Listener, rules: Rules, dead_letters: DeadLetters, watched: &UnixStream, spin: Duration) -> io::Result<Broker> {
+    pub fn new(listener: Listener, setup: Setup<'_>, watched: &UnixStream) -> Result<Broker> {
+        let Setup { rules, keeping, output, dead_letters, spin } = setup;
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WRITER)?);
-        let wake = Arc::clone(&waker);
-        let writer = Writer::start(dead_letters, move || {
-            // It fails only when the loop is gone.
-            let _ = wake.wake();
-        })?;
+        let wake = || {
+            let waker = Arc::clone(&waker);
+            move || {
+                // It fails only when the loop is gone.
+                let _ = waker.wake();
+            }
+        };
+        let (mut journal, recovered) = match keeping {
+            Some(keeping) => open_journal(keeping, rules.item_bytes_max, output.is_some(), wake())?,
+            None => (None, Recovered::default()),
+        };
+        let results = match (output, keeping) {
+            (None, _) => Results::stdout()?,
+            (Some(path), None) => Results::create(path)?,
+            (Some(path), Some(_)) => Results::resume(path, recovered.output_bytes)?,
+        };
+        if let (Some(journal), Some(_), None) = (&mut journal, output, recovered.output_bytes) {
+            // From now on, what is found in the file is ours.
+            journal.keep_now(Entry::Output { bytes: 0 })?;
+        }
+        let synced = keeping.is_some_and(|keeping| keeping.fsync == Fsync::Always);
+        let writer = Writer::start(Outputs::new(results, dead_letters, synced), wake())?;
         Ok(Broker {
             started: Instant::now(),
             spin,
@@ -114,8 +163,9 @@ impl Broker {
             unflushed: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             item_bytes_max: rules.item_bytes_max,
-            queue: Queue::new(rules),
+            queue: Queue::recover(rules, &recovered),
             writer,
+            journal,
             pool: Pool::default(),
             scratch: Scratch::default(),
             frames: Vec::new(),
@@ -141,9 +191,14 @@ impl Broker {
         Status { pid: std::process::id(), uptime_ms, ..self.queue.status() }
     }
 
-    /// True when all results and dead letters are written.
+    /// True when all results and dead letters are written, and all that counts is in the journal.
     pub fn is_written(&self) -> bool {
-        self.writer.is_idle()
+        self.writer.is_idle() && self.journal.as_ref().is_none_or(Journal::is_idle)
+    }
+
+    /// Brings the journal to its end.
+    pub fn close_journal(&mut self) -> Result<(), JournalError> {
+        self.journal.take().map_or(Ok(()), Journal::close)
     }
 
     /// Closes all connections, without a word.
@@ -210,6 +265,24 @@ impl Broker {
             }
         }
         self.collect_written();
+        self.collect_journaled();
+    }
+
+    fn collect_journaled(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        match journal.collect() {
+            Ok(answers) => {
+                let now = self.started.elapsed();
+                for answer in answers {
+                    let input = match answer {
+                        Answer::Kept(entries) => Input::Journaled { entries },
+                        Answer::Loaded(batches) => Input::Loaded { batches },
+                    };
+                    self.queue.handle(input, now);
+                }
+            }
+            Err(error) => self.events.push(Event::JournalFailed(error)),
+        }
     }
 
     fn collect_written(&mut self) {
@@ -219,8 +292,8 @@ impl Broker {
         match self.writer.collect() {
             Ok(tickets) => {
                 let now = self.now();
-                for ticket in tickets {
-                    self.queue.handle(Input::Written { ticket, output_bytes: None }, now);
+                for (ticket, output_bytes) in tickets {
+                    self.queue.handle(Input::Written { ticket, output_bytes }, now);
                 }
             }
             Err(failure) => self.events.push(Event::WriteFailed(failure)),
@@ -502,7 +575,7 @@ impl Broker {
     fn move_outputs(&mut self) {
         loop {
             self.fill_outboxes();
-            let Some(client) = self.unflushed.pop_first() else { return };
+            let Some(client) = self.unflushed.pop_first() else { break };
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             match connection.flush() {
                 Ok(()) => {}
@@ -510,6 +583,9 @@ impl Broker {
                 Err(_) => connection.deafen(),
             }
             self.put_in_line(client);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
         }
     }
 
@@ -525,7 +601,16 @@ impl Broker {
                 Output::Close { client, reason, words } => self.close(client, reason, words),
                 Output::Write { ticket, record } => self.writer.write(ticket, record),
                 Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
-                Output::Journal(_) | Output::Load(_) => unreachable!("there is no journal"),
+                Output::Journal(entry) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.keep(entry);
+                    }
+                }
+                Output::Load(load) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.load(load);
+                    }
+                }
             }
         }
     }
@@ -536,6 +621,27 @@ impl Broker {
             self.unflushed.insert(client);
         }
     }
+}
+
+fn open_journal(
+    Keeping { folder, fsync, anew }: Keeping<'_>,
+    item_bytes_max: u64,
+    has_output: bool,
+    wake: impl Fn() + Send + 'static,
+) -> Result<(Option<Journal>, Recovered)> {
+    let (journal, mut recovered) = Journal::open(folder, fsync, item_bytes_max, wake)?;
+    if recovered.output_bytes.is_some() && !has_output {
+        bail!("the results so far, by the journal in {}, are in a file; give the same --output as before", folder.display());
+    }
+    if recovered.items > 0 {
+        let (items, done) = (recovered.items, recovered.acknowledged + recovered.dead);
+        tell(PROGRAM, format_args!("going on with {items} items from the journal in {}; {done} were done before", folder.display()));
+    }
+    if anew {
+        recovered.finished_unnamed = 0;
+        recovered.producers.iter_mut().for_each(|(_, finished)| *finished = false);
+    }
+    Ok((Some(journal), recovered))
 }
 
 /// How many descriptors this process may have.

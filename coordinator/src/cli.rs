@@ -12,7 +12,9 @@ use common::backoff::Backoff;
 use common::limits::{CAPACITY_BYTES_DEFAULT, CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_MAX_CEILING, ITEM_BYTES_MAX_DEFAULT, batch_cost_bytes};
 use producer::cli::{Format, Pause, refuse_given};
 
-use crate::queue::Rules;
+use crate::journal::Fsync;
+use crate::limits::{NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::queue::{Rules, Window};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +46,8 @@ pub enum Command {
     Status(StatusArgs),
     /// End a coordinator: by default it takes no more items and ends once all are settled
     Stop(StopArgs),
+    /// Look at a journal that no coordinator has open
+    Journal(JournalArgs),
 }
 
 /// A run from inputs to results, or the default run.
@@ -133,6 +137,18 @@ pub struct QueueArgs {
     #[arg(long, value_name = "FILE", env = "PROCQ_DEAD_LETTERS")]
     pub dead_letters: Option<PathBuf>,
 
+    /// Write results to FILE instead of stdout; with --journal, each exactly once however often the coordinator dies
+    #[arg(long, value_name = "FILE", env = "PROCQ_OUTPUT")]
+    pub output: Option<PathBuf>,
+
+    /// Keep the queue in DIR, so that it outlives the coordinator: started again with the same line, the run goes on where it was
+    #[arg(long, value_name = "DIR", env = "PROCQ_JOURNAL")]
+    pub journal: Option<PathBuf>,
+
+    /// What a confirmed item in the journal survives: `always`, the machine's death too; `never`, that of processes alone
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Fsync::Always, env = "PROCQ_FSYNC")]
+    pub fsync: Fsync,
+
     /// After the first INT or TERM, how long to wait for what consumers hold
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE")]
     pub grace: Duration,
@@ -164,6 +180,35 @@ pub struct StopArgs {
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
+}
+
+/// Looking at a journal.
+#[derive(Debug, Args)]
+pub struct JournalArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: JournalCommand,
+}
+
+/// What can be done with a journal. Neither changes it.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Show what is in it
+    Inspect {
+        /// The journal's directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+
+        /// As one line of JSON
+        #[arg(long, env = "PROCQ_JSON")]
+        json: bool,
+    },
+    /// Check all of it; exit code 1 if anything is wrong
+    Verify {
+        /// The journal's directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 impl Cli {
@@ -220,7 +265,7 @@ impl QueueArgs {
             attempts_max: self.max_attempts,
             retry_delay: self.retry_delay,
             producers_expected,
-            journaled: None,
+            journaled: self.journal.as_ref().map(|_| Window { near_bytes: NEAR_BYTES, unwritten_bytes: UNWRITTEN_BYTES_MAX }),
         })
     }
 }

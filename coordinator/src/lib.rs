@@ -5,7 +5,8 @@
 //! In the order in which data passes:
 //! - [`broker`]: the loop, one thread that owns all of this; [`connection`]: one client's bytes in and out;
 //!   [`door`]: who may connect;
-//! - [`queue`]: what happens to items, without any I/O; [`writer`]: results and dead letters on their way out;
+//! - [`queue`]: what happens to items, without any I/O; [`writer`]: results and dead letters on their way out; [`journal`]: what outlives
+//!   the coordinator;
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
@@ -19,6 +20,7 @@ pub mod door;
 pub mod journal;
 pub mod limits;
 pub mod orphans;
+pub mod outputs;
 pub mod queue;
 pub mod run;
 pub mod status;
@@ -32,10 +34,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use common::program::{EXIT_DONE, fail, tell};
+use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
 use common::{Control, Endpoint};
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, JournalCommand};
+use journal::inspect;
 
 /// What this program calls itself in messages.
 pub(crate) const PROGRAM: &str = "coordinator";
@@ -66,6 +69,7 @@ fn run_command(cli: &Cli) -> Result<u8> {
             std::io::stdout().lock().write_all(shown.as_bytes())?;
             Ok(EXIT_DONE)
         }
+        Some(Command::Journal(args)) => look_at_journal(&args.command),
         Some(Command::Stop(args)) => {
             let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;
             control.stop(args.now)?;
@@ -78,6 +82,30 @@ fn run_command(cli: &Cli) -> Result<u8> {
             Ok(EXIT_DONE)
         }
     }
+}
+
+fn look_at_journal(command: &JournalCommand) -> Result<u8> {
+    let (shown, code) = match command {
+        JournalCommand::Inspect { dir, json } => {
+            let summary = inspect::inspect(dir)?;
+            (if *json { inspect::as_json(&summary) + "\n" } else { inspect::in_words(&summary) }, EXIT_DONE)
+        }
+        JournalCommand::Verify { dir } => {
+            let verdict = inspect::verify(dir)?;
+            for problem in &verdict.problems {
+                tell(PROGRAM, format_args!("{}: {problem}", dir.display()));
+            }
+            let inspect::Verdict { batches, items, problems } = verdict;
+            let (found, code) = match problems.len() {
+                0 => ("all is well".into(), EXIT_DONE),
+                1 => ("1 problem".into(), EXIT_ERROR),
+                problems => (format!("{problems} problems"), EXIT_ERROR),
+            };
+            (format!("{}: {found}; {items} items in {batches} batches were checked\n", dir.display()), code)
+        }
+    };
+    std::io::stdout().lock().write_all(shown.as_bytes())?;
+    Ok(code)
 }
 
 fn expected_producers(run: &cli::RunArgs) -> Option<u64> {

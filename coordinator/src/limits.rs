@@ -66,3 +66,33 @@ pub const CHILD_RESTART: common::backoff::Backoff =
 
 /// An item in a message for people is cut to this many bytes.
 pub const SHOWN_ITEM_BYTES_MAX: usize = 200;
+
+/// Of a queue that lies in a journal, so many bytes are in memory at the head: several times what all consumers of a machine ask for
+/// ahead, and what the slowest commit of the journal (some 10 ms) lets pass meanwhile at a GB/s.
+pub const NEAR_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Items on their way to the journal, and credit for such: enough for the commits to grow until the disk is busy all the time.
+pub const UNWRITTEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of entries that one commit of the journal takes at most: enough that a sync costs little beside the writing, and a put waits no
+/// longer than some milliseconds for those before it.
+pub const JOURNAL_COMMIT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What the journal's store keeps in memory: half of it takes up a commit before it is written, the other what was read.
+pub const JOURNAL_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Batches of which the journal knows without asking what became of them, and runs of marks in these: some 50 MiB of memory at most. Those
+/// that consumers hold should be among them; beyond that, each acknowledgement reads its batch.
+pub const JOURNAL_KNOWN_MAX: usize = 512 * 1024;
+
+/// A journal's file that is smaller is left as it is when it holds little.
+pub const JOURNAL_SLACK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A larger one is made smaller at the start if it is this many times what it holds: moving that costs little then.
+pub const JOURNAL_SLACK_FACTOR: u64 = 8;
+
+/// A journal's file up to this size is read and checked in whole when it is opened, as a larger one is only after a kill: that takes
+/// seconds at most, and reading alone would take many a damaged page as it is.
+pub const JOURNAL_CHECK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Dead letters that are listed when a journal is looked at: as many as one reads.
+pub const SHOWN_LETTERS_MAX: usize = 100;

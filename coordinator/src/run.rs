@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +19,15 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::PROGRAM;
-use crate::broker::{Broker, Event};
+use crate::broker::{Broker, Event, Keeping, Setup};
 use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::orphans::end_commands_of;
+use crate::outputs::DeadLetters;
 use crate::queue::{Input, Rules};
 use crate::supervisor::{Exit, Kind, Record, Verdict};
-use crate::writer::{DeadLetters, WriteFailure};
+use crate::writer::WriteFailure;
 
 /// Runs inputs through consumers to results; without inputs, the default run.
 pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
@@ -35,7 +36,7 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
     let endpoint = args.queue.endpoint();
-    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
+    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue, true)?;
     let narrates = args.input.is_empty();
     if narrates {
         // Its consumers take a pause after the last number, too.
@@ -59,7 +60,7 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
 pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     raise_descriptor_limit();
     let endpoint = args.queue.endpoint();
-    let coordinator = Coordinator::start(&endpoint, rules, &args.queue)?;
+    let coordinator = Coordinator::start(&endpoint, rules, &args.queue, false)?;
     tell(PROGRAM, format_args!("ready at {} (pid {})", endpoint.path().display(), std::process::id()));
     coordinator.run_to_end()
 }
@@ -120,6 +121,8 @@ struct Coordinator {
     slots: Vec<Slot>,
     end: End,
     grace: Duration,
+    /// Where what is left will be found.
+    journal: Option<PathBuf>,
     done_at: Option<Duration>,
     /// How long after all is done children may take to end.
     patience: Duration,
@@ -128,7 +131,7 @@ struct Coordinator {
 }
 
 impl Coordinator {
-    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs) -> Result<Coordinator> {
+    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs, own_producers: bool) -> Result<Coordinator> {
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
@@ -137,13 +140,16 @@ impl Coordinator {
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
         let listener = endpoint.bind()?;
-        let broker = Broker::new(listener, rules, dead_letters, signals.get_read(), args.spin).context("cannot set up the event loop")?;
+        let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
+        let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, spin: args.spin };
+        let broker = Broker::new(listener, setup, signals.get_read())?;
         Ok(Coordinator {
             broker,
             signals,
             slots: Vec::new(),
             end: End::Open,
             grace: args.grace,
+            journal: args.journal.clone(),
             done_at: None,
             patience: DONE_LINGER,
             flawed: false,
@@ -160,6 +166,7 @@ impl Coordinator {
     fn run_to_end(mut self) -> Result<u8> {
         let code = self.run_until_over();
         self.end_children();
+        let code = code.and_then(|code| self.broker.close_journal().map(|()| code).map_err(anyhow::Error::from));
         let code = code.or_else(|error| {
             tell(PROGRAM, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
@@ -168,7 +175,13 @@ impl Coordinator {
         let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
         if left > 0 && !quiet {
             let were = if left == 1 { "item was" } else { "items were" };
-            tell(PROGRAM, format_args!("{left} {were} left in the queue, not done"));
+            match &self.journal {
+                None => tell(PROGRAM, format_args!("{left} {were} left in the queue, not done")),
+                Some(folder) => {
+                    let folder = folder.display();
+                    tell(PROGRAM, format_args!("{left} {were} left in the journal {folder}; start again with the same line to go on"));
+                }
+            }
         }
         code
     }
@@ -200,6 +213,9 @@ impl Coordinator {
                     Event::Shutdown { now: true } => self.end = End::Now { code: EXIT_DONE },
                     Event::Shutdown { now: false } => self.broker.feed(Input::Drain),
                     Event::WriteFailed(failure) => return write_failed(failure),
+                    Event::JournalFailed(error) => {
+                        return Err(error).context("nothing more is accepted; what was confirmed is there at the next start");
+                    }
                 }
             }
             self.start_pausing()?;
@@ -407,7 +423,7 @@ fn open_input(path: &Path, format: Format) -> Result<children::Input> {
 }
 
 fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endpoint) -> Vec<Slot> {
-    let slot = |(index, (input, stdin)): (usize, (&std::path::PathBuf, children::Input))| {
+    let slot = |(index, (input, stdin)): (usize, (&PathBuf, children::Input))| {
         let mut name = format!("{index}: {}", input.display());
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
         let format = match args.format {

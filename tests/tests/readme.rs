@@ -17,7 +17,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let programs = program("coordinator").parent().unwrap().to_path_buf();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let blocks = blocks();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in &blocks {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("set -euo pipefail\n{block}")]);
@@ -28,6 +28,8 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     let sums = read("sums.txt");
     assert!(sums.lines().count() > 100 && sums.lines().all(|line| line.as_bytes()[64..66] == *b"  "));
+    let files = std::fs::read(folder.path().join("files.nul")).unwrap().iter().filter(|byte| **byte == 0).count();
+    assert_eq!(read("sums-of-lib.txt").lines().count(), files);
     assert_eq!(read("failed.jsonl"), "");
     let mut squares: Vec<u32> = read("squares.txt").lines().map(|line| line.parse().unwrap()).collect();
     squares.sort_unstable();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::batch::Batch;
+use common::limits::batch_cost_bytes;
 
 use crate::queue::{DeadLetter, Entry, Load, Loaded, Progress, Recovered};
 
@@ -67,6 +68,7 @@ impl Model {
                     *fate = Fate::Open { failures: *failures };
                 }
             }
+            Entry::Output { bytes } => self.output_bytes = Some(*bytes),
             Entry::Finished { name: Some(name) } => self.producers.entry(Arc::clone(name)).or_default().2 = true,
             Entry::Finished { name: None } => self.finished_unnamed += 1,
         }
@@ -80,7 +82,7 @@ impl Model {
             if bytes >= bytes_min {
                 break;
             }
-            bytes += kept.batch.body_bytes();
+            bytes += batch_cost_bytes(kept.batch.body_bytes());
             let runs = |wanted: fn(&Fate) -> Option<u32>| {
                 let mut runs: Vec<(u64, u64, u32)> = Vec::new();
                 for (id, fate) in (*first..).zip(&kept.items) {

@@ -39,6 +39,11 @@ pub enum Entry {
         /// Failed attempts of each.
         failures: u32,
     },
+    /// The output file is ours from its beginning on, and has this length.
+    Output {
+        /// Bytes.
+        bytes: u64,
+    },
     /// No more comes from a producer: under this name, or from one without.
     Finished {
         /// The name.
@@ -57,8 +62,8 @@ pub struct Progress {
     pub checksum: u64,
 }
 
-/// Batches wanted back from the journal: those whose first item lies in `from..until`, from the lowest on, until they have `bytes_min`
-/// bytes together or there are no more.
+/// Batches wanted back from the journal: those whose first item lies in `from..until`, from the lowest on, until they cost `bytes_min`
+/// together (as [`batch_cost_bytes`](common::limits::batch_cost_bytes) counts) or there are no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// The lowest number.

@@ -300,6 +300,8 @@ impl Intake {
         let unused = std::mem::take(&mut producer.reserved);
         let name = producer.name.clone();
         self.reserved = self.reserved.less(unused);
+        // What it still waits for would be a reservation that nobody uses.
+        self.withdraw(client);
         Ok(name)
     }
 
@@ -415,11 +417,6 @@ impl Intake {
         clients
     }
 
-    /// True when no item waits parked.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.iter().all(|client| self.producers.get(client).is_none_or(|producer| producer.parked.is_empty()))
-    }
-
     pub(super) fn has_finished(&self, name: &str) -> bool {
         self.names.get(name).is_some_and(|named| named.finished)
     }
@@ -459,7 +456,7 @@ impl Intake {
     fn grant_ahead(&mut self, client: ClientId) {
         let Some(producer) = self.producers.get(&client) else { return };
         let low = producer.credit.items <= self.credit_ahead.items / 2 || producer.credit.bytes <= self.credit_ahead.bytes / 2;
-        if !low || producer.finished || producer.recalled || !self.waiting.is_empty() {
+        if !low || producer.recalled || !self.waiting.is_empty() {
             return;
         }
         let amount = self.credit_ahead.less(producer.credit).min(self.room().divided(2));
@@ -512,17 +509,9 @@ impl Intake {
             // Taking reservations back would not help.
             return false;
         }
-        let mut own_turns = 0;
         while !self.room().covers(amount) {
-            let Some(holder) = self.granted.pop_front() else { return false };
-            if holder == client {
-                self.granted.push_back(holder);
-                own_turns += 1;
-                if own_turns > 1 {
-                    return false;
-                }
-                continue;
-            }
+            let Some(at) = self.granted.iter().position(|holder| *holder != client) else { return false };
+            let Some(holder) = self.granted.remove(at) else { return false };
             if let Some(producer) = self.producers.get_mut(&holder) {
                 producer.in_granted = false;
                 self.reserved = self.reserved.less(producer.reserved);

@@ -576,7 +576,8 @@ impl Queue {
             Phase::Draining => true,
             Phase::Stopping | Phase::Done => false,
         };
-        if ending && self.store.is_empty() && self.intake.is_idle() && self.pending.is_empty() {
+        // Nor does anything wait to be let in: an empty queue has room for whatever may be put.
+        if ending && self.store.is_empty() {
             self.end_intake(Phase::Draining);
             self.phase = Phase::Done;
             self.send_stop();

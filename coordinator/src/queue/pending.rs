@@ -74,8 +74,4 @@ impl Pending {
     pub(super) fn settled_items(&self) -> u64 {
         self.settled_items
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.effects.is_empty()
-    }
 }

@@ -169,6 +169,12 @@ impl Store {
         self.far.items
     }
 
+    /// Bytes in memory.
+    #[cfg(test)]
+    pub(super) fn near_bytes(&self) -> u64 {
+        self.near_bytes
+    }
+
     /// Bytes that the stored batches cost.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

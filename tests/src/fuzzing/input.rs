@@ -108,6 +108,9 @@ pub fn options(data: &[u8]) {
     }
     let (Ok(capacity_bytes), Ok(max_item)) = (given.capacity_bytes.parse(), given.max_item.map(str::parse).transpose()) else { return };
     let args = QueueArgs {
+        output: None,
+        journal: None,
+        fsync: coordinator::journal::Fsync::Always,
         socket: None,
         capacity: given.capacity.max(1),
         capacity_bytes,

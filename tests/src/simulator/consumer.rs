@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use common::Error;
+use common::limits::{FLUSH_DELAY, PREFETCH_GIVE_BACK_AFTER};
 use common::message::{Outcome, Role};
-use common::simulation::{ConsumerSession, Greeting, Held, Session};
+use common::simulation::{ConsumerSession, Greeting, Held, Session, Settled};
 use coordinator::queue::ClientId;
 
+use super::item::result_byte;
 use super::link::Weather;
 use super::network::Stage;
 use super::player::{Player, Wake};
@@ -53,6 +55,12 @@ enum Doing {
     Stopped,
 }
 
+impl Caller {
+    fn waits_for_good(&self) -> bool {
+        matches!(self.doing, Doing::Waiting { deadline: None, withdrawal: None, .. })
+    }
+}
+
 /// The process.
 #[derive(Debug)]
 pub struct Consumer {
@@ -63,20 +71,38 @@ pub struct Consumer {
     leaving: bool,
     done: bool,
     last: Option<(u32, u64)>,
+    /// Since when items lie at hand that nobody takes, or since the last look; and how many looks found them since.
+    lying: Option<(Duration, u32)>,
 }
 
 impl Consumer {
     /// One that has not begun.
     pub fn new(number: u64, plan: Plan) -> Consumer {
-        Consumer { number, plan, wired: None, callers: Vec::new(), leaving: false, done: false, last: None }
+        Consumer { number, plan, wired: None, callers: Vec::new(), leaving: false, done: false, last: None, lying: None }
     }
 
     fn connect(&mut self, stage: &mut Stage) {
         let mut wired = Wired::connect(stage, self.plan.weather, Role::Consumer, "");
+        self.serve(wired.client, stage);
         self.callers = (0..self.plan.threads).map(|_| Caller { doing: Doing::Idle { until: stage.now }, in_hand: Vec::new() }).collect();
         self.leaving = false;
         wired.write(stage, begin(self.plan.prefetch));
         self.wired = Some(wired);
+    }
+
+    fn connect_again(&mut self, stage: &mut Stage) {
+        let Some(lost) = self.wired.take() else { return };
+        let mut wired = lost.connect_again(stage, self.plan.weather, Role::Consumer, "");
+        self.serve(wired.client, stage);
+        wired.write(stage, begin(self.plan.prefetch));
+        self.wired = Some(wired);
+    }
+
+    fn serve(&mut self, client: ClientId, stage: &mut Stage) {
+        // With a number of its own to ask ahead, it never has more open than that, or than its threads wait for.
+        let demand_max = self.plan.prefetch.map(|items| items.max(self.plan.threads as u32));
+        stage.oracle.serves(client, demand_max);
+        self.lying = None;
     }
 
     /// One thread goes on as far as it can.
@@ -87,11 +113,12 @@ impl Consumer {
             let now = wired.now(stage);
             let heard_stop = wired.heard_stop;
             let Some(session) = &mut wired.session else { return };
+            let others_wait = self.callers.iter().any(|caller| caller.waits_for_good());
             assert!(!heard_stop || !session.has_local(), "items are at hand behind Stop");
             let caller = &mut self.callers[index];
             match caller.doing {
                 Doing::Stopped => return,
-                Doing::Idle { until } if until > stage.now => return,
+                Doing::Idle { until } if until > stage.now && !(until == Duration::MAX && session.is_stopped()) => return,
                 Doing::Idle { .. } => {
                     if caller.in_hand.len() >= self.plan.in_hand_max || (!caller.in_hand.is_empty() && stage.random.chance(70)) {
                         self.settle(index, stage);
@@ -119,12 +146,32 @@ impl Consumer {
                     }
                     caller.doing = Doing::Idle { until: stage.now };
                     if !session.has_local() && !session.is_stopped() {
-                        caller.doing = Doing::Idle { until: stage.now + stage.random.micros((20, 3000)) };
+                        // It may never ask again: who still waits must not depend on that.
+                        let rests = others_wait && caller.in_hand.is_empty() && stage.random.chance(20);
+                        let until = if rests { Duration::MAX } else { stage.now + stage.random.micros((20, 3000)) };
+                        caller.doing = Doing::Idle { until };
                         return;
                     }
                 }
             }
             self.take(index, stage);
+        }
+    }
+
+    /// What lies behind a long item goes back in time, unless it is kept by wish: other consumers may be idle.
+    fn check_nothing_lies(&mut self, stage: &Stage) {
+        let Some((wired, session)) = self.wired.as_ref().and_then(|wired| Some((wired, wired.session.as_ref()?))) else { return };
+        let waiting = self.callers.iter().any(|caller| matches!(caller.doing, Doing::Waiting { .. }));
+        if waiting || !session.has_local() || self.plan.prefetch.is_some_and(|items| items > 0) {
+            self.lying = None;
+            return;
+        }
+        let soon = wired.now(stage) + PREFETCH_GIVE_BACK_AFTER;
+        assert!(session.next_timeout().is_some_and(|due| due <= soon), "nobody will look after the items at hand: {session:?}");
+        let (since, looks) = self.lying.get_or_insert((stage.now, 0));
+        if stage.now >= *since + PREFETCH_GIVE_BACK_AFTER {
+            (*since, *looks) = (stage.now, *looks + 1);
+            assert!(*looks < 3, "items lie at hand, and are not given back: {session:?}");
         }
     }
 
@@ -141,6 +188,7 @@ impl Consumer {
             let (held, whose) = (next.held, stage.oracle.takes(next.batch.item(next.index)));
             session.take_quick();
             caller.in_hand.push(held);
+            self.lying = None;
             let in_order =
                 stage.faultless && self.plan.alone && self.plan.threads == 1 && self.plan.prefetch.is_some_and(|items| items > 0);
             if in_order && let Some(last) = self.last.filter(|last| last.0 == whose.0) {
@@ -165,6 +213,9 @@ impl Consumer {
         let Some(session) = &mut wired.session else { return };
         let in_hand = &mut self.callers[index].in_hand;
         let held = in_hand.remove(stage.random.below(in_hand.len() as u64) as usize);
+        // That of a connection that was lost is without effect.
+        let counts = session.is_held(held);
+        let mut gathers = false;
         if stage.random.chance(self.plan.fails_percent) {
             let cause = String::from("it would not work");
             let outcome = match stage.random.below(6) {
@@ -176,14 +227,25 @@ impl Consumer {
             };
             session.give_back(held, outcome);
         } else if stage.random.chance(self.plan.results_percent) {
-            let result = vec![b'r'; stage.random.below(if stage.faultless { 9 } else { 20 }) as usize];
+            let result = vec![result_byte(held.id.0); stage.random.below(if stage.faultless { 9 } else { 20 }) as usize];
             // A result over the limit fails its item, which is one more way.
-            let _ = session.ack_with(held, &result, || now);
+            if let Ok(settled) = session.ack_with(held, &result, || now) {
+                gathers = settled != Settled::Ready;
+                if counts {
+                    stage.oracle.settles(wired.client, held.id.0, Some(result.len()));
+                }
+            }
         } else {
-            session.ack(held, || now);
+            gathers = session.ack(held, || now) != Settled::Ready;
+            if counts {
+                stage.oracle.settles(wired.client, held.id.0, None);
+            }
         }
+        let soon = session.next_timeout().is_some_and(|due| due <= now + FLUSH_DELAY);
+        assert!(soon || !gathers || !counts, "what is settled will not leave by itself: {session:?}");
         if stage.random.below(1000) < self.plan.stops_permille {
             session.stop();
+            assert!(!session.has_local(), "items stay at hand though nobody will take them");
         }
         if stage.random.chance(70) {
             wired.write(stage, begin(self.plan.prefetch));
@@ -229,6 +291,7 @@ impl Player for Consumer {
         if let Some(session) = &mut wired.session {
             session.handle_timeout(now);
         }
+        self.check_nothing_lies(stage);
         (0..self.callers.len()).for_each(|index| self.call(index, stage));
         let all_stopped = self.callers.iter().all(|caller| matches!(caller.doing, Doing::Stopped));
         let wired = self.wired.as_mut()?;
@@ -243,13 +306,13 @@ impl Player for Consumer {
         if wired.failed.is_some() || (self.leaving && wired.is_written()) {
             let heard_stop = wired.heard_stop;
             assert!(!self.leaving || wired.session.as_ref().is_some_and(|session| session.is_stopped()), "left without a reason");
+            if wired.failed.is_none() && stage.network.link(wired.client).is_some_and(|link| link.borrow().is_whole()) {
+                stage.oracle.leaves(wired.client);
+            }
             if wired.failed.is_some() && !self.leaving {
                 wired.judge(stage);
                 if self.plan.resumes && matches!(wired.failed, Some(Error::Gone(_))) {
-                    let lost = self.wired.take()?;
-                    let mut wired = lost.connect_again(stage, self.plan.weather, Role::Consumer, "");
-                    wired.write(stage, &begin);
-                    self.wired = Some(wired);
+                    self.connect_again(stage);
                     return Some(stage.now + stage.random.micros((10, 20_000)));
                 }
             }
@@ -258,7 +321,9 @@ impl Player for Consumer {
             return if self.done { None } else { Some(stage.now + stage.random.micros((10, 20_000))) };
         }
         let greeted = wired.session.is_some();
+        let stopped = wired.session.as_ref().is_some_and(|session| session.is_stopped());
         let callers = self.callers.iter().filter_map(|caller| match caller.doing {
+            Doing::Idle { until: Duration::MAX } => Some(stage.now).filter(|_| stopped),
             Doing::Idle { until } => Some(until).filter(|_| greeted),
             Doing::Waiting { deadline, .. } => deadline,
             Doing::Stopped => None,

@@ -36,6 +36,7 @@ pub struct Link {
     weather: Weather,
     /// Something has happened since the last departure.
     touched: bool,
+    cut: bool,
     pipes: [Pipe; 2],
 }
 
@@ -71,12 +72,16 @@ pub struct News {
     pub arrivals: Vec<(Duration, Side)>,
     /// Who found no room to write has some again.
     pub writable: Vec<Side>,
+    /// Pieces that were torn.
+    pub torn: u64,
+    /// It broke, some of what was written never to arrive.
+    pub cut: bool,
 }
 
 impl Link {
     /// A link and its two ends: the client's, the coordinator's.
     pub fn new(weather: Weather) -> (Rc<RefCell<Link>>, End, End) {
-        let link = Rc::new(RefCell::new(Link { weather, touched: true, pipes: Default::default() }));
+        let link = Rc::new(RefCell::new(Link { weather, touched: true, cut: false, pipes: Default::default() }));
         let end = |side| End { link: Rc::clone(&link), side };
         let (client, coordinator) = (end(Side::Client), end(Side::Coordinator));
         (link, client, coordinator)
@@ -93,11 +98,12 @@ impl Link {
             return None;
         }
         let weather = self.weather;
-        let mut news = News::default();
+        let mut news = News { cut: std::mem::take(&mut self.cut), ..News::default() };
         for (reader, writer) in [(Side::Client, Side::Coordinator), (Side::Coordinator, Side::Client)] {
             let pipe = &mut self.pipes[reader as usize];
             while let Some(mut piece) = pipe.staged.pop_front() {
                 while piece.len() > 1 && random.chance(weather.torn_percent) {
+                    news.torn += 1;
                     let rest = piece.split_off(random.between(1, piece.len() as u64 - 1) as usize);
                     let at = pipe.arrival(now, weather, random);
                     pipe.flying.push_back((at, std::mem::replace(&mut piece, rest)));
@@ -141,6 +147,11 @@ impl Link {
         self.pipe_to(reader).end_arrived
     }
 
+    /// True while nothing is lost on it.
+    pub fn is_whole(&self) -> bool {
+        self.pipes.iter().all(|pipe| !pipe.ended)
+    }
+
     /// Nothing arrives before `until`; returns when there is news then.
     pub fn stall(&mut self, until: Duration) -> Vec<(Duration, Side)> {
         for pipe in &mut self.pipes {
@@ -171,6 +182,7 @@ impl Link {
     }
 
     fn cut(&mut self) {
+        self.cut = true;
         for pipe in &mut self.pipes {
             pipe.ended = true;
             pipe.cut_after = Some(0);

@@ -13,6 +13,9 @@ use super::link::{End, Link, News, Side, Weather};
 use super::oracle::Oracle;
 use crate::random::Random;
 
+/// How often things have happened.
+pub type Tally = BTreeMap<&'static str, u64>;
+
 /// What every player can reach.
 #[derive(Debug)]
 pub struct Stage {
@@ -28,6 +31,8 @@ pub struct Stage {
     pub scratch: Scratch,
     /// The links.
     pub network: Network,
+    /// How often what has gone wrong.
+    pub tally: Tally,
     /// Nothing goes wrong in this story.
     pub faultless: bool,
     /// Everything is told on stderr.
@@ -35,6 +40,13 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Counts what happens.
+    pub fn count(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.tally.entry(what).or_default() += times;
+        }
+    }
+
     /// Tells what happens, if anybody wants to know.
     pub fn tell(&self, what: impl FnOnce() -> String) {
         if self.trace {

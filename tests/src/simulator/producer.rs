@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::Error;
+use common::limits::FLUSH_DELAY;
 use common::message::{Position, Role};
 use common::simulation::{Greeting, ProducerSession, Put, Session};
 use coordinator::queue::ClientId;
@@ -34,6 +35,8 @@ pub struct Plan {
     pub finishes: bool,
     /// It goes on when its connection is lost; else it begins anew, as after a crash.
     pub resumes: bool,
+    /// It goes without waiting until what it has put is confirmed.
+    pub hasty: bool,
     /// Its connection's.
     pub weather: Weather,
 }
@@ -61,6 +64,8 @@ pub struct Producer {
     next: u64,
     wired: Option<Wired<ProducerSession>>,
     callers: Vec<Caller>,
+    /// What each thread wants to put next: another may want less meanwhile, and pass it.
+    wishes: Vec<u16>,
     ending: Ending,
     done: bool,
     said_finish: bool,
@@ -73,7 +78,16 @@ fn begin(resumes: bool) -> fn(Greeting) -> ProducerSession {
 impl Producer {
     /// One that has not begun.
     pub fn new(plan: Plan) -> Producer {
-        Producer { plan, next: 0, wired: None, callers: Vec::new(), ending: Ending::Putting, done: false, said_finish: false }
+        Producer {
+            plan,
+            next: 0,
+            wired: None,
+            callers: Vec::new(),
+            wishes: Vec::new(),
+            ending: Ending::Putting,
+            done: false,
+            said_finish: false,
+        }
     }
 
     fn connect(&mut self, stage: &mut Stage) {
@@ -84,6 +98,7 @@ impl Producer {
         }
         stage.oracle.connects(wired.client, self.plan.tag);
         self.callers = (0..self.plan.threads).map(|_| Caller::Idle { until: stage.now }).collect();
+        self.wishes = (0..self.plan.threads).map(|_| stage.random.any() as u16).collect();
         self.ending = Ending::Putting;
         wired.write(stage, begin(self.plan.resumes));
         self.wired = Some(wired);
@@ -134,10 +149,10 @@ impl Producer {
                     }
                 }
             }
-            let (lengths, n) = (stage.lengths, self.next);
+            let (lengths, n, wish) = (stage.lengths, self.next, self.wishes[index]);
             let put = |session: &mut ProducerSession| {
                 let encode = |out: &mut Vec<u8>| {
-                    lengths.write(tag, n, out);
+                    lengths.write(tag, n, wish, out);
                     Ok(())
                 };
                 session.put(encode, || now).expect("an item that may be put")
@@ -152,8 +167,14 @@ impl Producer {
                 }
             }
             if taken != Put::NoCredit {
+                let due = wired.session.as_ref().and_then(|session| session.next_timeout());
+                assert!(
+                    taken != Put::Gathering || due.is_some_and(|due| due <= now + FLUSH_DELAY),
+                    "what gathers will not leave by itself"
+                );
                 stage.oracle.puts(tag, n);
                 self.next += 1;
+                self.wishes[index] = stage.random.any() as u16;
                 let pause = stage.random.micros(pause_us);
                 self.callers[index] = Caller::Idle { until: stage.now + pause };
                 if taken == Put::Gathering && stage.random.chance(50) {
@@ -176,7 +197,7 @@ impl Producer {
     }
 
     /// Goes on towards its end once all is put.
-    fn end(&mut self) {
+    fn end(&mut self, stage: &mut Stage) {
         let Some(session) = self.wired.as_mut().and_then(|wired| wired.session.as_mut()) else { return };
         let after_flush = |session: &mut ProducerSession, finishes: bool| {
             if finishes {
@@ -188,10 +209,21 @@ impl Producer {
             }
         };
         match self.ending {
+            Ending::Putting if self.next == self.plan.items && self.plan.hasty => {
+                session.goodbye();
+                self.ending = Ending::Leaving;
+            }
             Ending::Putting if self.next == self.plan.items => self.ending = Ending::Flushing(session.flush()),
-            Ending::Flushing(put) if session.confirmed() >= put && self.plan.joins => self.ending = Ending::Joining(session.join()),
+            Ending::Flushing(put) if session.confirmed() >= put && self.plan.joins => {
+                // Each of its threads asks; the last hears it last.
+                let questions = (0..self.plan.threads).map(|_| session.join());
+                self.ending = questions.last().map_or(Ending::Finishing, Ending::Joining);
+            }
             Ending::Flushing(put) if session.confirmed() >= put => self.ending = after_flush(session, self.plan.finishes),
-            Ending::Joining(number) if session.questions.is_joined(number) => self.ending = after_flush(session, self.plan.finishes),
+            Ending::Joining(number) if session.questions.is_joined(number) => {
+                stage.oracle.hears_joined(self.plan.tag, session.confirmed().0);
+                self.ending = after_flush(session, self.plan.finishes);
+            }
             Ending::Finishing if session.is_finished() => {
                 session.goodbye();
                 self.ending = Ending::Leaving;
@@ -230,7 +262,7 @@ impl Player for Producer {
                     self.call(index, stage);
                 }
             }
-            (0..4).for_each(|_| self.end());
+            (0..4).for_each(|_| self.end(stage));
         }
         let wired = self.wired.as_mut()?;
         // The background thread writes what a caller does not, a little later.
@@ -262,7 +294,9 @@ impl Player for Producer {
         });
         let wakes = idle.filter(|_| putting).chain(lazy.then(|| stage.now + Duration::from_micros(500)));
         let timeout = wired.session.as_ref().and_then(|session| session.next_timeout()).map(|due| wired.on_stage(due));
-        wakes.chain(timeout).min()
+        // Who begins to wait looks at what has come before, of which no news comes again.
+        let looks = (!waiting && self.ending != Ending::Putting).then_some(stage.now);
+        wakes.chain(timeout).chain(looks).min()
     }
 
     fn client(&self) -> Option<ClientId> {

@@ -143,7 +143,9 @@ impl Rogue {
             });
             if welcome && self.trick.role() == Role::Consumer {
                 let items = stage.random.between(1, 6) as u32;
-                self.outbox.push(&Message::Demand { items, bytes: 1 << 16 });
+                // So few bytes as an honest client never asks for: a batch is cut by them, too.
+                let bytes = stage.random.scale(1, 1 << 16);
+                self.outbox.push(&Message::Demand { items, bytes });
             }
             if let Some(reason) = told {
                 let fair = matches!(reason, CloseReason::Protocol | CloseReason::Limit | CloseReason::Ended);

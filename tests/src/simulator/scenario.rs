@@ -118,6 +118,7 @@ fn weather(net: Net, random: &mut Random) -> Weather {
 fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, net: Net, random: &mut Random) -> producer::Plan {
     // Only a name tells who has finished once connections may break.
     let named = (!faultless && ending == Ending::Expected) || random.chance(50);
+    let finishes = ending == Ending::Expected || random.chance(70);
     producer::Plan {
         name: if named { format!("producer {number}") } else { String::new() },
         tag: (number as u32 + 1) * TAGS_EACH,
@@ -126,7 +127,8 @@ fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, n
         pause_us: random.pick(&[(0, 1), (0, 50), (10, 3_000)]),
         impatient_percent: random.pick(&[0, 0, 30, 100]),
         joins: random.chance(20),
-        finishes: ending == Ending::Expected || random.chance(70),
+        finishes,
+        hasty: !finishes && random.chance(50),
         resumes: named && random.chance(50),
         weather: weather(net, random),
     }

@@ -32,6 +32,7 @@ impl World {
                 let until = self.stage.now + self.stage.random.micros((100, 60_000));
                 self.stage.tell(|| format!("trouble: {client:?} is stalled until {until:?}"));
                 let arrivals = client.and_then(|client| self.stage.network.link(client)).map(|link| link.borrow_mut().stall(until));
+                self.stage.count("stalls", u64::from(arrivals.is_some()));
                 for (client, (at, side)) in client.into_iter().cycle().zip(arrivals.into_iter().flatten()) {
                     self.push_arrival(client, at, side);
                 }
@@ -39,6 +40,7 @@ impl World {
             45..65 => {
                 let back = self.stage.now + self.stage.random.micros((1, 30_000));
                 self.stage.tell(|| format!("trouble: {name} dies, and is back at {back:?}"));
+                self.stage.count("deaths", u64::from(self.cast[index].player.client().is_some()));
                 self.cast[index].player.crash();
                 self.cast[index].hung_until = back;
                 self.wake(index, back);
@@ -47,6 +49,7 @@ impl World {
                 let for_good = self.stage.random.chance(40);
                 let until = if for_good { Duration::MAX } else { self.stage.now + self.stage.random.micros((500, 100_000)) };
                 self.stage.tell(|| format!("trouble: {name} hangs until {until:?}"));
+                self.stage.count(if for_good { "hangs for good" } else { "hangs" }, u64::from(self.cast[index].player.client().is_some()));
                 self.cast[index].hung_until = until;
             }
             85..97 => {
@@ -54,6 +57,7 @@ impl World {
                 let (tag, weather) = ((20 + self.cast.len() as u32) * TAGS_EACH, plan.weather);
                 let rogue = Rogue::new(tag, weather, self.scenario.rules.capacity_items, &mut self.stage);
                 self.stage.tell(|| format!("trouble: {} comes", rogue.name()));
+                self.stage.count("rogues", 1);
                 self.enter(Box::new(rogue), 1_000);
             }
             97..99 => match self.scenario.ending {
@@ -73,6 +77,7 @@ impl World {
         self.stage.tell(|| format!("trouble: {name} is lost for good"));
         self.cast[index].player.crash();
         self.cast[index].written_off = true;
+        self.stage.count("lost producers", 1);
         self.broker.feed(Input::ProducerLost { name }, &mut self.stage);
         self.ask_for_turn();
     }

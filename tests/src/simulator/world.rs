@@ -10,15 +10,18 @@ use coordinator::queue::{ClientId, Input};
 use super::broker::Broker;
 use super::consumer::Consumer;
 use super::link::{Side, Weather};
-use super::network::{Network, Stage};
+use super::network::{Network, Stage, Tally};
 use super::oracle::Oracle;
 use super::player::Player;
 use super::producer::{self, Producer};
 use super::scenario::{Ending, Scenario, TAGS_EACH};
 use crate::random::Random;
 
-/// Once nothing goes wrong any more, the story must end within so many events.
-const EVENTS_MAX: u64 = 400_000;
+/// Once nothing goes wrong any more, the story must end within so many events. Before, it lasts as long as the scenario says.
+const EVENTS_MAX: u64 = 150_000;
+
+/// And within this time.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
@@ -29,6 +32,7 @@ pub(super) enum Event {
     Trouble,
     Mend,
     End,
+    Stop,
 }
 
 /// A player and how it is doing.
@@ -42,7 +46,7 @@ pub(super) struct Role {
 }
 
 /// What a story came to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Events.
     pub events: u64,
@@ -54,6 +58,12 @@ pub struct Facts {
     pub redelivered: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Events since nothing went wrong any more.
+    pub tail_events: u64,
+    /// Time since then.
+    pub tail: Duration,
+    /// What has gone wrong, and how often.
+    pub tally: Tally,
 }
 
 /// Everything.
@@ -68,7 +78,8 @@ pub struct World {
     events_count: u64,
     turn_at: Option<Duration>,
     pub(super) troubles: u64,
-    mended: bool,
+    /// When and after how many events things ceased to go wrong.
+    mended_at: Option<(Duration, u64)>,
     ended: bool,
 }
 
@@ -84,6 +95,7 @@ impl World {
             lengths: scenario.lengths,
             scratch: Scratch::default(),
             network: Network::default(),
+            tally: Tally::default(),
             faultless: scenario.faultless,
             trace,
         };
@@ -98,7 +110,7 @@ impl World {
             events_count: 0,
             turn_at: None,
             troubles: 0,
-            mended: false,
+            mended_at: None,
             ended: false,
             scenario,
         };
@@ -145,6 +157,7 @@ impl World {
             joins: false,
             finishes: true,
             resumes: false,
+            hasty: false,
         };
         self.enter(Box::new(Producer::new(plan)), 100);
         self.play_until_all_are_done();
@@ -152,11 +165,19 @@ impl World {
         self.stage.oracle.end(&self.broker.queue);
         let status = self.broker.queue.status();
         let (accepted, redelivered, dead) = (status.accepted, status.redelivered, status.dead);
-        Facts { events: self.events_count, troubles: self.troubles, accepted, redelivered, dead }
+        let (tail_events, tail) = self.tail();
+        let tally = std::mem::take(&mut self.stage.tally);
+        Facts { events: self.events_count, troubles: self.troubles, accepted, redelivered, dead, tail_events, tail, tally }
+    }
+
+    /// Events and time since things ceased to go wrong.
+    fn tail(&self) -> (u64, Duration) {
+        let (at, count) = self.mended_at.unwrap_or((self.stage.now, self.events_count));
+        (self.events_count - count, self.stage.now - at)
     }
 
     fn play_until_all_are_done(&mut self) {
-        while !(self.mended && self.all_are_done()) {
+        while !(self.mended_at.is_some() && self.all_are_done()) {
             assert!(self.go_on(), "nothing happens any more\n{}", self.state());
         }
     }
@@ -181,8 +202,9 @@ impl World {
     fn go_on(&mut self) -> bool {
         let Some(Reverse((at, _, event))) = self.events.pop() else { return false };
         self.events_count += 1;
-        assert!(self.events_count < EVENTS_MAX, "it does not come to an end\n{}", self.state());
         self.stage.now = at;
+        let (tail_events, tail) = self.tail();
+        assert!(tail_events < EVENTS_MAX && tail < TIME_MAX, "it does not come to an end\n{}", self.state());
         match event {
             Event::Turn if self.turn_at == Some(at) => self.turn(),
             Event::Wake(index) if self.cast[index].wake_at == Some(at) => self.step(index),
@@ -199,13 +221,17 @@ impl World {
                     self.ask_for_turn();
                 }
             }
-            Event::Trouble if self.mended => {}
+            Event::Trouble if self.mended_at.is_some() => {}
             Event::Trouble => self.trouble(),
             Event::Mend => self.mend(),
             Event::End => self.end(),
+            Event::Stop => {
+                self.broker.feed(Input::Stop, &mut self.stage);
+                self.ask_for_turn();
+            }
         }
         self.depart();
-        if self.mended && !self.ended && self.scenario.ending == Ending::Drain {
+        if self.mended_at.is_some() && !self.ended && self.scenario.ending == Ending::Drain {
             let producers = &self.cast[..self.scenario.producers.len()];
             if producers.iter().all(|role| role.written_off || role.player.is_done()) {
                 self.end();
@@ -249,6 +275,9 @@ impl World {
 
     fn depart(&mut self) {
         for (client, news) in self.stage.network.depart(self.stage.now, &mut self.stage.random) {
+            self.stage.count("torn pieces", news.torn);
+            self.stage.count("cuts", u64::from(news.cut));
+            self.stage.count("full links", news.writable.len() as u64);
             for (at, side) in news.arrivals {
                 self.push_arrival(client, at, side);
             }
@@ -306,7 +335,7 @@ impl World {
     /// From now on nothing goes wrong: what was dead or hung begins anew, but for producers that nobody waits for.
     fn mend(&mut self) {
         self.stage.tell(|| "from now on nothing goes wrong".into());
-        self.mended = true;
+        self.mended_at = Some((self.stage.now, self.events_count));
         for (client, at, side) in self.stage.network.heal(self.stage.now) {
             self.push_arrival(client, at, side);
         }
@@ -338,6 +367,11 @@ impl World {
             let input = if self.scenario.ending == Ending::Stop { Input::Stop } else { Input::Drain };
             self.broker.feed(input, &mut self.stage);
             self.ask_for_turn();
+            // Who told it to drain may lose patience, before or after it has come to its end.
+            if self.scenario.ending == Ending::Drain && self.stage.random.chance(30) {
+                let at = self.stage.now + self.stage.random.micros((1, 50_000));
+                self.push(at, Event::Stop);
+            }
         }
     }
 }

@@ -41,6 +41,16 @@ impl Bench {
     }
 }
 
+/// 900 of 2000 bytes are stored, in two items of nobody's.
+fn nearly_half_full() -> Bench {
+    let mut bench = Bench::new(Rules { capacity_bytes: 2000, ..RULES });
+    bench.producer(8);
+    bench.put_sized(8, &[258]);
+    bench.put_sized(8, &[258]);
+    bench.leave(8);
+    bench
+}
+
 #[test]
 fn of_two_that_wait_for_one_place_both_hear_and_neither_waits_in_vain() {
     let mut bench = Bench::full();
@@ -115,11 +125,7 @@ fn a_place_can_be_taken_back_after_another_has_left() {
 
 #[test]
 fn whoever_waits_stands_in_line_once() {
-    let mut bench = Bench::new(Rules { capacity_bytes: 2000, ..RULES });
-    bench.producer(8);
-    bench.put_sized(8, &[258]);
-    bench.put_sized(8, &[258]);
-    bench.leave(8);
+    let mut bench = nearly_half_full();
     bench.producer(1);
     // 900 bytes are stored: no room for a largest item.
     bench.say(1, Message::Want { bytes: 1196 });
@@ -154,11 +160,7 @@ fn what_is_put_on_credit_that_was_taken_back_waits_in_one_place_in_line() {
 /// Producer 1 waits with an item in line and a wish, behind producer 2, who is given what was reserved for producer 1.
 #[test]
 fn a_wish_that_stands_behind_a_recall_is_granted_once_the_recall_is_answered() {
-    let mut bench = Bench::new(Rules { capacity_bytes: 2000, ..RULES });
-    bench.producer(8);
-    bench.put_sized(8, &[258]);
-    bench.put_sized(8, &[258]);
-    bench.leave(8);
+    let mut bench = nearly_half_full();
     bench.producer(1);
     bench.producer(2);
     assert_eq!((bench.granted(1).1, bench.granted(2).1), (550, 275));
@@ -175,6 +177,21 @@ fn a_wish_that_stands_behind_a_recall_is_granted_once_the_recall_is_answered() {
     assert_eq!(bench.granted(1).1, 700);
     bench.put_sized(1, &[500]);
     assert_eq!((bench.closed(), bench.queue.status().accepted), (vec![], 4));
+}
+
+#[test]
+fn one_that_is_recalled_steps_out_of_the_line_and_who_stands_behind_it_keeps_its_place() {
+    let mut bench = nearly_half_full();
+    (1..4).for_each(|client| bench.producer(client));
+    bench.say(2, Message::Want { bytes: 1196 });
+    bench.say(1, Message::Want { bytes: 700 });
+    bench.want(3);
+    assert_eq!((bench.granted(3), bench.queue.status().producers_waiting), ((0, 0), 3));
+    bench.consumer(9);
+    bench.demand(9, 1);
+    bench.ack(9, 0, 1);
+    assert_eq!((bench.sent(1, "Recall"), bench.queue.status().producers_waiting), (1, 0));
+    assert!(bench.granted(3).1 >= ONE);
 }
 
 #[test]
@@ -209,15 +226,76 @@ fn credit_that_is_too_little_for_any_item_is_not_granted() {
 
 #[test]
 fn nobody_is_given_credit_ahead_while_another_waits() {
+    let mut bench = nearly_half_full();
+    bench.producer(1);
+    assert_eq!(bench.granted(1).1, 550);
+    bench.say(1, Message::Want { bytes: 1196 });
+    bench.producer(2);
+    assert_eq!(
+        (bench.granted(2), bench.queue.status().producers_waiting),
+        ((0, 0), 1),
+        "what is left is not enough for the first, but not for others"
+    );
+}
+
+#[test]
+fn nothing_is_granted_between_a_recall_and_its_answer() {
+    let mut bench = nearly_half_full();
+    bench.producer(1);
+    bench.producer(2);
+    bench.say(2, Message::Want { bytes: 1196 });
+    bench.say(1, Message::Want { bytes: 700 });
+    bench.put(1, &["behind its wish"]);
+    bench.say(1, Message::Withdraw);
+    bench.outputs.clear();
+    bench.consumer(9);
+    bench.demand(9, 1);
+    bench.ack(9, 0, 1);
+    assert_eq!((bench.sent(1, "Recall"), bench.granted(1)), (1, (0, 0)), "though there is room, and nobody waits for it");
+    assert_eq!((bench.queue.status().producers_waiting, bench.queue.status().accepted), (0, 3));
+    bench.say(1, Message::Recalled);
+    bench.want(1);
+    assert!(bench.granted(1).1 >= ONE);
+}
+
+#[test]
+fn one_that_has_finished_waits_for_nothing() {
     let mut bench = Bench::full();
     bench.producer(1);
-    bench.want(1);
-    bench.ack(9, 0, 1);
-    bench.granted(1);
     bench.producer(2);
-    bench.want(2);
-    bench.put(2, &["a"]);
     bench.want(1);
-    bench.producer(3);
-    assert_eq!(bench.granted(3), (0, 0));
+    bench.want(2);
+    bench.say(1, Message::Finish);
+    assert_eq!(bench.queue.status().producers_waiting, 1);
+    bench.ack(9, 0, 1);
+    assert_eq!((bench.granted(1).0, bench.granted(2).0), (0, 1));
+}
+
+#[test]
+fn who_has_no_credit_left_is_not_asked_to_give_it_back() {
+    let mut bench = Bench::new(Rules { capacity_items: 4, capacity_bytes: 4000, ..RULES });
+    (1..5).for_each(|client| bench.producer(client));
+    assert_eq!((bench.granted(1), bench.granted(2)), ((2, 2000), (1, 1000)));
+    bench.put_sized(1, &[904, 904]);
+    bench.want(3);
+    bench.want(4);
+    assert_eq!((bench.sent(1, "Recall"), bench.sent(2, "Recall")), (0, 1));
+}
+
+#[test]
+fn who_gives_its_credit_back_waits_only_if_it_wants_some() {
+    let mut bench = Bench::new(Rules { capacity_items: 4, ..RULES });
+    bench.producer(1);
+    bench.producer(2);
+    bench.put(2, &["a"]);
+    for item in ["b", "c", "d"] {
+        bench.want(2);
+        bench.put(2, &[item]);
+    }
+    bench.want(2);
+    assert_eq!((bench.sent(1, "Recall"), bench.queue.status().producers_waiting), (1, 1));
+    bench.say(1, Message::Recalled);
+    assert_eq!(bench.queue.status().producers_waiting, 1);
+    bench.want(1);
+    assert_eq!(bench.queue.status().producers_waiting, 2);
 }

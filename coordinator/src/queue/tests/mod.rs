@@ -2,6 +2,7 @@
 
 mod credit;
 mod edges;
+mod journaled;
 mod model;
 
 use super::*;

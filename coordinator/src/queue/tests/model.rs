@@ -246,6 +246,7 @@ proptest! {
             prop_assert_eq!(status.stored(), unsettled, "ready, delayed and held are all that is not settled");
             prop_assert!(unsettled <= capacity && status.bytes <= rules.capacity_bytes);
             prop_assert_eq!(model.confirmed.values().sum::<u64>(), status.accepted, "confirmed is what is accepted");
+            prop_assert!(unsettled > 0 || status.producers_waiting == 0, "an empty queue has room for everybody");
             let hungry = model.demand.values().any(|demand| *demand > 0);
             prop_assert!(!hungry || status.ready == 0, "nothing waits while somebody asks");
         }

@@ -8,6 +8,9 @@ use coordinator::queue::ClientId;
 use super::Refused;
 use crate::simulator::item::Tag;
 
+/// The coordinator here has time whenever its queue asks for it.
+const LATE_MAX: Duration = Duration::from_micros(2);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Ready,
@@ -48,6 +51,7 @@ pub(super) struct Items {
     writing: u64,
     acknowledged: u64,
     dead: u64,
+    redelivered: u64,
 }
 
 impl Items {
@@ -67,6 +71,11 @@ impl Items {
         (self.acknowledged, self.dead, self.delayed.len() as u64, held + self.writing)
     }
 
+    /// Deliveries beyond each item's first.
+    pub(super) fn redelivered(&self) -> u64 {
+        self.redelivered
+    }
+
     /// True if it is the first time.
     pub(super) fn delivered(&mut self, id: u64, client: ClientId, attempt: u32, whose: (Tag, u64)) -> bool {
         let fresh = self.items.len() as u64;
@@ -81,6 +90,7 @@ impl Items {
         assert_eq!(item.place, Place::Ready, "item {id} is delivered");
         item.attempts += 1;
         assert_eq!(item.attempts, attempt, "the attempt of item {id}");
+        self.redelivered += u64::from(attempt > 1);
         (item.begun, item.place) = (false, Place::Held(client));
         self.held.entry(client).or_default().insert(id);
         id == fresh
@@ -97,6 +107,16 @@ impl Items {
         if self.held_range(client, id, 1).is_ok() {
             self.items[id as usize].begun = true;
         }
+    }
+
+    pub(super) fn any_ready(&self) -> bool {
+        !self.returned.is_empty() || (self.items.len() as u64) < self.accepted
+    }
+
+    /// An honest consumer says what became of an item: it has announced it, if it had to.
+    pub(super) fn check_announced(&self, id: u64, announce_from: u32) {
+        let item = &self.items[id as usize];
+        assert!(item.begun || item.attempts < announce_from, "attempt {} at item {id} was not announced", item.attempts);
     }
 
     fn take(&mut self, id: u64) -> &mut Item {
@@ -151,8 +171,10 @@ impl Items {
 
     pub(super) fn never_delivered(&mut self, id: u64) {
         let item = self.take(id);
+        let again = item.attempts > 1;
         item.attempts -= 1;
         item.place = Place::Ready;
+        self.redelivered -= u64::from(again);
         self.returned.insert(id);
     }
 
@@ -195,6 +217,7 @@ impl Items {
         while let Some(&(due, id)) = self.delayed.first().filter(|(due, _)| *due <= now) {
             self.delayed.remove(&(due, id));
             assert_eq!(self.items[id as usize].place, Place::Delayed(due), "item {id} is woken");
+            assert!(due + LATE_MAX >= now, "item {id} is woken at {now:?}, but was due at {due:?}");
             self.items[id as usize].place = Place::Ready;
             self.returned.insert(id);
         }

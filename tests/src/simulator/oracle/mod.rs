@@ -1,6 +1,7 @@
 //! What must be true, whatever happens: a second queue, written as plainly as possible, one entry an item. It sees what the real one is
 //! told and what the real one says, knows what that should have been, and panics where they differ.
 
+mod applications;
 mod consumers;
 mod items;
 mod producers;
@@ -14,6 +15,7 @@ use common::status::Phase;
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
 
 use super::item::{Lengths, Tag};
+use applications::Applications;
 use consumers::Consumers;
 use items::Items;
 use producers::Producers;
@@ -34,8 +36,10 @@ pub struct Oracle {
     joins: BTreeMap<ClientId, Vec<u64>>,
     writing: BTreeMap<Ticket, Vec<u64>>,
     to_be_closed: Option<ClientId>,
-    /// How often the applications got each item.
-    taken: BTreeMap<(Tag, u64), u32>,
+    /// It was told to take no more.
+    drains: bool,
+    hands_out: bool,
+    applications: Applications,
 }
 
 impl Oracle {
@@ -51,7 +55,9 @@ impl Oracle {
             joins: BTreeMap::new(),
             writing: BTreeMap::new(),
             to_be_closed: None,
-            taken: BTreeMap::new(),
+            drains: false,
+            hands_out: true,
+            applications: Applications::default(),
         }
     }
 
@@ -74,23 +80,49 @@ impl Oracle {
     /// A consumer's application gets an item.
     pub fn takes(&mut self, bytes: &[u8]) -> (Tag, u64) {
         let Some((tag, n)) = self.lengths.read(bytes) else { panic!("an application gets {} bytes that are no item", bytes.len()) };
-        let times = self.taken.entry((tag, n)).or_default();
-        *times += 1;
-        assert!(!self.faultless || *times == 1, "an application gets item {n} of producer {tag} again, without any fault");
+        let times = self.applications.takes(tag, n);
+        assert!(!self.faultless || times == 1, "an application gets item {n} of producer {tag} again, without any fault");
         (tag, n)
+    }
+
+    /// A producer is told by its client that all is settled; so much of its own was confirmed when it asked.
+    pub fn hears_joined(&mut self, tag: Tag, position: u64) {
+        self.producers.check_settled(tag, position);
+    }
+
+    /// An honest consumer has connected, which never has more items open than this, asked for and not got.
+    pub fn serves(&mut self, client: ClientId, demand_max: Option<u32>) {
+        self.applications.serves(client, demand_max);
+    }
+
+    /// A consumer's application is done with an item, with a result of so many bytes if it has one.
+    pub fn settles(&mut self, client: ClientId, id: u64, result_bytes: Option<usize>) {
+        self.applications.settles(client, id, result_bytes);
+    }
+
+    /// A consumer has written all that it had to say, its goodbye at the end, on a link that is whole.
+    pub fn leaves(&mut self, client: ClientId) {
+        self.applications.leaves(client);
     }
 
     /// The queue is about to be told this.
     pub fn before(&mut self, input: &Input, phase: Phase, now: Duration) {
         self.items.wake(now);
+        self.hands_out = matches!(phase, Phase::Running | Phase::Draining);
         match input {
-            Input::ProducerJoined { client, .. } => {
+            Input::ProducerJoined { client, name } => {
                 if phase == Phase::Running {
-                    self.producers.joined(*client);
+                    self.producers.joined(*client, name.clone());
                 }
             }
             Input::ConsumerJoined { client } => self.consumers.joined(*client),
-            Input::Left { client, orderly } => self.left(*client, *orderly),
+            Input::Left { client, orderly } => {
+                self.applications.left(*client, *orderly);
+                if *orderly {
+                    self.producers.check_all_heard(*client);
+                }
+                self.left(*client, *orderly);
+            }
             Input::Said { client, message, batch } => {
                 if let Err(Refused) = self.said(*client, message, batch.as_ref(), phase, now) {
                     self.left(*client, false);
@@ -104,7 +136,10 @@ impl Oracle {
                     self.producers.settled(tag, n);
                 }
             }
-            Input::ProducerLost { .. } | Input::Drain | Input::Stop | Input::Tick => {}
+            Input::ProducerLost { name } => self.producers.finish_name(name),
+            Input::Drain => self.drains = true,
+            Input::Stop => self.consumers.are_told_again(),
+            Input::Tick => {}
             Input::Journaled { .. } | Input::Loaded { .. } => panic!("there is no journal"),
         }
     }
@@ -118,7 +153,11 @@ impl Oracle {
             (Message::Want { bytes }, None) => self.producers.want(client, *bytes),
             (Message::Recalled, None) => self.producers.gives_credit_back(client),
             (Message::Finish, None) => self.producers.finish(client),
-            (Message::Demand { items, bytes }, None) => self.consumers.demand(client, *items, *bytes),
+            (Message::Demand { items, bytes }, None) => {
+                self.consumers.demand(client, *items, *bytes)?;
+                self.applications.check_demand(client, self.consumers.items(client));
+                Ok(())
+            }
             (Message::Withdraw, None) => Ok(()),
             (Message::Join, None) => {
                 self.joins.entry(client).or_default().push(self.items.accepted());
@@ -133,6 +172,8 @@ impl Oracle {
                 self.consumers.check(client)?;
                 for range in ranges {
                     for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
+                        self.check_announced(client, id);
+                        self.applications.settled(client, id, None);
                         let (tag, n) = self.items.acknowledged(id);
                         self.producers.settled(tag, n);
                     }
@@ -145,17 +186,30 @@ impl Oracle {
                     return Err(Refused);
                 }
                 let ids = self.items.held_range(client, first.0, u64::from(batch.count()))?;
-                ids.for_each(|id| self.items.has_result(id));
+                self.applications.have_results(client, ids.clone(), batch);
+                for id in ids {
+                    self.check_announced(client, id);
+                    self.items.has_result(id);
+                }
                 Ok(())
             }
             (Message::Return { range, outcome }, None) => {
                 self.consumers.check(client)?;
                 for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
+                    if *outcome != Outcome::Unstarted {
+                        self.check_announced(client, id);
+                    }
                     self.returned(id, outcome, now);
                 }
                 Ok(())
             }
             _ => Err(Refused),
+        }
+    }
+
+    fn check_announced(&self, client: ClientId, id: u64) {
+        if self.applications.is_honest_consumer(client) {
+            self.items.check_announced(id, if self.rules.attempts_max == 1 { 1 } else { 2 });
         }
     }
 
@@ -184,7 +238,7 @@ impl Oracle {
             Output::Send { client, message, batch } => self.sent(*client, message, batch.as_ref()),
             Output::Close { client, reason, words } => match reason {
                 CloseReason::Ended if self.to_be_closed != Some(*client) => self.producers.left(*client),
-                CloseReason::Replaced => self.producers.left(*client),
+                CloseReason::Replaced => self.producers.replaced(*client),
                 _ => {
                     let expected = self.to_be_closed.take();
                     assert_eq!(expected, Some(*client), "{client:?} is closed: {words}");
@@ -221,13 +275,19 @@ impl Oracle {
                     }
                 }
             }
-            (Message::Withdrawn, None) => self.consumers.withdrawn(client),
+            (Message::Withdrawn, None) => {
+                let misses_out = self.hands_out && self.consumers.is_hungry(client) && self.items.any_ready();
+                assert!(!misses_out, "{client:?} hears that there is no item, and there is one");
+                self.consumers.withdrawn(client);
+                self.producers.withdrawn(client);
+            }
             (Message::Joined, None) => {
                 let asked = self.joins.get_mut(&client).filter(|asked| !asked.is_empty());
                 let until = asked.unwrap_or_else(|| panic!("{client:?} gets an answer to no Join")).remove(0);
                 self.items.check_settled(until);
             }
-            (Message::Finished | Message::Stop, None) => {}
+            (Message::Finished, None) => {}
+            (Message::Stop, None) => self.consumers.told_to_stop(client),
             _ => panic!("the queue says {}", message.name()),
         }
     }
@@ -241,6 +301,9 @@ impl Oracle {
         let counts = (status.acknowledged, status.dead, status.delayed, status.held);
         assert_eq!(counts, self.items.counts(), "acknowledged, dead, delayed, held");
         assert_eq!(status.ready, status.accepted - counts.0 - counts.1 - counts.2 - counts.3, "every item is in one place");
+        assert_eq!(status.redelivered, self.items.redelivered(), "deliveries again");
+        assert_eq!(status.producers_finished, self.producers.finished(), "producers that have finished");
+        self.producers.check_replaced();
         assert_eq!(status.bytes, self.producers.stored_bytes(), "bytes");
         assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "within the bounds: {status:?}");
         let handing_out = matches!(status.phase, Phase::Running | Phase::Draining);
@@ -248,6 +311,10 @@ impl Oracle {
         assert_eq!(status.consumers_waiting, self.consumers.hungry(), "consumers that ask");
         self.items.check_nothing_pending();
         assert!(status.phase != Phase::Done || status.stored() == 0, "done with items left");
+        let all_finished = self.rules.producers_expected.is_some_and(|expected| status.producers_finished >= expected);
+        assert!(status.phase != Phase::Done || self.drains || all_finished, "done, though more may come: {status:?}");
+        let is_over = handing_out && status.stored() == 0 && (self.drains || all_finished);
+        assert!(!is_over, "nothing is left and nothing will come, but it is not done: {status:?}");
         assert!(!self.faultless || status.redelivered == 0, "an item is delivered again without any fault");
     }
 
@@ -267,7 +334,7 @@ impl Oracle {
             assert_eq!(status.phase, Phase::Stopping, "the phase at the end");
         }
         if self.faultless {
-            assert_eq!(self.taken.len() as u64, status.accepted, "each item reaches an application, once");
+            assert_eq!(self.applications.taken(), status.accepted, "each item reaches an application, once");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What producers may put, and what of it is in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::batch::Batch;
 use common::limits::batch_cost_bytes;
@@ -17,7 +17,13 @@ pub(super) struct Producers {
     wanted_bytes_max: u64,
     accepted: u64,
     stored_bytes: u64,
+    finished_names: BTreeSet<String>,
+    finished_nameless: u64,
+    to_be_replaced: Option<ClientId>,
 }
+
+/// How often another may get credit while one waits for some: on what it was granted before, and on what it has asked for before.
+const PASSED_MAX: u32 = 2;
 
 /// All that comes from one producer, over any number of connections.
 #[derive(Debug, Default)]
@@ -39,11 +45,16 @@ struct Sent {
 
 #[derive(Debug, Default)]
 struct Connected {
+    name: Option<String>,
     next: u64,
     credit_items: u64,
     credit_bytes: u64,
     recalled: bool,
     finished: bool,
+    /// It has asked for credit, and got none since.
+    waits: bool,
+    /// Who was given credit since it waits, and how often.
+    passed_by: BTreeMap<ClientId, u32>,
 }
 
 impl Producers {
@@ -74,16 +85,42 @@ impl Producers {
         self.stored_bytes
     }
 
-    pub(super) fn joined(&mut self, client: ClientId) {
+    pub(super) fn joined(&mut self, client: ClientId, name: Option<String>) {
+        let same = self.connected.iter().find(|(_, other)| name.is_some() && other.name == name);
+        self.to_be_replaced = same.map(|(other, _)| *other);
         let tag = self.owners[&client];
         let stream = self.streams.entry(tag).or_default();
         // What an earlier connection has parked is forgotten.
         stream.batches.retain(|first, _| *first < stream.accepted);
-        self.connected.insert(client, Connected { next: stream.accepted, ..Connected::default() });
+        self.connected.insert(client, Connected { name, next: stream.accepted, ..Connected::default() });
     }
 
     pub(super) fn left(&mut self, client: ClientId) {
         self.connected.remove(&client);
+    }
+
+    pub(super) fn replaced(&mut self, client: ClientId) {
+        assert_eq!(self.to_be_replaced.take(), Some(client), "{client:?} is replaced");
+        self.left(client);
+    }
+
+    pub(super) fn check_replaced(&self) {
+        assert_eq!(self.to_be_replaced, None, "another has come under its name, and it is not closed");
+    }
+
+    /// Nothing more comes under a name.
+    pub(super) fn finish_name(&mut self, name: &str) {
+        self.finished_names.insert(name.into());
+    }
+
+    pub(super) fn finished(&self) -> u64 {
+        self.finished_names.len() as u64 + self.finished_nameless
+    }
+
+    pub(super) fn withdrawn(&mut self, client: ClientId) {
+        if let Some(producer) = self.connected.get_mut(&client) {
+            producer.waits = false;
+        }
     }
 
     fn get(&mut self, client: ClientId) -> Result<&mut Connected, Refused> {
@@ -97,7 +134,10 @@ impl Producers {
         if producer.finished || position != producer.next || !covered {
             return Err(Refused);
         }
-        producer.recalled = false;
+        if std::mem::take(&mut producer.recalled) {
+            // It did not wait until now, and is the last in line.
+            producer.passed_by.clear();
+        }
         producer.credit_items -= items;
         producer.credit_bytes -= cost_bytes;
         producer.next += items;
@@ -110,7 +150,14 @@ impl Producers {
     pub(super) fn want(&mut self, client: ClientId, bytes: u64) -> Result<(), Refused> {
         let most = self.wanted_bytes_max;
         let producer = self.get(client)?;
-        if producer.finished || bytes > most { Err(Refused) } else { Ok(()) }
+        if producer.finished || bytes > most {
+            return Err(Refused);
+        }
+        if producer.credit_items == 0 || producer.credit_bytes < bytes {
+            producer.waits = true;
+            producer.passed_by.clear();
+        }
+        Ok(())
     }
 
     pub(super) fn gives_credit_back(&mut self, client: ClientId) -> Result<(), Refused> {
@@ -118,6 +165,7 @@ impl Producers {
         if !std::mem::take(&mut producer.recalled) {
             return Err(Refused);
         }
+        producer.passed_by.clear();
         (producer.credit_items, producer.credit_bytes) = (0, 0);
         Ok(())
     }
@@ -126,7 +174,14 @@ impl Producers {
         let accepted = self.owners.get(&client).map_or(0, |tag| self.streams[tag].accepted);
         let producer = self.get(client)?;
         let too_early = producer.next > accepted;
-        if too_early || std::mem::replace(&mut producer.finished, true) { Err(Refused) } else { Ok(()) }
+        if too_early || std::mem::replace(&mut producer.finished, true) {
+            return Err(Refused);
+        }
+        match producer.name.clone() {
+            Some(name) => self.finish_name(&name),
+            None => self.finished_nameless += 1,
+        }
+        Ok(())
     }
 
     pub(super) fn recalled(&mut self, client: ClientId, position: u64) {
@@ -135,7 +190,23 @@ impl Producers {
         assert_eq!(position, producer.next, "the position of a Recall");
     }
 
+    /// While somebody waits for credit, nobody else gets some again and again.
+    fn gets_credit(&mut self, client: ClientId) {
+        for (other, producer) in self.connected.iter_mut().filter(|(_, producer)| producer.waits && !producer.recalled) {
+            if *other == client {
+                producer.waits = false;
+                continue;
+            }
+            let times = producer.passed_by.entry(client).or_default();
+            *times += 1;
+            assert!(*times <= PASSED_MAX, "{client:?} gets credit {times} times while {other:?} waits for some");
+        }
+    }
+
     pub(super) fn confirmed(&mut self, client: ClientId, position: u64, credit_items: u64, credit_bytes: u64) {
+        if credit_items > 0 || credit_bytes > 0 {
+            self.gets_credit(client);
+        }
         let Some(producer) = self.connected.get_mut(&client) else { panic!("{client:?} gets a Confirm, but is no producer") };
         assert!(!producer.recalled || (credit_items, credit_bytes) == (0, 0), "credit is given to {client:?}, whose credit is recalled");
         producer.credit_items += credit_items;
@@ -165,6 +236,20 @@ impl Producers {
             self.stored_bytes -= sent.cost_bytes;
             stream.batches.remove(&first);
         }
+    }
+
+    /// A producer has said goodbye, behind all that its application has put.
+    pub(super) fn check_all_heard(&self, client: ClientId) {
+        if let Some(producer) = self.connected.get(&client) {
+            let put = self.owners.get(&client).map_or(0, |tag| self.streams[tag].put);
+            assert_eq!(producer.next, put, "what {client:?} has put before its goodbye");
+        }
+    }
+
+    /// Everything before `position` of a producer is settled.
+    pub(super) fn check_settled(&self, tag: Tag, position: u64) {
+        let left = self.streams.get(&tag).and_then(|stream| stream.batches.range(..position).next());
+        assert!(left.is_none(), "producer {tag} believes that all its items before {position} are settled: {left:?}");
     }
 
     pub(super) fn check_all_seen(&self) {
