@@ -149,6 +149,55 @@ fn a_producer_is_told_when_its_coordinator_came_back_without_what_it_had_confirm
 }
 
 #[test]
+fn with_a_journal_clients_go_on_over_kills_and_each_item_is_put_once() {
+    const ITEMS: u64 = 20_000;
+    let place = Place::new();
+    let journal = place.path("journal");
+    let serve = || {
+        let coordinator = Process::start("coordinator", &place.socket, &["serve", "--journal", text(&journal)]);
+        coordinator.wait_for_stderr("ready at");
+        coordinator
+    };
+    let mut coordinator = serve();
+    let endpoint = place.endpoint();
+    let seen = thread::scope(|scope| {
+        let consumer = scope.spawn(|| {
+            let consumer = Consumer::<u64>::connect(&endpoint).unwrap();
+            let mut seen = std::collections::BTreeMap::new();
+            while let Some(delivery) = consumer.get().unwrap() {
+                seen.entry(delivery.id().0).or_insert(*delivery.item());
+                delivery.ack().unwrap();
+            }
+            seen
+        });
+        let producer = scope.spawn(|| {
+            let producer = Producer::<u64>::connect(&endpoint).unwrap();
+            for item in 0..ITEMS {
+                producer.put(&item).unwrap();
+                if item % 50 == 0 {
+                    producer.flush().unwrap();
+                }
+            }
+            producer.finish().unwrap();
+        });
+        for _ in 0..5 {
+            let before = Control::connect(&endpoint).unwrap().status().unwrap().accepted;
+            eventually("further items", || {
+                let status = Control::connect(&endpoint).unwrap().status().unwrap();
+                (status.accepted > before || producer.is_finished()).then_some(())
+            });
+            coordinator.kill();
+            coordinator = serve();
+        }
+        producer.join().unwrap();
+        Control::connect(&endpoint).unwrap().stop(false).unwrap();
+        consumer.join().unwrap()
+    });
+    let items: Vec<u64> = seen.into_values().collect();
+    assert!(items.iter().copied().eq(0..ITEMS), "{} items", items.len());
+}
+
+#[test]
 fn a_producer_without_a_name_gets_one_and_an_empty_queue_that_comes_back_is_as_good() {
     let place = Place::new();
     let mut first = place.serve();
