@@ -3,29 +3,27 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::consumer_session::{ConsumerSession, Settled};
+use crate::consumer_session::{ConsumerSession, Held, Settled};
 use crate::driver::{Connection, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, GetError};
 use crate::limits::{DROP_FLUSH, result_bytes_max};
 use crate::message::{ItemId, Outcome, Role, cut_cause};
 use crate::payload::{Decode, Undecodable};
-use crate::session::Greeting;
 use crate::status::Status;
 
 type Locked<'a> = MutexGuard<'a, State<ConsumerSession>>;
 
 /// Gets items of type `T`; `Consumer<[u8]>` gets bytes as they are. Threads may share it, each with deliveries of its own.
 ///
-/// When its connection closes, however it does, whatever it holds unsettled goes back to the head of the queue at once.
+/// When its connection closes, however it does, whatever it holds unsettled goes back to the head of the queue at once. One that may
+/// connect again ([`Endpoint::with_reconnect`]) goes on with new deliveries then; to settle an old one is without effect.
 pub struct Consumer<T: Decode + ?Sized> {
     connection: Connection<ConsumerSession>,
-    coordinator_pid: u32,
-    item_bytes_max: u64,
     items: PhantomData<fn() -> T>,
 }
 
@@ -79,6 +77,8 @@ impl<T: Decode + ?Sized> Consumer<T> {
         state.session.stop();
         let written = self.connection.write(&mut state);
         self.connection.arm(&mut state);
+        // Without a connection there is no answer that would do it.
+        self.connection.wake_waiters(&state);
         written
     }
 
@@ -115,19 +115,23 @@ impl<T: Decode + ?Sized> Consumer<T> {
 
     /// The largest result that the coordinator takes, in bytes: an item of the largest size and the end of its line.
     pub fn result_bytes_max(&self) -> u64 {
-        result_bytes_max(self.item_bytes_max)
+        result_bytes_max(self.connection.lock().greeting.item_bytes_max)
+    }
+
+    /// The descriptor of the connection that there is now, to wait for its end beside other things (`POLLHUP`); see also
+    /// [`Delivery::is_held`]. Reading from it would break the connection.
+    pub fn descriptor(&self) -> impl AsFd + use<T> {
+        self.connection.stream()
     }
 
     /// The coordinator's process id.
     pub fn coordinator_pid(&self) -> u32 {
-        self.coordinator_pid
+        self.connection.lock().greeting.pid
     }
 
     fn open(endpoint: &Endpoint, prefetch: Option<u32>) -> Result<Consumer<T>, Error> {
-        let session = |greeting: Greeting| ConsumerSession::new(greeting.item_bytes_max, greeting.announce_from, prefetch);
-        let (connection, greeting) = Connection::open(endpoint, Role::Consumer, "", session)?;
-        let Greeting { pid: coordinator_pid, item_bytes_max, .. } = greeting;
-        Ok(Consumer { connection, coordinator_pid, item_bytes_max, items: PhantomData })
+        let connection = Connection::open(endpoint, Role::Consumer, "", |greeting| ConsumerSession::new(greeting, prefetch))?;
+        Ok(Consumer { connection, items: PhantomData })
     }
 
     fn get_with(&self, patience: Patience) -> Result<Option<Delivery<'_, T>>, GetError> {
@@ -149,13 +153,13 @@ impl<T: Decode + ?Sized> Consumer<T> {
     fn take_quick(&self) -> Option<Result<Delivery<'_, T>, Error>> {
         let mut state = self.connection.lock();
         let next = state.session.next_quick()?;
-        let (id, attempt) = (next.id, next.attempt);
+        let (held, attempt) = (next.held, next.attempt);
         let decoded = T::decode(next.batch, next.index);
         state.session.take_quick();
         Some(match decoded {
             // Made in this one place, so that it can stay where it is made.
-            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, id, attempt }, item }),
-            Err(why) => Err(*self.connection.give_back_undecodable(state, id, why)),
+            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held, attempt }, item }),
+            Err(why) => Err(*self.connection.give_back_undecodable(state, held, why)),
         })
     }
 
@@ -242,13 +246,13 @@ impl Connection<ConsumerSession> {
     }
 
     #[cold]
-    fn give_back_undecodable(&self, mut state: Locked<'_>, id: ItemId, why: Undecodable) -> Box<Error> {
+    fn give_back_undecodable(&self, mut state: Locked<'_>, held: Held, why: Undecodable) -> Box<Error> {
         let why = why.to_string();
         let cause = format!("a consumer could not decode it: {why}");
-        state.session.give_back(id, Outcome::Failed { cause: cut_cause(cause) });
+        state.session.give_back(held, Outcome::Failed { cause: cut_cause(cause) });
         let written = self.write(&mut state);
         self.arm(&mut state);
-        Box::new(written.err().unwrap_or(Error::Item { id, why }))
+        Box::new(written.err().unwrap_or(Error::Item { id: held.id, why }))
     }
 }
 
@@ -260,14 +264,7 @@ impl<T: Decode + ?Sized> Drop for Consumer<T> {
 
 impl<T: Decode + ?Sized> fmt::Debug for Consumer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("coordinator_pid", &self.coordinator_pid).finish_non_exhaustive()
-    }
-}
-
-/// The connection's descriptor, to wait for its end beside other things (`POLLHUP`). Reading from it would break the connection.
-impl<T: Decode + ?Sized> AsFd for Consumer<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.connection.as_fd()
+        f.debug_struct("Consumer").field("coordinator_pid", &self.coordinator_pid()).finish_non_exhaustive()
     }
 }
 
@@ -281,7 +278,7 @@ pub struct Delivery<'c, T: Decode + ?Sized> {
 /// The duty to settle an item; it is released with the claim unless the claim is forgotten.
 struct Claim<'c> {
     connection: &'c Connection<ConsumerSession>,
-    id: ItemId,
+    held: Held,
     attempt: u32,
 }
 
@@ -294,7 +291,13 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
 
     /// Its number, the same in every delivery.
     pub fn id(&self) -> ItemId {
-        self.claim.id
+        self.claim.held.id
+    }
+
+    /// False once the connection on which it came is known to be lost: the item is delivered again, maybe to another, and to settle this
+    /// delivery is without effect, and no error.
+    pub fn is_held(&self) -> bool {
+        self.claim.connection.lock().session.is_held(self.claim.held)
     }
 
     /// Which delivery of this item this is, from 1 on.
@@ -343,17 +346,17 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
 impl Claim<'_> {
     #[inline(always)]
     fn ack(self) -> Result<(), Box<Error>> {
-        let (connection, id) = (self.connection, self.id);
+        let (connection, held) = (self.connection, self.held);
         std::mem::forget(self);
         let mut state = connection.lock();
-        if state.session.ack_quick(id) { Ok(()) } else { connection.ack_slowly(state, id) }
+        if state.session.ack_quick(held) { Ok(()) } else { connection.ack_slowly(state, held) }
     }
 
     fn ack_with(self, result: &[u8]) -> Result<(), Error> {
-        let (connection, id) = (self.connection, self.id);
+        let (connection, held) = (self.connection, self.held);
         std::mem::forget(self);
         let mut state = connection.lock();
-        let settled = state.session.ack_with(id, result, || connection.now());
+        let settled = state.session.ack_with(held, result, || connection.now());
         if !matches!(settled, Ok(Settled::Gathered | Settled::Gathering)) {
             connection.write(&mut state)?;
         }
@@ -364,7 +367,7 @@ impl Claim<'_> {
     }
 
     fn give_back(self, outcome: Outcome) -> Result<(), Error> {
-        let given = self.connection.give_back(self.id, outcome);
+        let given = self.connection.give_back(self.held, outcome);
         std::mem::forget(self);
         given
     }
@@ -372,8 +375,8 @@ impl Claim<'_> {
 
 impl Connection<ConsumerSession> {
     #[cold]
-    fn ack_slowly(&self, mut state: Locked<'_>, id: ItemId) -> Result<(), Box<Error>> {
-        match state.session.ack(id, || self.now()) {
+    fn ack_slowly(&self, mut state: Locked<'_>, held: Held) -> Result<(), Box<Error>> {
+        match state.session.ack(held, || self.now()) {
             // Of every batch, only the first needs the background thread told, and only the last the socket.
             Settled::Gathered => return Ok(()),
             Settled::Gathering => {}
@@ -383,9 +386,9 @@ impl Connection<ConsumerSession> {
         Ok(())
     }
 
-    fn give_back(&self, id: ItemId, outcome: Outcome) -> Result<(), Error> {
+    fn give_back(&self, held: Held, outcome: Outcome) -> Result<(), Error> {
         let mut state = self.lock();
-        state.session.give_back(id, outcome);
+        state.session.give_back(held, outcome);
         let written = self.write(&mut state);
         self.arm(&mut state);
         written
@@ -395,7 +398,7 @@ impl Connection<ConsumerSession> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         // If the connection is broken, the coordinator has released the item already.
-        let _ = self.connection.give_back(self.id, Outcome::Released);
+        let _ = self.connection.give_back(self.held, Outcome::Released);
     }
 }
 
@@ -405,6 +408,6 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("id", &self.claim.id).field("attempt", &self.claim.attempt).field("item", &self.item).finish_non_exhaustive()
+        shown.field("id", &self.claim.held.id).field("attempt", &self.claim.attempt).field("item", &self.item).finish_non_exhaustive()
     }
 }

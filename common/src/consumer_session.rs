@@ -12,7 +12,10 @@ use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, PREFETCH_BYTES_MAX, PREFETCH_GI
 use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome};
 use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
-use crate::session::{Questions, Session};
+use crate::session::{Greeting, Questions, Session};
+
+/// Stands for no range: no item follows upon it.
+const NO_ACKS: ItemRange = ItemRange { first: ItemId(u64::MAX), count: 0 };
 
 /// A batch that was delivered, none of which is taken.
 #[derive(Debug)]
@@ -34,11 +37,20 @@ struct Current {
     quick_end: u32,
 }
 
+/// An item that the application has taken, and the connection on which it came: on another one, nothing can be said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its number.
+    pub id: ItemId,
+    /// How many connections were lost before.
+    pub epoch: u32,
+}
+
 /// An item at hand: `index` within `batch`.
 #[derive(Debug)]
 pub struct Next<'a> {
-    /// Its number.
-    pub id: ItemId,
+    /// Which.
+    pub held: Held,
     /// Which delivery of it this is.
     pub attempt: u32,
     /// Where it lies.
@@ -78,11 +90,14 @@ pub struct ConsumerSession {
     taken_before: u64,
     watch: Option<Watch>,
     callers_waiting: u32,
+    /// The range that is being lengthened, which others have come before; [`NO_ACKS`] if there is none.
+    last_acks: ItemRange,
     acks: Vec<ItemRange>,
     results_first: ItemId,
     results: BatchBuilder,
     settled_since: Option<Duration>,
     stopped: bool,
+    epoch: u32,
     /// The questions that it has asked.
     pub questions: Questions,
     outbox: Outbox,
@@ -107,8 +122,9 @@ struct Watch {
 }
 
 impl ConsumerSession {
-    /// A consumer that asks for `prefetch` items ahead, or for as many as its pace says.
-    pub fn new(item_bytes_max: u64, announce_from: u32, prefetch: Option<u32>) -> ConsumerSession {
+    /// A consumer that was greeted so, and asks for `prefetch` items ahead, or for as many as its pace says.
+    pub fn new(greeting: Greeting, prefetch: Option<u32>) -> ConsumerSession {
+        let Greeting { item_bytes_max, announce_from, .. } = greeting;
         ConsumerSession {
             item_bytes_max,
             announce_from,
@@ -122,11 +138,13 @@ impl ConsumerSession {
             taken_before: 0,
             watch: None,
             callers_waiting: 0,
+            last_acks: NO_ACKS,
             acks: Vec::new(),
             results_first: ItemId(0),
             results: BatchBuilder::default(),
             settled_since: None,
             stopped: false,
+            epoch: 0,
             questions: Questions::default(),
             outbox: Outbox::default(),
         }
@@ -136,8 +154,8 @@ impl ConsumerSession {
     #[inline(always)]
     pub fn next_quick(&self) -> Option<Next<'_>> {
         let current = self.current.as_ref()?;
-        let (id, attempt) = (current.next_id(), current.attempt);
-        (current.next < current.quick_end).then_some(Next { id, attempt, batch: &current.batch, index: current.next })
+        let (held, attempt) = (Held { id: current.next_id(), epoch: self.epoch }, current.attempt);
+        (current.next < current.quick_end).then_some(Next { held, attempt, batch: &current.batch, index: current.next })
     }
 
     /// Takes what [`ConsumerSession::next_quick`] has given.
@@ -288,40 +306,58 @@ impl ConsumerSession {
         self.stopped
     }
 
-    /// Notes that item `id` is done, if it follows upon another that waits to be acknowledged.
-    #[inline]
-    pub fn ack_quick(&mut self, id: ItemId) -> bool {
-        match self.acks.last_mut() {
-            Some(last) if last.first.0 + u64::from(last.count) == id.0 && last.count < u32::MAX => {
-                last.count += 1;
-                true
-            }
-            _ => false,
-        }
+    /// True while the connection on which the item came is there: else it is delivered again, and to settle it is without effect.
+    pub fn is_held(&self, held: Held) -> bool {
+        held.epoch == self.epoch
     }
 
-    /// Notes that item `id` is done.
-    pub fn ack(&mut self, id: ItemId, now: impl FnOnce() -> Duration) -> Settled {
+    /// Notes that the item is done, if it follows upon another that waits to be acknowledged.
+    #[inline]
+    pub fn ack_quick(&mut self, held: Held) -> bool {
+        let last = &mut self.last_acks;
+        let follows = last.first.0.wrapping_add(u64::from(last.count)) == held.id.0 && held.epoch == self.epoch && last.count < u32::MAX;
+        if follows {
+            last.count += 1;
+        }
+        follows
+    }
+
+    /// Notes that the item is done.
+    pub fn ack(&mut self, held: Held, now: impl FnOnce() -> Duration) -> Settled {
+        if !self.is_held(held) {
+            return Settled::Gathered;
+        }
         let first = self.settled_since.is_none();
         if first {
             self.settled_since = Some(now());
         }
-        if !self.ack_quick(id) {
-            self.acks.push(ItemRange { first: id, count: 1 });
+        if !self.ack_quick(held) {
+            self.close_last_acks();
+            self.last_acks = ItemRange { first: held.id, count: 1 };
         }
-        if self.acks.len() >= ACK_RANGES_MAX {
+        if self.acks.len() + 1 >= ACK_RANGES_MAX {
             self.send_settled();
             return Settled::Ready;
         }
         if first { Settled::Gathering } else { Settled::Gathered }
     }
 
-    /// Notes that item `id` is done with this result.
-    pub fn ack_with(&mut self, id: ItemId, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
+    fn close_last_acks(&mut self) {
+        if self.last_acks != NO_ACKS {
+            self.acks.push(std::mem::replace(&mut self.last_acks, NO_ACKS));
+        }
+    }
+
+    /// Notes that the item is done with this result.
+    pub fn ack_with(&mut self, held: Held, result: &[u8], now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
+        if !self.is_held(held) {
+            return Ok(Settled::Gathered);
+        }
+        let id = held.id;
         let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
-            self.give_back(id, Outcome::Failed { cause });
+            self.give_back(held, Outcome::Failed { cause });
             return Err(Error::ItemTooLarge { bytes, bytes_max });
         }
         let first = self.settled_since.is_none();
@@ -341,9 +377,11 @@ impl ConsumerSession {
         Ok(if first { Settled::Gathering } else { Settled::Gathered })
     }
 
-    /// Says that item `id` is not done.
-    pub fn give_back(&mut self, id: ItemId, outcome: Outcome) {
-        self.outbox.push(&Message::Return { range: ItemRange { first: id, count: 1 }, outcome });
+    /// Says that the item is not done.
+    pub fn give_back(&mut self, held: Held, outcome: Outcome) {
+        if self.is_held(held) {
+            self.outbox.push(&Message::Return { range: ItemRange { first: held.id, count: 1 }, outcome });
+        }
     }
 
     /// Puts what is settled into the outbox.
@@ -351,6 +389,7 @@ impl ConsumerSession {
         if self.settled_since.take().is_none() {
             return;
         }
+        self.close_last_acks();
         if !self.acks.is_empty() {
             let ranges = std::mem::take(&mut self.acks);
             self.outbox.push(&Message::Ack { ranges });
@@ -458,6 +497,34 @@ impl Session for ConsumerSession {
         self.send_settled();
         self.give_back_unstarted();
         self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
+    }
+
+    fn lose(&mut self) {
+        self.epoch += 1;
+        self.behind.clear();
+        (self.behind_items, self.behind_bytes) = (0, 0);
+        // Counts what was taken of the current batch, and lets go of it.
+        self.next_batch();
+        (self.demanded_items, self.demanded_bytes) = (0, 0);
+        self.watch = None;
+        (self.settled_since, self.last_acks) = (None, NO_ACKS);
+        self.acks.clear();
+        self.results = BatchBuilder::default();
+        self.questions.lose();
+        self.outbox = Outbox::default();
+    }
+
+    fn resume(&mut self, greeting: Greeting) -> Result<(), Error> {
+        (self.item_bytes_max, self.announce_from) = (greeting.item_bytes_max, greeting.announce_from);
+        // What was asked for without a connection counts for nothing; who waits asks again.
+        (self.demanded_items, self.demanded_bytes, self.watch) = (0, 0, None);
+        self.outbox = Outbox::default();
+        self.questions.resume(&mut self.outbox);
+        Ok(())
+    }
+
+    fn is_owed(&self) -> bool {
+        false
     }
 }
 

@@ -1,6 +1,6 @@
 //! The client that asks and steers: what `coordinator status` and `coordinator stop` use.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::driver::Connection;
 use crate::endpoint::Endpoint;
@@ -8,21 +8,21 @@ use crate::error::Error;
 use crate::limits::DROP_FLUSH;
 use crate::message::{CloseReason, Incoming, Message, Role};
 use crate::outbox::Outbox;
-use crate::session::{Question, Questions, Session};
+use crate::session::{Greeting, Question, Questions, Session};
 use crate::status::Status;
 
 /// A connection that neither puts nor gets.
 #[derive(Debug)]
 pub struct Control {
     connection: Connection<ControlSession>,
-    coordinator_pid: u32,
 }
 
 impl Control {
     /// Connects.
     pub fn connect(endpoint: &Endpoint) -> Result<Control, Error> {
-        let (connection, greeting) = Connection::open(endpoint, Role::Control, "", |_| ControlSession::default())?;
-        Ok(Control { connection, coordinator_pid: greeting.pid })
+        let endpoint = endpoint.clone().with_reconnect(Duration::ZERO);
+        let connection = Connection::open(&endpoint, Role::Control, "", |_| ControlSession::default())?;
+        Ok(Control { connection })
     }
 
     /// The queue's state.
@@ -44,7 +44,7 @@ impl Control {
 
     /// The coordinator's process id.
     pub fn coordinator_pid(&self) -> u32 {
-        self.coordinator_pid
+        self.connection.lock().greeting.pid
     }
 
     fn ask<R>(
@@ -91,13 +91,24 @@ impl Session for ControlSession {
         &mut self.outbox
     }
 
-    fn next_timeout(&self) -> Option<std::time::Duration> {
+    fn next_timeout(&self) -> Option<Duration> {
         None
     }
 
-    fn handle_timeout(&mut self, _now: std::time::Duration) {}
+    fn handle_timeout(&mut self, _now: Duration) {}
 
     fn goodbye(&mut self) {
         self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
+    }
+
+    // Whoever steers a coordinator means the one that is there: a lost connection is the end of it.
+    fn lose(&mut self) {}
+
+    fn resume(&mut self, _greeting: Greeting) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn is_owed(&self) -> bool {
+        false
     }
 }

@@ -3,9 +3,13 @@
 //!
 //! Of the callers that wait, one polls the socket, and while it does nobody else reads: what somebody else took in could be what it
 //! polls for, and would not wake it. The others wait for it to bring news.
+//!
+//! When a connection is lost that may be made again, the background thread does that, since nobody limits its time. Callers that
+//! need the coordinator wait for its news, each as long as it may.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fmt;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, Thread};
@@ -15,12 +19,13 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::Endpoint;
+use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::Error;
 use crate::frame::FrameReader;
-use crate::limits::{FLUSH_DELAY, HANDSHAKE, PROTOCOL_VERSION, frame_bytes_max};
+use crate::limits::{CONNECT_RETRY, FLUSH_DELAY, HANDSHAKE, LOSS_LOOK, PROTOCOL_VERSION, frame_bytes_max};
 use crate::message::{Message, Role};
 use crate::outbox::Outbox;
+use crate::program::tell;
 use crate::session::{Greeting, Session};
 use crate::spin::look_for;
 use crate::transport::{self, Came, Scratch};
@@ -32,8 +37,9 @@ const LOCKED_RETRY_MIN: Duration = Duration::from_micros(100);
 /// A connection that both callers and the background thread drive.
 #[derive(Debug)]
 pub(crate) struct Driver<S> {
-    stream: UnixStream,
-    spin: Duration,
+    endpoint: Endpoint,
+    role: Role,
+    name: String,
     started: Instant,
     state: Mutex<State<S>>,
     news: Condvar,
@@ -42,9 +48,15 @@ pub(crate) struct Driver<S> {
 #[derive(Debug)]
 pub(crate) struct State<S> {
     pub(crate) session: S,
+    pub(crate) greeting: Greeting,
+    /// Pollers share it while they do not hold the lock.
+    stream: Arc<UnixStream>,
     reader: FrameReader,
     scratch: Scratch,
     failed: Option<Error>,
+    lost: Option<Lost>,
+    /// How long a lost connection is tried to be made again.
+    reconnect: Duration,
     polling: bool,
     waiters: u32,
     /// When the background thread looks next; it sleeps until it is called when there is none.
@@ -56,6 +68,14 @@ pub(crate) struct State<S> {
     closing: bool,
 }
 
+/// There is no connection now; the background thread tries to make one.
+#[derive(Debug)]
+struct Lost {
+    why: String,
+    /// None: without end.
+    until: Option<Instant>,
+}
+
 /// A driver and its background thread; dropping it says goodbye.
 #[derive(Debug)]
 pub(crate) struct Connection<S: Session + 'static> {
@@ -65,24 +85,24 @@ pub(crate) struct Connection<S: Session + 'static> {
 
 impl<S: Session + 'static> Connection<S> {
     /// Connects, greets, and hands the greeting's answer to `session`.
-    pub(crate) fn open(
-        endpoint: &Endpoint,
-        role: Role,
-        name: &str,
-        session: impl FnOnce(Greeting) -> S,
-    ) -> Result<(Connection<S>, Greeting), Error> {
+    pub(crate) fn open(endpoint: &Endpoint, role: Role, name: &str, session: impl FnOnce(Greeting) -> S) -> Result<Connection<S>, Error> {
         let stream = endpoint.connect()?;
         stream.set_nonblocking(true)?;
-        let (greeting, reader, frames) = greet(&stream, role, name)?;
+        let (greeting, reader, frames) = greet(&stream, role, name, None)?;
         let driver = Arc::new(Driver {
-            stream,
-            spin: endpoint.spin(),
+            endpoint: endpoint.clone(),
+            role,
+            name: name.into(),
             started: Instant::now(),
             state: Mutex::new(State {
                 session: session(greeting),
+                greeting,
+                stream: Arc::new(stream),
                 reader,
                 scratch: Scratch::default(),
                 failed: None,
+                lost: None,
+                reconnect: endpoint.reconnect(),
                 polling: false,
                 waiters: 0,
                 alarm_at: None,
@@ -99,7 +119,7 @@ impl<S: Session + 'static> Connection<S> {
         let thread =
             thread::Builder::new().name("procq-client".into()).stack_size(128 * 1024).spawn(move || background.run_background())?;
         driver.lock().background = Some(thread.thread().clone());
-        Ok((Connection { driver, thread: Some(thread) }, greeting))
+        Ok(Connection { driver, thread: Some(thread) })
     }
 
     /// Ends the connection after `last` has had until `deadline` to see everything through.
@@ -108,14 +128,21 @@ impl<S: Session + 'static> Connection<S> {
         let mut state = self.driver.lock();
         let (state_after, _) = self.driver.wait_until(state, Some(deadline), |session| last(session).then_some(()));
         state = state_after;
-        state.session.goodbye();
-        let (mut state, _) = self.driver.wait_until(state, Some(deadline), |session| session.outbox().is_empty().then_some(()));
+        let lost = state.lost.is_some();
+        if !lost {
+            state.reconnect = Duration::ZERO;
+            state.session.goodbye();
+            (state, _) = self.driver.wait_until(state, Some(deadline), |session| session.outbox().is_empty().then_some(()));
+        }
         state.closing = true;
+        let _ = state.stream.shutdown(Shutdown::Both);
         drop(state);
         thread.thread().unpark();
-        let _ = self.driver.stream.shutdown(std::net::Shutdown::Both);
-        // It may be this very thread's turn only if a session's callback dropped its client, which none does.
-        let _ = thread.join();
+        // A thread that tries to connect may be held up by a coordinator that is stopped; it ends when it can.
+        if !lost {
+            // It may be this very thread's turn only if a session's callback dropped its client, which none does.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -124,12 +151,6 @@ impl<S: Session + 'static> std::ops::Deref for Connection<S> {
 
     fn deref(&self) -> &Driver<S> {
         &self.driver
-    }
-}
-
-impl<S> AsFd for Driver<S> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 }
 
@@ -144,6 +165,18 @@ impl<S: Session> Driver<S> {
     /// Time since the connection's beginning.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The socket of the connection that there is, or was last.
+    pub(crate) fn stream(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.lock().stream)
+    }
+
+    /// Lets those who wait for news look again.
+    pub(crate) fn wake_waiters(&self, state: &State<S>) {
+        if state.waiters > 0 {
+            self.news.notify_all();
+        }
     }
 
     /// Writes what the socket takes, without waiting.
@@ -163,7 +196,7 @@ impl<S: Session> Driver<S> {
     /// Sees to it that the background thread wakes in time for what is pending now. Call it before giving the lock back.
     pub(crate) fn arm(&self, state: &mut State<S>) {
         let unwritten = (!state.session.outbox().is_empty()).then(|| self.now() + FLUSH_DELAY);
-        let Some(due) = state.session.next_timeout().into_iter().chain(unwritten).min() else { return };
+        let Some(due) = state.session.next_timeout().into_iter().chain(unwritten).chain(self.look_at(state)).min() else { return };
         state.armed = true;
         if state.alarm_at.is_none_or(|at| due < at) {
             state.alarm_at = Some(due);
@@ -171,6 +204,11 @@ impl<S: Session> Driver<S> {
                 background.unpark();
             }
         }
+    }
+
+    /// When the background thread has to look whether the connection is lost.
+    fn look_at(&self, state: &State<S>) -> Option<Duration> {
+        (!state.reconnect.is_zero() && state.session.is_owed()).then(|| self.now() + LOSS_LOOK)
     }
 
     /// Writes and reads until `ready` has an answer (`Ok(Some)`), the deadline passes (`Ok(None)`), or the connection fails.
@@ -198,7 +236,7 @@ impl<S: Session> Driver<S> {
                 self.arm(&mut state);
                 return (state, Ok(None));
             }
-            state = if state.polling { self.wait_for_news(state, left) } else { self.poll_socket(state, left) };
+            state = if state.polling || state.lost.is_some() { self.wait_for_news(state, left) } else { self.poll_socket(state, left) };
         }
     }
 
@@ -213,7 +251,7 @@ impl<S: Session> Driver<S> {
     fn wait_for_news<'a>(&'a self, mut state: MutexGuard<'a, State<S>>, left: Option<Duration>) -> MutexGuard<'a, State<S>> {
         state.waiters += 1;
         // Who waits here may also have bytes that did not fit; the poller only looks for what was there when it began.
-        let unwritten = !state.session.outbox().is_empty();
+        let unwritten = state.lost.is_none() && !state.session.outbox().is_empty();
         let left = if unwritten { Some(left.unwrap_or(FLUSH_DELAY).min(FLUSH_DELAY)) } else { left };
         let mut state = match left {
             Some(left) => self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -225,6 +263,7 @@ impl<S: Session> Driver<S> {
 
     fn poll_socket<'a>(&'a self, mut state: MutexGuard<'a, State<S>>, left: Option<Duration>) -> MutexGuard<'a, State<S>> {
         state.polling = true;
+        let stream = Arc::clone(&state.stream);
         let mut flags = PollFlags::IN;
         if !state.session.outbox().is_empty() {
             flags |= PollFlags::OUT;
@@ -232,9 +271,10 @@ impl<S: Session> Driver<S> {
         drop(state);
         let look = |left: Option<Duration>| {
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-            poll(&mut [PollFd::new(&self.stream, flags)], timeout.as_ref())
+            poll(&mut [PollFd::new(&*stream, flags)], timeout.as_ref())
         };
-        let spin = left.map_or(self.spin, |left| left.min(self.spin));
+        let spin = self.endpoint.spin();
+        let spin = left.map_or(spin, |left| left.min(spin));
         let found = look_for(spin, || Some(look(Some(Duration::ZERO))).filter(|found| *found != Ok(0)));
         let polled = found.unwrap_or_else(|| look(left.map(|left| left - spin)));
         let mut state = self.lock();
@@ -242,23 +282,24 @@ impl<S: Session> Driver<S> {
         match polled {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => self.receive(&mut state),
-            Err(error) => state.fail(std::io::Error::from(error).into()),
+            Err(error) => self.fail(&mut state, std::io::Error::from(error).into()),
         }
-        if state.waiters > 0 {
-            self.news.notify_all();
-        }
+        self.wake_waiters(&state);
         state
     }
 
     fn write_outbox(&self, state: &mut State<S>) {
-        if state.session.outbox().is_empty() {
+        if state.session.outbox().is_empty() || state.lost.is_some() {
             return;
         }
-        let written = state.session.outbox().write_to(|slices| transport::send(&self.stream, slices));
+        let State { session, stream, .. } = &mut *state;
+        let written = session.outbox().write_to(|slices| transport::send(stream, slices));
         if let Err(error) = written {
-            // What the coordinator said before it closed is still there to be read, and says more than a broken pipe.
-            self.receive_unless_polled(state);
-            state.fail(error.into());
+            // What the coordinator said before it closed is still there to be read, and says more than a broken pipe. Who polls meets
+            // the end in any case.
+            self.receive(state);
+            self.fail(state, error.into());
+            self.wake_waiters(state);
         }
     }
 
@@ -266,22 +307,106 @@ impl<S: Session> Driver<S> {
     fn receive_unless_polled(&self, state: &mut State<S>) {
         if !state.polling {
             self.receive(state);
-            if state.waiters > 0 {
-                self.news.notify_all();
-            }
+            self.wake_waiters(state);
         }
     }
 
     fn receive(&self, state: &mut State<S>) {
-        while state.failed.is_none() {
-            let State { session, reader, scratch, .. } = state;
-            let came = transport::receive(&self.stream, reader, scratch, |frame| session.handle(Message::decode(frame)?));
+        while state.failed.is_none() && state.lost.is_none() {
+            let State { session, stream, reader, scratch, .. } = state;
+            let came = transport::receive(&**stream, reader, scratch, |frame| session.handle(Message::decode(frame)?));
             match came {
                 Ok(Came::More) => {}
                 Ok(Came::Drained) => return,
-                Ok(Came::End) => state.fail(Error::Gone("it closed the connection".into())),
-                Err(error) => state.fail(error),
+                Ok(Came::End) => self.fail(state, Error::Gone("it closed the connection".into())),
+                Err(error) => self.fail(state, error),
             }
+        }
+    }
+
+    /// The connection has failed: for good, unless it may be made again.
+    fn fail(&self, state: &mut State<S>, error: Error) {
+        if state.failed.is_some() || state.lost.is_some() {
+            return;
+        }
+        match error {
+            Error::Gone(why) if !state.reconnect.is_zero() => {
+                state.lost = Some(Lost { why, until: Instant::now().checked_add(state.reconnect) });
+                state.session.lose();
+                // Who polls it is to look up; and nobody is to think that this client still holds what it held.
+                let _ = state.stream.shutdown(Shutdown::Both);
+                if let Some(background) = &state.background {
+                    background.unpark();
+                }
+            }
+            error => state.failed = Some(error),
+        }
+    }
+
+    /// Tries to make a lost connection again until it is there, or the time is over, or the client is dropped.
+    fn come_again(&self) {
+        let within = humantime::format_duration(self.endpoint.reconnect());
+        self.narrate(format_args!("connection to the coordinator lost; trying for {within}"));
+        let came_again = loop {
+            // There is nothing to wait on: the socket's directory itself may not exist for a while.
+            thread::sleep(CONNECT_RETRY);
+            let tried = self.try_again();
+            let mut state = self.lock();
+            if state.closing {
+                return;
+            }
+            let Some(Lost { why, until }) = &state.lost else { return };
+            let failed = match tried {
+                Ok(greeted) => {
+                    let pid = greeted.0.pid;
+                    self.resume(&mut state, greeted);
+                    break state.failed.is_none().then_some(pid);
+                }
+                Err(error) if !is_passing(&error) => error,
+                Err(_) if until.is_none_or(|until| Instant::now() < until) => continue,
+                Err(_) => Error::Gone(format!("{why}, and did not come back within {within}")),
+            };
+            (state.failed, state.lost) = (Some(failed), None);
+            self.wake_waiters(&state);
+            break None;
+        };
+        if let Some(pid) = came_again {
+            self.narrate(format_args!("connected again (pid {pid})"));
+        }
+    }
+
+    /// Connects and greets, once.
+    fn try_again(&self) -> Result<Greeted, Error> {
+        let stream = Arc::new(self.endpoint.connect()?);
+        stream.set_nonblocking(true)?;
+        let mut state = self.lock();
+        if state.closing {
+            return Err(Error::Gone("nobody needs it any more".into()));
+        }
+        // So that who drops this client can end the greeting.
+        state.stream = Arc::clone(&stream);
+        let until = state.lost.as_ref().and_then(|lost| lost.until);
+        drop(state);
+        greet(&stream, self.role, &self.name, until)
+    }
+
+    /// There is a connection again.
+    fn resume(&self, state: &mut State<S>, (greeting, reader, frames): Greeted) {
+        (state.greeting, state.reader, state.lost) = (greeting, reader, None);
+        let handled = state.session.resume(greeting);
+        let handled = handled.and_then(|()| frames.into_iter().try_for_each(|frame| state.session.handle(Message::decode(frame)?)));
+        if let Err(error) = handled {
+            state.failed = Some(error);
+            let _ = state.stream.shutdown(Shutdown::Both);
+        }
+        // What is asked again leaves at once, whether or not a caller waits for it.
+        state.alarm_at = Some(self.now());
+        self.wake_waiters(state);
+    }
+
+    fn narrate(&self, words: fmt::Arguments<'_>) {
+        if let Some(program) = self.endpoint.narrator() {
+            tell(program, words);
         }
     }
 
@@ -301,6 +426,11 @@ impl<S: Session> Driver<S> {
             if state.closing {
                 return;
             }
+            if state.lost.is_some() {
+                drop(state);
+                self.come_again();
+                continue;
+            }
             let now = self.now();
             let Some(alarm_at) = state.alarm_at else {
                 drop(state);
@@ -317,13 +447,15 @@ impl<S: Session> Driver<S> {
                 continue;
             }
             let due = state.session.next_timeout().is_some_and(|due| due <= now);
-            if due {
+            if due || self.look_at(&state).is_some() {
                 self.receive_unless_polled(&mut state);
+            }
+            if due {
                 state.session.handle_timeout(now);
             }
             self.write_outbox(&mut state);
             let go_on = std::mem::take(&mut state.armed) || !state.session.outbox().is_empty();
-            let soon = go_on.then(|| now + FLUSH_DELAY);
+            let soon = go_on.then(|| now + FLUSH_DELAY).into_iter().chain(self.look_at(&state));
             state.alarm_at = state.session.next_timeout().map(|due| due.max(now)).into_iter().chain(soon).min();
         }
     }
@@ -341,15 +473,24 @@ impl<S: Session> State<S> {
             None => Ok(()),
         }
     }
+}
 
-    fn fail(&mut self, error: Error) {
-        self.failed.get_or_insert(error);
+/// True for what may be over soon: the coordinator is about to come up, or has gone once more.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Gone(_) | Error::Handshake => true,
+        Error::Endpoint(error) => matches!(**error, EndpointError::NoCoordinator { .. }),
+        _ => false,
     }
 }
 
-/// Says hello and waits for the answer; returns it with what was read behind it.
-fn greet(stream: &UnixStream, role: Role, name: &str) -> Result<(Greeting, FrameReader, Vec<Bytes>), Error> {
+/// A connection's beginning: the greeting, and what was read behind it.
+type Greeted = (Greeting, FrameReader, Vec<Bytes>);
+
+/// Says hello and waits for the answer, at most until `until`.
+fn greet(stream: &UnixStream, role: Role, name: &str, until: Option<Instant>) -> Result<Greeted, Error> {
     let deadline = Instant::now() + HANDSHAKE;
+    let deadline = until.map_or(deadline, |until| until.min(deadline));
     let mut outbox = Outbox::default();
     outbox.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
     let mut reader = FrameReader::new(frame_bytes_max(0));

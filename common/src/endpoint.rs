@@ -32,6 +32,8 @@ pub const SOCKET_VARIABLE: &str = "PROCQ_SOCKET";
 pub struct Endpoint {
     path: PathBuf,
     spin: Duration,
+    reconnect: Duration,
+    narrator: Option<&'static str>,
 }
 
 /// Why a socket cannot be used. Each says what was found and what to do.
@@ -121,7 +123,7 @@ impl Endpoint {
 
     /// The socket at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Endpoint {
-        Endpoint { path: path.into(), spin: Duration::ZERO }
+        Endpoint { path: path.into(), spin: Duration::ZERO, reconnect: Duration::ZERO, narrator: None }
     }
 
     /// Lets clients that connect here keep looking for news for `spin` before they sleep, each time they wait: news comes sooner, for a
@@ -133,6 +135,32 @@ impl Endpoint {
     /// See [`Endpoint::with_spin`].
     pub fn spin(&self) -> Duration {
         self.spin
+    }
+
+    /// Lets producers and consumers that connect here connect again when they lose their connection without a word, as when the
+    /// coordinator is killed and started again: calls that need it wait, and fail once `within` has passed since the loss. What the
+    /// coordinator says before it closes (that the queue has ended, that another producer came under the name) is final all the same.
+    ///
+    /// A producer then keeps what is unconfirmed, and puts again what the coordinator has not accepted: nothing twice. For that it
+    /// needs a name; one without gets one that nobody else has, which the coordinator keeps. What a consumer held is delivered again, to
+    /// any; to settle a delivery of the lost connection is without effect.
+    pub fn with_reconnect(self, within: Duration) -> Endpoint {
+        Endpoint { reconnect: within, ..self }
+    }
+
+    /// See [`Endpoint::with_reconnect`]; zero unless that was called.
+    pub fn reconnect(&self) -> Duration {
+        self.reconnect
+    }
+
+    /// Lets clients say on stderr, in this program's name, when their connection is lost and when there is one again.
+    pub fn with_narrator(self, program: &'static str) -> Endpoint {
+        Endpoint { narrator: Some(program), ..self }
+    }
+
+    /// See [`Endpoint::with_narrator`].
+    pub fn narrator(&self) -> Option<&'static str> {
+        self.narrator
     }
 
     /// The socket's path.

@@ -55,6 +55,26 @@ pub enum Error {
         /// What the decoder says.
         why: String,
     },
+    /// The connection was lost, and the coordinator that is there now does not know all that was confirmed to this producer.
+    #[error(
+        "the coordinator came back without its journal: it had confirmed {confirmed} items of this producer's and knows of {position}. \
+         It is another queue now; start it with the journal that it had, or put the items that are lost again"
+    )]
+    Forgotten {
+        /// How many items it knows of.
+        position: crate::message::Position,
+        /// How many it had confirmed.
+        confirmed: crate::message::Position,
+    },
+    /// The connection was lost, and under this producer's name the coordinator has items by now that it has not put.
+    #[error(
+        "the coordinator has {position} items under this producer's name, and they are not those that it has put: somebody else uses \
+         the name, or the coordinator came back with another journal. Give each producer a name of its own"
+    )]
+    Foreign {
+        /// How many items it has.
+        position: crate::message::Position,
+    },
     /// The producer has finished: nothing can be put any more.
     #[error("this producer has finished; connect another to put more")]
     Finished,

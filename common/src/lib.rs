@@ -28,6 +28,7 @@
 //!   [`pool`]: the memory that large frames lie in;
 //! - [`endpoint`]: which socket; [`consumer`]: the client that gets;
 //! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
+//!   `unconfirmed`: what a producer that comes again puts again;
 //!   `driver`: moves bytes between a session and its socket; [`spin`]: waiting for the impatient;
 //! - [`status`], [`control`]: asking and steering; [`error`]; [`limits`]: every limit with its reason;
 //!   [`program`], [`backoff`]: what the three programs share; [`checksum`]: whether an input is what it was;
@@ -59,6 +60,7 @@ pub mod simulation;
 pub mod spin;
 pub mod status;
 pub mod transport;
+mod unconfirmed;
 
 pub use consumer::{Consumer, Delivery};
 pub use control::Control;

@@ -81,6 +81,10 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Between two tries to reach a coordinator that is about to come up: short for people, long for the machine.
 pub const CONNECT_RETRY: Duration = Duration::from_millis(20);
 
+/// How often a client that may connect again looks whether it has lost its connection while it has something unconfirmed and nobody
+/// calls.
+pub const LOSS_LOOK: Duration = Duration::from_millis(100);
+
 /// The path of a local socket, in bytes with the closing NUL: `sun_path` has 108 on Linux, 104 on the BSDs and macOS.
 pub const SOCKET_PATH_BYTES_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };
 

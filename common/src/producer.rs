@@ -1,5 +1,6 @@
 //! The client that puts.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::marker::PhantomData;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
@@ -21,10 +22,8 @@ use crate::status::Status;
 #[derive(Debug)]
 pub struct Producer<T: ?Sized> {
     connection: Connection<ProducerSession>,
-    coordinator_pid: u32,
-    resumed_at: Position,
-    resumed_checksum: Option<u64>,
-    item_bytes_max: u64,
+    /// By the coordinator that it first connected to.
+    greeted: Greeting,
     items: PhantomData<fn(&T)>,
 }
 
@@ -38,9 +37,14 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// of items accepted under it, so that one that comes again can go on at [`Producer::resumed_at`]. It replaces an older
     /// connection of the same name.
     pub fn connect_named(endpoint: &Endpoint, name: &str) -> Result<Producer<T>, Error> {
-        let (connection, greeting) = Connection::open(endpoint, Role::Producer, name, ProducerSession::new)?;
-        let Greeting { pid: coordinator_pid, item_bytes_max, position: resumed_at, checksum: resumed_checksum, .. } = greeting;
-        Ok(Producer { connection, coordinator_pid, resumed_at, resumed_checksum, item_bytes_max, items: PhantomData })
+        let connection = if endpoint.reconnect().is_zero() {
+            Connection::open(endpoint, Role::Producer, name, ProducerSession::new)?
+        } else {
+            let own_name = name.is_empty().then(unique_name);
+            Connection::open(endpoint, Role::Producer, own_name.as_deref().unwrap_or(name), ProducerSession::resumable)?
+        };
+        let greeted = connection.lock().greeting;
+        Ok(Producer { connection, greeted, items: PhantomData })
     }
 
     /// Puts an item; waits while the queue is full.
@@ -121,13 +125,13 @@ impl<T: Encode + ?Sized> Producer<T> {
 
     /// How many items the coordinator had accepted under this producer's name before it connected: where to go on.
     pub fn resumed_at(&self) -> Position {
-        self.resumed_at
+        self.greeted.position
     }
 
     /// The [checksum](crate::checksum) of the items before [`Producer::resumed_at`], by which one that comes again knows that they are
     /// those that it would put. None from a coordinator without a journal.
     pub fn resumed_checksum(&self) -> Option<u64> {
-        self.resumed_checksum
+        self.greeted.checksum
     }
 
     /// How many items are confirmed, [`Producer::resumed_at`] included.
@@ -137,12 +141,12 @@ impl<T: Encode + ?Sized> Producer<T> {
 
     /// The largest item that the coordinator takes, in bytes.
     pub fn item_bytes_max(&self) -> u64 {
-        self.item_bytes_max
+        self.connection.lock().greeting.item_bytes_max
     }
 
     /// The coordinator's process id.
     pub fn coordinator_pid(&self) -> u32 {
-        self.coordinator_pid
+        self.connection.lock().greeting.pid
     }
 
     #[cold]
@@ -227,6 +231,13 @@ impl<T: Encode + ?Sized> Producer<T> {
             }
         }
     }
+}
+
+/// A name that no other producer has: under it, what is put again can be told from what was accepted.
+fn unique_name() -> String {
+    // Each is seeded by the system's randomness.
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{}-{:016x}{:016x}", std::process::id(), random(), random())
 }
 
 #[derive(Clone, Copy)]

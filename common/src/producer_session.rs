@@ -12,6 +12,7 @@ use crate::limits::{BATCH_BYTES_TARGET, CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, FLUS
 use crate::message::{CloseReason, Incoming, Message, Position};
 use crate::outbox::Outbox;
 use crate::session::{Greeting, Questions, Session};
+use crate::unconfirmed::{Sealed, Unconfirmed};
 
 /// What became of an item.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +42,11 @@ pub struct ProducerSession {
     lacking_bytes: u64,
     wanted_bytes: Option<u64>,
     finish: Finish,
+    /// What it has put and may have to put again; one that does not come again keeps nothing.
+    unconfirmed: Option<Unconfirmed>,
+    /// Credit that goes to what is put again, before anything new is put.
+    credit_again: (u64, u64),
+    is_lost: bool,
     /// The questions that it has asked.
     pub questions: Questions,
     outbox: Outbox,
@@ -69,9 +75,17 @@ impl ProducerSession {
             lacking_bytes: 0,
             wanted_bytes: None,
             finish: Finish::No,
+            unconfirmed: None,
+            credit_again: (0, 0),
+            is_lost: false,
             questions: Questions::default(),
             outbox: Outbox::default(),
         }
+    }
+
+    /// The same, one that can go on after its connection was lost.
+    pub fn resumable(greeting: Greeting) -> ProducerSession {
+        ProducerSession { unconfirmed: Some(Unconfirmed::new(&greeting)), ..ProducerSession::new(greeting) }
     }
 
     /// Adds the item whose bytes `encode` appends, if the credit reaches.
@@ -122,7 +136,8 @@ impl ProducerSession {
 
     /// Asks for the credit that the last put lacked, once.
     pub fn want(&mut self) {
-        if self.wanted_bytes != Some(self.lacking_bytes) {
+        // What is put again comes first, and asks for itself.
+        if self.wanted_bytes != Some(self.lacking_bytes) && self.is_all_put() && !self.is_lost {
             self.wanted_bytes = Some(self.lacking_bytes);
             self.outbox.push(&Message::Want { bytes: self.lacking_bytes });
         }
@@ -146,12 +161,19 @@ impl ProducerSession {
     /// Takes the question for credit back.
     pub fn withdraw(&mut self) -> u64 {
         self.wanted_bytes = None;
-        self.questions.withdraw(&mut self.outbox)
+        let number = self.questions.withdraw(&mut self.outbox);
+        if !self.is_lost {
+            self.put_again();
+        }
+        number
     }
 
     /// Sends what has gathered, full or not. True when there was something.
     pub fn send_gathered(&mut self) -> bool {
         self.gathering_since = None;
+        if self.unconfirmed.is_some() {
+            return self.send_and_keep();
+        }
         if let Some(checksum) = &mut self.checksum {
             *checksum = self.gathered.items().fold(*checksum, checksum::add);
         }
@@ -164,6 +186,58 @@ impl ProducerSession {
         self.sent.0 += u64::from(header.count);
         self.outbox.push_built(|batch| Message::Put { position, checksum, batch }, header, buffer);
         true
+    }
+
+    #[cold]
+    fn send_and_keep(&mut self) -> bool {
+        if !self.keep() {
+            return false;
+        }
+        let credit = (std::mem::take(&mut self.credit_items), std::mem::take(&mut self.credit_bytes));
+        self.credit_again = credit;
+        self.put_again();
+        true
+    }
+
+    /// Seals what has gathered, and keeps it to be put. False when there is nothing.
+    fn keep(&mut self) -> bool {
+        let (Some(unconfirmed), Some(batch)) = (&mut self.unconfirmed, self.gathered.take_batch()) else { return false };
+        self.sent.0 += u64::from(batch.count());
+        let sealed = Sealed::after(self.checksum, batch);
+        self.checksum = sealed.checksum;
+        unconfirmed.keep(sealed);
+        true
+    }
+
+    /// Puts what is kept and not put on this connection, as far as the credit goes; what is left of that is for new items.
+    fn put_again(&mut self) {
+        let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        while let Some((position, Sealed { batch, checksum })) = unconfirmed.put_next(self.credit_again.0, self.credit_again.1) {
+            self.credit_again.0 -= u64::from(batch.count());
+            self.credit_again.1 -= batch_cost_bytes(batch.body_bytes());
+            let message = Message::Put { position, checksum: checksum.unwrap_or_default(), batch: batch.header() };
+            self.outbox.push_batch(&message, &batch);
+        }
+        match unconfirmed.needed_bytes() {
+            Some(bytes) if self.wanted_bytes != Some(bytes) => {
+                self.wanted_bytes = Some(bytes);
+                self.outbox.push(&Message::Want { bytes });
+            }
+            Some(_) => {}
+            None => {
+                self.credit_items += std::mem::take(&mut self.credit_again.0);
+                self.credit_bytes += std::mem::take(&mut self.credit_again.1);
+            }
+        }
+    }
+
+    fn is_all_put(&self) -> bool {
+        self.unconfirmed.as_ref().is_none_or(Unconfirmed::is_all_put)
+    }
+
+    /// The position behind all that has been put on this connection.
+    fn put_position(&self) -> Position {
+        self.unconfirmed.as_ref().map_or(self.sent, Unconfirmed::next_position)
     }
 
     /// True when all that was put is confirmed.
@@ -212,14 +286,23 @@ impl Session for ProducerSession {
         let Some(incoming) = self.questions.handle(incoming)? else { return Ok(()) };
         match incoming.message {
             Message::Confirm { position, credit_items, credit_bytes } => {
-                if position < self.confirmed || position > self.sent {
+                if position < self.confirmed || position > self.put_position() {
                     return Err(Error::Unexpected("Confirm of items that were not put"));
                 }
                 self.confirmed = position;
-                self.credit_items = self.credit_items.saturating_add(credit_items);
-                self.credit_bytes = self.credit_bytes.saturating_add(credit_bytes);
                 if credit_items > 0 || credit_bytes > 0 {
                     self.wanted_bytes = None;
+                }
+                if let Some(unconfirmed) = &mut self.unconfirmed {
+                    unconfirmed.confirm(position);
+                }
+                if self.is_all_put() {
+                    self.credit_items = self.credit_items.saturating_add(credit_items);
+                    self.credit_bytes = self.credit_bytes.saturating_add(credit_bytes);
+                } else {
+                    self.credit_again.0 = self.credit_again.0.saturating_add(credit_items);
+                    self.credit_again.1 = self.credit_again.1.saturating_add(credit_bytes);
+                    self.put_again();
                 }
                 if self.confirmed == self.sent {
                     self.send_gathered();
@@ -228,9 +311,8 @@ impl Session for ProducerSession {
             }
             Message::Recall { position } => {
                 // Items that put() has taken on this credit must go out on it: their batch crosses the recall, which makes it void.
-                if position == self.sent && !self.send_gathered() {
-                    self.credit_items = 0;
-                    self.credit_bytes = 0;
+                if position == self.put_position() && !self.send_gathered() {
+                    (self.credit_items, self.credit_bytes, self.credit_again) = (0, 0, (0, 0));
                     self.outbox.push(&Message::Recalled);
                 }
                 Ok(())
@@ -260,6 +342,35 @@ impl Session for ProducerSession {
     fn goodbye(&mut self) {
         self.send_gathered();
         self.outbox.push(&Message::Close { reason: CloseReason::Goodbye, words: String::new() });
+    }
+
+    fn lose(&mut self) {
+        self.is_lost = true;
+        self.keep();
+        self.gathering_since = None;
+        (self.credit_items, self.credit_bytes, self.credit_again) = (0, 0, (0, 0));
+        self.wanted_bytes = None;
+        self.questions.lose();
+        self.outbox = Outbox::default();
+    }
+
+    fn resume(&mut self, greeting: Greeting) -> Result<(), Error> {
+        let Some(unconfirmed) = &mut self.unconfirmed else { return Err(Error::Unexpected("greeting")) };
+        self.checksum = unconfirmed.rewind(&greeting)?;
+        self.confirmed = greeting.position;
+        self.item_bytes_max = greeting.item_bytes_max;
+        self.is_lost = false;
+        self.outbox = Outbox::default();
+        if self.finish == Finish::Asked {
+            self.outbox.push(&Message::Finish);
+        }
+        self.questions.resume(&mut self.outbox);
+        self.put_again();
+        Ok(())
+    }
+
+    fn is_owed(&self) -> bool {
+        !self.is_confirmed()
     }
 }
 

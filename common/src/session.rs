@@ -53,6 +53,15 @@ pub trait Session: Send {
 
     /// Puts all that is pending into the outbox, and the last message behind it.
     fn goodbye(&mut self);
+
+    /// The connection is lost, and what was on its way with it. The outbox counts for nothing until [`Session::resume`].
+    fn lose(&mut self);
+
+    /// There is a new connection, with this greeting: goes on where the lost one was.
+    fn resume(&mut self, greeting: Greeting) -> Result<(), Error>;
+
+    /// True while the coordinator owes something although nobody calls: the loss of the connection must not go unnoticed.
+    fn is_owed(&self) -> bool;
 }
 
 /// The questions that any client may ask, and their answers. Several threads may ask at once: each waits for its own answer, by number.
@@ -62,6 +71,7 @@ pub struct Questions {
     withdrawals: Question,
     statuses: Question,
     status: Status,
+    is_lost: bool,
 }
 
 /// One kind of question: answers come in the order of asking.
@@ -92,6 +102,19 @@ impl Question {
 }
 
 impl Questions {
+    /// The connection is lost, and with it whatever could be withdrawn; other questions are asked again.
+    pub(crate) fn lose(&mut self) {
+        self.is_lost = true;
+        self.withdrawals.answered = self.withdrawals.asked;
+    }
+
+    /// Asks again, on a new connection, what has no answer yet.
+    pub(crate) fn resume(&mut self, outbox: &mut Outbox) {
+        self.is_lost = false;
+        (self.joins.answered..self.joins.asked).for_each(|_| outbox.push(&Message::Join));
+        (self.statuses.answered..self.statuses.asked).for_each(|_| outbox.push(&Message::StatusRequest));
+    }
+
     pub(crate) fn join(&mut self, outbox: &mut Outbox) -> u64 {
         outbox.push(&Message::Join);
         self.joins.ask()
@@ -103,8 +126,13 @@ impl Questions {
     }
 
     pub(crate) fn withdraw(&mut self, outbox: &mut Outbox) -> u64 {
-        outbox.push(&Message::Withdraw);
-        self.withdrawals.ask()
+        let number = self.withdrawals.ask();
+        if self.is_lost {
+            self.withdrawals.answered = number;
+        } else {
+            outbox.push(&Message::Withdraw);
+        }
+        number
     }
 
     /// True once this withdrawal was answered.

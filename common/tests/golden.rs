@@ -300,6 +300,22 @@ fn the_tables_give_every_variant_its_number() {
 }
 
 #[test]
+fn the_checksum_of_the_worked_example_is_what_the_code_computes() {
+    let mut checksum = common::checksum::START;
+    let steps = DOCUMENT.lines().filter_map(|line| line.strip_prefix("checksum "));
+    let mut count = 0;
+    for step in steps {
+        let (what, said) = step.split_once(": ").unwrap();
+        if let Some(item) = what.trim_end().strip_prefix("with ") {
+            checksum = common::checksum::add(checksum, item.trim_matches('"').as_bytes());
+        }
+        assert_eq!(said.trim(), format!("{checksum:016x}"), "{step}");
+        count += 1;
+    }
+    assert_eq!(count, 4, "the steps of the worked example");
+}
+
+#[test]
 fn the_table_of_limits_gives_their_values() {
     let limits: [(&str, u64); 18] = [
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),

@@ -18,6 +18,10 @@ pub struct Cli {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]
     pub wait: Duration,
 
+    /// When the connection is lost, as when the coordinator is killed and started again, try this long to connect again
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_RECONNECT")]
+    pub reconnect: Duration,
+
     /// Ask for N items ahead of the one at hand, instead of as many as their pace suggests
     #[arg(long, value_name = "N", env = "PROCQ_PREFETCH")]
     pub prefetch: Option<u32>,

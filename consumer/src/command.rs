@@ -69,8 +69,8 @@ pub enum Ending {
         /// What the system says.
         error: io::Error,
     },
-    /// The coordinator's connection closed meanwhile; the command was killed.
-    CoordinatorGone,
+    /// The connection closed meanwhile, and the item with it is another's; the command was killed.
+    ConnectionLost,
 }
 
 /// The process group that runs now, for whoever has to end it from another thread.
@@ -139,7 +139,7 @@ impl Command {
         let group = Pid::from_child(&child);
         running.set(Some(group));
         let input = if self.takes_argument { &[] } else { item };
-        let ended = self.attend(&mut child, input, consumer);
+        let ended = self.attend(&mut child, input, delivery, consumer);
         running.set(None);
         if !matches!(ended, Ok(Ending::Exited { .. } | Ending::Signalled { .. })) {
             let _ = kill_process_group(group, Signal::KILL);
@@ -168,8 +168,18 @@ impl Command {
     }
 
     /// Feeds the command and takes what it prints, until it has ended.
-    fn attend(&mut self, child: &mut Child, mut input: &[u8], consumer: &Consumer<[u8]>) -> io::Result<Ending> {
+    fn attend(
+        &mut self,
+        child: &mut Child,
+        mut input: &[u8],
+        delivery: &Delivery<'_, [u8]>,
+        consumer: &Consumer<[u8]>,
+    ) -> io::Result<Ending> {
         let bytes_max = consumer.result_bytes_max();
+        let connection = consumer.descriptor();
+        if !delivery.is_held() {
+            return Ok(Ending::ConnectionLost);
+        }
         let mut stdin = child.stdin.take();
         let mut stdout = child.stdout.take();
         stdin.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
@@ -186,28 +196,27 @@ impl Command {
             if output.len() as u64 > bytes_max {
                 return Ok(too_much(bytes_max));
             }
-            if self.wait_for_news(&stdin, &stdout, consumer)? {
-                return Ok(Ending::CoordinatorGone);
+            if self.wait_for_news(&stdin, &stdout, &connection)? {
+                return Ok(Ending::ConnectionLost);
             }
         }
     }
 
-    /// Waits until there is something to do; true when the coordinator is gone.
-    fn wait_for_news(&self, stdin: &Option<ChildStdin>, stdout: &Option<ChildStdout>, consumer: &Consumer<[u8]>) -> io::Result<bool> {
-        let connection = consumer.as_fd();
-        let mut fds = vec![PollFd::new(&self.child_ended, PollFlags::IN), PollFd::new(&connection, hangup())];
+    /// Waits until there is something to do; true when the connection is lost.
+    fn wait_for_news(&self, stdin: &Option<ChildStdin>, stdout: &Option<ChildStdout>, connection: &impl AsFd) -> io::Result<bool> {
+        let mut fds = vec![PollFd::new(&self.child_ended, PollFlags::IN), PollFd::new(connection, hangup())];
         fds.extend(stdout.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         fds.extend(stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let gone = fds[1].revents().intersects(hangup() | PollFlags::HUP | PollFlags::ERR);
+        let lost = fds[1].revents().intersects(hangup() | PollFlags::HUP | PollFlags::ERR);
         if !fds[0].revents().is_empty() {
             // Only a wake-up: how many children have ended is for try_wait to say.
             let _ = (&self.child_ended).read(&mut [0; 64]);
         }
-        Ok(gone)
+        Ok(lost)
     }
 
     /// Takes what there is, and a byte more than allowed at most; closes the pipe at its end.

@@ -47,7 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
-    let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin);
+    let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin).with_reconnect(cli.reconnect).with_narrator(PROGRAM);
     // A coordinator that is our parent ends what we leave behind.
     let dies_with_us = cli.child_of.is_none();
     let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path(), dies_with_us)?) };

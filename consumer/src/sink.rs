@@ -26,6 +26,7 @@ pub struct Worker<'a> {
     command: Option<(Command, &'a Running)>,
     retry_delay: Backoff,
     pause: Duration,
+    connects_again: bool,
     record: Vec<u8>,
 }
 
@@ -37,6 +38,7 @@ impl<'a> Worker<'a> {
             command: command.map(|command| (command, running)),
             retry_delay: cli.retry_delay,
             pause: Duration::from_millis(cli.pause_ms),
+            connects_again: !cli.reconnect.is_zero(),
             record: Vec::new(),
         })
     }
@@ -103,8 +105,11 @@ impl<'a> Worker<'a> {
                 delivery.give_back_unstarted()?;
                 return Err(error).with_context(|| format!("cannot start {command}"));
             }
-            Ending::CoordinatorGone => {
+            Ending::ConnectionLost => {
                 drop(delivery);
+                if self.connects_again {
+                    return Ok(Settled::AndOn);
+                }
                 let words = format!("{command} was ended with it");
                 return Err(common::Error::Gone(words).into());
             }

@@ -41,6 +41,10 @@ pub struct Cli {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]
     pub wait: Duration,
 
+    /// When the connection is lost, as when the coordinator is killed and started again, try this long to connect again
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_RECONNECT")]
+    pub reconnect: Duration,
+
     /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
     pub spin: Duration,

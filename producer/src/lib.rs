@@ -47,7 +47,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(input) => Some(Source::open(input, cli.format)?.shown_as(cli.shown_as.as_deref())),
         None => None,
     };
-    let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin);
+    let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin).with_reconnect(cli.reconnect).with_narrator(PROGRAM);
     let producer = connect(&endpoint, cli, source.as_ref())?;
     if cli.child_of.is_none() {
         let (pid, resumed_at) = (producer.coordinator_pid(), producer.resumed_at().0);

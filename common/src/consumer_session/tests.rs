@@ -1,6 +1,19 @@
 use super::*;
+use crate::message::Position;
 
 const MS: Duration = Duration::from_millis(1);
+
+fn session(item_bytes_max: u64, prefetch: Option<u32>) -> ConsumerSession {
+    ConsumerSession::new(greeting(item_bytes_max), prefetch)
+}
+
+fn greeting(item_bytes_max: u64) -> Greeting {
+    Greeting { pid: 1, item_bytes_max, position: Position(0), announce_from: 2, checksum: None }
+}
+
+fn held(id: u64) -> Held {
+    Held { id: ItemId(id), epoch: 0 }
+}
 
 fn deliver(session: &mut ConsumerSession, first: u64, items: &[&[u8]]) {
     deliver_again(session, first, items, 1);
@@ -18,7 +31,7 @@ fn deliver_again(session: &mut ConsumerSession, first: u64, items: &[&[u8]], att
 
 fn take(session: &mut ConsumerSession) -> Option<(u64, Vec<u8>)> {
     session.look_ahead(MS);
-    let taken = session.next_quick().map(|next| (next.id.0, next.batch.item(next.index).to_vec()));
+    let taken = session.next_quick().map(|next| (next.held.id.0, next.batch.item(next.index).to_vec()));
     session.take_quick();
     taken
 }
@@ -42,12 +55,12 @@ fn range(first: u64, count: u32) -> ItemRange {
 
 #[test]
 fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
     deliver(&mut session, 5, &[b"five"]);
     assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
-    assert_eq!(session.ack(ItemId(5), || 10 * MS), Settled::Gathering);
+    assert_eq!(session.ack(held(5), || 10 * MS), Settled::Gathering);
     session.refill(10 * MS, true);
     let one_more = Message::Demand { items: 1, bytes: "five".len() as u64 };
     assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one_more]);
@@ -55,11 +68,11 @@ fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
 
 #[test]
 fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);
     while take(&mut session).is_some() {}
     for id in [0, 1, 3] {
-        session.ack(ItemId(id), || MS);
+        session.ack(held(id), || MS);
     }
     assert_eq!(session.next_timeout(), Some(MS + FLUSH_DELAY));
     session.handle_timeout(MS + FLUSH_DELAY);
@@ -69,7 +82,7 @@ fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
 
 #[test]
 fn what_is_not_begun_goes_back_while_the_application_takes_nothing() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[b"long", b"b", b"c"]);
     take(&mut session);
@@ -85,7 +98,7 @@ fn what_is_not_begun_goes_back_while_the_application_takes_nothing() {
 
 #[test]
 fn demand_that_is_still_open_is_withdrawn_while_the_application_takes_nothing() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     sent(&mut session);
     session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
@@ -100,7 +113,7 @@ fn demand_that_is_still_open_is_withdrawn_while_the_application_takes_nothing() 
 
 #[test]
 fn demand_counts_on_whatever_crosses_it_on_the_way() {
-    let mut session = ConsumerSession::new(1000, 2, Some(4));
+    let mut session = session(1000, Some(4));
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[b"a", b"b", b"c"]);
     (0..2).for_each(|_| assert!(take(&mut session).is_some()));
@@ -117,7 +130,7 @@ fn demand_counts_on_whatever_crosses_it_on_the_way() {
 
 #[test]
 fn items_that_use_up_the_bytes_are_followed_by_a_demand_for_bytes() {
-    let mut session = ConsumerSession::new(u64::MAX, 2, Some(100));
+    let mut session = session(u64::MAX, Some(100));
     session.refill(Duration::ZERO, true);
     sent(&mut session);
     deliver(&mut session, 0, &[&vec![0; PREFETCH_BYTES_MAX as usize + 10]]);
@@ -128,7 +141,7 @@ fn items_that_use_up_the_bytes_are_followed_by_a_demand_for_bytes() {
 
 #[test]
 fn a_caller_that_waits_keeps_its_demand() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     session.begin_wait();
     sent(&mut session);
@@ -138,7 +151,7 @@ fn a_caller_that_waits_keeps_its_demand() {
 
 #[test]
 fn stop_gives_back_what_is_not_begun_and_ends() {
-    let mut session = ConsumerSession::new(1000, 2, Some(10));
+    let mut session = session(1000, Some(10));
     deliver(&mut session, 7, &[b"a", b"b"]);
     take(&mut session);
     sent(&mut session);
@@ -149,9 +162,9 @@ fn stop_gives_back_what_is_not_begun_and_ends() {
 
 #[test]
 fn results_of_neighbours_share_a_batch_others_do_not() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     for id in [3, 4, 9] {
-        session.ack_with(ItemId(id), b"r", || MS).unwrap();
+        session.ack_with(held(id), b"r", || MS).unwrap();
     }
     session.send_settled();
     let ids: Vec<_> = sent(&mut session)
@@ -166,15 +179,15 @@ fn results_of_neighbours_share_a_batch_others_do_not() {
 
 #[test]
 fn a_result_over_the_limit_fails_its_item() {
-    let mut session = ConsumerSession::new(4, 2, None);
-    assert!(session.ack_with(ItemId(3), b"larger", || MS).is_err());
+    let mut session = session(4, None);
+    assert!(session.ack_with(held(3), b"larger", || MS).is_err());
     assert!(matches!(&sent(&mut session)[..], [Message::Return { outcome: Outcome::Failed { cause }, .. }] if cause.contains("6 bytes")));
 }
 
 #[test]
 fn more_is_asked_for_once_half_of_what_is_wanted_ahead_is_left_however_it_was_cut() {
     for cuts in [&[10][..], &[4, 6], &[5, 5], &[1, 1, 8], &[5, 2]] {
-        let mut session = ConsumerSession::new(1000, 2, Some(10));
+        let mut session = session(1000, Some(10));
         session.refill(Duration::ZERO, false);
         assert_eq!(sent(&mut session), [Message::Demand { items: 10, bytes: PREFETCH_BYTES_MAX }]);
         cuts.iter().for_each(|count| deliver(&mut session, 0, &vec![&b"x"[..]; *count]));
@@ -189,7 +202,7 @@ fn more_is_asked_for_once_half_of_what_is_wanted_ahead_is_left_however_it_was_cu
 
 #[test]
 fn what_is_on_its_way_counts_as_at_hand() {
-    let mut session = ConsumerSession::new(1000, 2, Some(10));
+    let mut session = session(1000, Some(10));
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[&b"x"[..]; 4]);
     sent(&mut session);
@@ -203,7 +216,7 @@ fn what_is_on_its_way_counts_as_at_hand() {
 fn large_items_are_asked_for_once_half_of_the_bytes_are_used_up() {
     let half = PREFETCH_BYTES_MAX as usize / 2;
     for (behind, asked) in [(half, vec![Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX / 2 }]), (half + 1, vec![])] {
-        let mut session = ConsumerSession::new(u64::MAX, 2, Some(100));
+        let mut session = session(u64::MAX, Some(100));
         session.refill(Duration::ZERO, true);
         deliver(&mut session, 0, &[&vec![0; half]]);
         deliver(&mut session, 1, &[&vec![0; behind]]);
@@ -215,7 +228,7 @@ fn large_items_are_asked_for_once_half_of_the_bytes_are_used_up() {
 
 #[test]
 fn bytes_that_are_used_up_matter_only_while_items_are_to_come() {
-    let mut session = ConsumerSession::new(u64::MAX, 2, Some(10));
+    let mut session = session(u64::MAX, Some(10));
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[&vec![0; PREFETCH_BYTES_MAX as usize - 1]]);
     deliver(&mut session, 1, &[&b"xy"[..]; 9]);
@@ -227,7 +240,7 @@ fn bytes_that_are_used_up_matter_only_while_items_are_to_come() {
 #[test]
 fn what_is_asked_for_is_not_asked_for_again_unless_its_bytes_are_used_up() {
     let asking = |item_bytes: usize| {
-        let mut session = ConsumerSession::new(u64::MAX, 2, None);
+        let mut session = session(u64::MAX, None);
         (0..2).for_each(|_| session.begin_wait());
         session.keep_demanding();
         session.refill(Duration::ZERO, true);
@@ -246,7 +259,7 @@ fn what_is_asked_for_is_not_asked_for_again_unless_its_bytes_are_used_up() {
 #[test]
 fn a_batch_holds_its_bytes_until_its_last_item_is_taken() {
     let half = vec![0; PREFETCH_BYTES_MAX as usize / 2];
-    let mut session = ConsumerSession::new(u64::MAX, 2, Some(100));
+    let mut session = session(u64::MAX, Some(100));
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[&half, &half]);
     sent(&mut session);
@@ -259,7 +272,7 @@ fn a_batch_holds_its_bytes_until_its_last_item_is_taken() {
 #[test]
 fn each_item_of_a_later_attempt_is_announced_before_it_is_begun() {
     for (attempt, announced) in [(1, false), (2, true), (3, true)] {
-        let mut session = ConsumerSession::new(1000, 2, None);
+        let mut session = session(1000, None);
         deliver_again(&mut session, 7, &[&b"x"[..]; 3], attempt);
         for id in 7..10 {
             take_on(&mut session);
@@ -270,7 +283,7 @@ fn each_item_of_a_later_attempt_is_announced_before_it_is_begun() {
 
 #[test]
 fn as_many_items_are_asked_for_as_callers_wait() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     for _ in 0..3 {
         session.begin_wait();
     }
@@ -289,7 +302,7 @@ fn as_many_items_are_asked_for_as_callers_wait() {
 
 #[test]
 fn what_a_caller_waits_for_is_no_work() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     session.begin_wait();
     session.end_wait(1000 * MS, 1000 * MS);
@@ -302,7 +315,7 @@ fn what_a_caller_waits_for_is_no_work() {
 
 #[test]
 fn the_time_that_an_item_may_take_begins_when_its_caller_has_it() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     session.begin_wait();
     assert_eq!(session.next_timeout(), None);
@@ -313,7 +326,7 @@ fn the_time_that_an_item_may_take_begins_when_its_caller_has_it() {
 #[test]
 fn what_was_asked_for_ahead_by_wish_is_kept_however_long_an_item_takes() {
     for (wish, kept) in [(Some(4), true), (Some(0), false), (None, false)] {
-        let mut session = ConsumerSession::new(1000, 2, wish);
+        let mut session = session(1000, wish);
         session.refill(Duration::ZERO, true);
         deliver(&mut session, 0, &[&b"x"[..]; 4]);
         assert_eq!(session.next_timeout(), if kept { None } else { Some(PREFETCH_GIVE_BACK_AFTER) });
@@ -322,7 +335,7 @@ fn what_was_asked_for_ahead_by_wish_is_kept_however_long_an_item_takes() {
 
 #[test]
 fn of_tiny_items_that_were_asked_for_ahead_the_rest_goes_back_when_one_takes_long() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[b"x"]);
     take(&mut session);
@@ -345,7 +358,7 @@ fn of_tiny_items_that_were_asked_for_ahead_the_rest_goes_back_when_one_takes_lon
 
 #[test]
 fn what_is_withdrawn_is_not_counted_on() {
-    let mut session = ConsumerSession::new(1000, 2, Some(4));
+    let mut session = session(1000, Some(4));
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[b"abc"]);
     session.look_ahead(MS);
@@ -361,7 +374,7 @@ fn what_is_withdrawn_is_not_counted_on() {
 
 #[test]
 fn bytes_beyond_the_demand_are_made_up_for_by_the_next() {
-    let mut session = ConsumerSession::new(u64::MAX, 2, None);
+    let mut session = session(u64::MAX, None);
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[&vec![0; PREFETCH_BYTES_MAX as usize + 10]]);
     take(&mut session);
@@ -372,31 +385,31 @@ fn bytes_beyond_the_demand_are_made_up_for_by_the_next() {
 
 #[test]
 fn settled_items_gather_until_their_frame_is_full() {
-    let mut session = ConsumerSession::new(1 << 20, 2, None);
-    assert_eq!([0, 1, 4].map(|id| session.ack(ItemId(id), || MS)), [Settled::Gathering, Settled::Gathered, Settled::Gathered]);
+    let mut session = session(1 << 20, None);
+    assert_eq!([0, 1, 4].map(|id| session.ack(held(id), || MS)), [Settled::Gathering, Settled::Gathered, Settled::Gathered]);
     for n in 3..ACK_RANGES_MAX as u64 {
-        assert_eq!(session.ack(ItemId(2 * n), || MS), Settled::Gathered);
+        assert_eq!(session.ack(held(2 * n), || MS), Settled::Gathered);
     }
-    assert_eq!((session.ack(ItemId(1 << 40), || MS), session.next_timeout()), (Settled::Ready, None));
+    assert_eq!((session.ack(held(1 << 40), || MS), session.next_timeout()), (Settled::Ready, None));
     assert!(matches!(&sent(&mut session)[..], [Message::Ack { ranges }] if ranges.len() == ACK_RANGES_MAX));
     let large = [b'x'; crate::limits::BATCH_BYTES_TARGET];
-    let settled = [&b"small"[..], b"another", &large].map(|result| session.ack_with(ItemId(9), result, || MS).unwrap());
+    let settled = [&b"small"[..], b"another", &large].map(|result| session.ack_with(held(9), result, || MS).unwrap());
     assert_eq!((settled, session.next_timeout()), ([Settled::Gathering, Settled::Gathered, Settled::Ready], None));
 }
 
 #[test]
 fn a_range_ends_where_its_count_does() {
-    let mut session = ConsumerSession::new(1000, 2, None);
-    session.acks = vec![range(0, u32::MAX - 1)];
-    assert!(session.ack_quick(ItemId(u64::from(u32::MAX) - 1)));
-    assert!(!session.ack_quick(ItemId(u64::from(u32::MAX))));
-    assert_eq!(session.acks, [range(0, u32::MAX)]);
+    let mut session = session(1000, None);
+    session.last_acks = range(0, u32::MAX - 1);
+    assert!(session.ack_quick(held(u64::from(u32::MAX) - 1)));
+    assert!(!session.ack_quick(held(u64::from(u32::MAX))));
+    assert_eq!(session.last_acks, range(0, u32::MAX));
 }
 
 #[test]
 fn what_is_settled_does_not_leave_before_its_delay_unless_it_is_sent() {
-    let mut session = ConsumerSession::new(1000, 2, None);
-    session.ack(ItemId(0), || MS);
+    let mut session = session(1000, None);
+    session.ack(held(0), || MS);
     session.handle_timeout(MS + FLUSH_DELAY - Duration::from_nanos(1));
     assert_eq!(sent(&mut session), []);
     session.send_settled();
@@ -407,15 +420,15 @@ fn what_is_settled_does_not_leave_before_its_delay_unless_it_is_sent() {
 
 #[test]
 fn a_result_may_be_exactly_as_long_as_the_largest_item_and_a_line_end() {
-    let mut session = ConsumerSession::new(4, 2, None);
-    session.ack_with(ItemId(3), b"four\n", || MS).unwrap();
+    let mut session = session(4, None);
+    session.ack_with(held(3), b"four\n", || MS).unwrap();
     session.goodbye();
     assert!(matches!(sent(&mut session)[..], [Message::Result { .. }, Message::Close { reason: CloseReason::Goodbye, .. }]));
 }
 
 #[test]
 fn who_stops_by_itself_takes_back_its_demand_and_gives_back_what_still_comes() {
-    let mut session = ConsumerSession::new(1000, 2, Some(10));
+    let mut session = session(1000, Some(10));
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 0, &[&b"a"[..]; 3]);
     take(&mut session);
@@ -434,10 +447,10 @@ fn who_stops_by_itself_takes_back_its_demand_and_gives_back_what_still_comes() {
 
 #[test]
 fn a_goodbye_settles_what_is_done_and_gives_back_the_rest() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     deliver(&mut session, 0, &[&b"a"[..]; 3]);
     take(&mut session);
-    session.ack(ItemId(0), || MS);
+    session.ack(held(0), || MS);
     session.goodbye();
     let close = Message::Close { reason: CloseReason::Goodbye, words: String::new() };
     let rest = Message::Return { range: range(1, 2), outcome: Outcome::Unstarted };
@@ -446,7 +459,7 @@ fn a_goodbye_settles_what_is_done_and_gives_back_the_rest() {
 
 #[test]
 fn a_consumer_may_ask_when_all_is_settled_and_how_things_stand() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     assert_eq!([session.join(), session.ask_status(), session.join()], [1, 1, 2]);
     assert_eq!(sent(&mut session), [Message::Join, Message::StatusRequest, Message::Join]);
     assert!(session.handle(Incoming { message: Message::Finished, batch: None }).is_err());
@@ -454,7 +467,7 @@ fn a_consumer_may_ask_when_all_is_settled_and_how_things_stand() {
 
 #[test]
 fn what_comes_after_a_long_wait_is_watched_again() {
-    let mut session = ConsumerSession::new(1000, 2, None);
+    let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     session.begin_wait();
     session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
@@ -462,4 +475,53 @@ fn what_comes_after_a_long_wait_is_watched_again() {
     session.end_wait(10 * MS, 10 * MS);
     take(&mut session);
     assert_eq!(session.next_timeout(), Some(10 * MS + PREFETCH_GIVE_BACK_AFTER));
+}
+
+#[test]
+fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 5, &[b"a", b"b", b"c", b"d", b"e"]);
+    let held = |epoch| move |id| Held { id: ItemId(id), epoch };
+    let (before, after) = (held(0), held(1));
+    (0..4).for_each(|_| assert!(take(&mut session).is_some()));
+    session.ack(before(5), || MS);
+    session.ack_with(before(6), b"result", || MS).unwrap();
+    session.lose();
+    assert!(!session.has_local() && !session.is_stopped());
+    session.resume(greeting(1000)).unwrap();
+    assert_eq!(sent(&mut session), []);
+    session.refill(MS, true);
+    assert!(matches!(sent(&mut session)[..], [Message::Demand { bytes: PREFETCH_BYTES_MAX, .. }]), "all of it is asked for anew");
+    deliver(&mut session, 5, &[b"a", b"b", b"c"]);
+    take(&mut session);
+    assert_eq!(session.ack(after(5), || MS), Settled::Gathering);
+    assert!(!session.ack_quick(before(6)), "it follows upon an item of the new connection");
+    assert_eq!(session.ack(before(6), || MS), Settled::Gathered);
+    session.give_back(before(7), Outcome::Released);
+    session.ack_with(before(8), b"result", || MS).unwrap();
+    session.send_settled();
+    assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }]);
+    assert!(session.is_held(after(6)) && !session.is_held(before(6)));
+}
+
+#[test]
+fn a_lost_connection_answers_what_was_withdrawn_and_asks_the_rest_again() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    let (withdrawal, join, status) = (session.withdraw(), session.join(), session.ask_status());
+    session.lose();
+    assert!(session.questions.is_withdrawn(withdrawal), "no item can come any more");
+    let later = session.withdraw();
+    assert!(session.questions.is_withdrawn(later), "nor now");
+    let also_later = session.join();
+    session.begin_wait();
+    session.resume(greeting(1000)).unwrap();
+    assert_eq!(sent(&mut session), [Message::Join, Message::Join, Message::StatusRequest]);
+    session.keep_demanding();
+    assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
+    let joined = || Incoming { message: Message::Joined, batch: None };
+    session.handle(joined()).unwrap();
+    assert!(session.questions.is_joined(join) && !session.questions.is_joined(also_later));
+    assert!(session.questions.status(status).is_none());
 }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::frame::FrameReader;
 use crate::payload::Encode;
 
 fn greeting(position: u64, checksum: Option<u64>) -> Greeting {
@@ -21,22 +20,26 @@ fn put(session: &mut ProducerSession, item: &[u8]) -> Put {
     session.put(|out| item.encode(out), || Duration::ZERO).unwrap()
 }
 
-/// What it has put, batch by batch: the first item's position, the items, the checksum.
-fn batches(session: &mut ProducerSession) -> Vec<(u64, Vec<String>, u64)> {
-    let mut stream = Vec::new();
-    let write = |slices: &[std::io::IoSlice<'_>]| {
-        slices.iter().for_each(|slice| stream.extend_from_slice(slice));
-        Ok(slices.iter().map(|slice| slice.len()).sum())
-    };
-    session.outbox().write_to(write).unwrap();
-    let (mut reader, mut input, mut batches) = (FrameReader::new(1 << 20), &stream[..], Vec::new());
-    while let Some(frame) = reader.next(&mut input).unwrap() {
-        if let Incoming { message: Message::Put { position, checksum, .. }, batch: Some(batch) } = Message::decode(frame).unwrap() {
-            let items = batch.iter().map(|item| String::from_utf8(item.to_vec()).unwrap());
-            batches.push((position.0, items.collect(), checksum));
+/// A batch: the first item's position, the items, the checksum.
+type Said = (u64, Vec<String>, u64);
+
+/// What it has put, batch by batch, and what else it has said.
+fn batches_and_more(session: &mut ProducerSession) -> (Vec<Said>, Vec<Message>) {
+    let (mut batches, mut more) = (Vec::new(), Vec::new());
+    for incoming in session.outbox().read_all() {
+        match incoming {
+            Incoming { message: Message::Put { position, checksum, .. }, batch: Some(batch) } => {
+                let items = batch.iter().map(|item| String::from_utf8(item.to_vec()).unwrap());
+                batches.push((position.0, items.collect(), checksum));
+            }
+            Incoming { message, .. } => more.push(message),
         }
     }
-    batches
+    (batches, more)
+}
+
+fn batches(session: &mut ProducerSession) -> Vec<Said> {
+    batches_and_more(session).0
 }
 
 fn sum(items: &[&str]) -> u64 {
@@ -287,4 +290,87 @@ fn a_producer_may_ask_when_all_is_settled_and_how_things_stand() {
     let mut session = session(0, 0);
     assert_eq!([session.join(), session.ask_status(), session.join()], [1, 1, 2]);
     assert_eq!(sent(&mut session), [Message::Join, Message::StatusRequest, Message::Join]);
+}
+
+#[test]
+fn what_is_unconfirmed_when_the_connection_is_lost_is_put_again_before_anything_new() {
+    let mut session = ProducerSession::resumable(greeting(0, Some(0)));
+    confirm(&mut session, 0, 100, 100_000);
+    for item in ["a", "b", "c", "d"] {
+        put(&mut session, item.as_bytes());
+    }
+    confirm(&mut session, 1, 0, 0);
+    assert_eq!(put(&mut session, b"e"), Put::Gathering);
+    assert_eq!(batches(&mut session).iter().map(|batch| batch.0).collect::<Vec<_>>(), [0, 1]);
+    session.lose();
+    assert_eq!(put(&mut session, b"f"), Put::NoCredit);
+    session.want();
+    session.resume(greeting(3, Some(sum(&["a", "b", "c"])))).unwrap();
+    let (_, more) = batches_and_more(&mut session);
+    assert_eq!(more, [Message::Want { bytes: batch_cost_bytes(5) }], "what is kept asks for itself");
+    session.want();
+    confirm(&mut session, 3, 1, 100_000);
+    assert_eq!(batches(&mut session), [(3, vec!["d".into()], sum(&["a", "b", "c", "d"]))]);
+    assert_eq!(put(&mut session, b"f"), Put::NoCredit);
+    confirm(&mut session, 4, 10, 0);
+    assert_eq!(batches(&mut session), [(4, vec!["e".into()], sum(&["a", "b", "c", "d", "e"]))]);
+    assert_eq!(put(&mut session, b"f"), Put::Gathering, "what is left of the credit is for new items");
+    session.flush();
+    assert_eq!(batches(&mut session), [(5, vec!["f".into()], sum(&["a", "b", "c", "d", "e", "f"]))]);
+    assert!(!session.is_confirmed());
+    confirm(&mut session, 6, 0, 0);
+    assert!(session.is_confirmed());
+}
+
+#[test]
+fn what_was_asked_is_asked_again_on_the_next_connection() {
+    let mut session = ProducerSession::resumable(greeting(0, None));
+    confirm(&mut session, 0, 100, 100_000);
+    put(&mut session, b"a");
+    confirm(&mut session, 1, 0, 0);
+    session.join();
+    session.ask_status();
+    session.finish();
+    sent(&mut session);
+    session.lose();
+    session.resume(greeting(1, None)).unwrap();
+    assert_eq!(batches_and_more(&mut session), (vec![], vec![Message::Finish, Message::Join, Message::StatusRequest]));
+}
+
+#[test]
+fn whoever_asks_for_room_now_is_told_no_while_there_is_no_connection() {
+    let mut session = ProducerSession::resumable(greeting(0, None));
+    session.lose();
+    assert_eq!(put(&mut session, b"a"), Put::NoCredit);
+    session.want();
+    let withdrawal = session.withdraw();
+    assert!(session.questions.is_withdrawn(withdrawal) && !session.has_wanted());
+}
+
+#[test]
+fn to_withdraw_takes_back_no_wish_of_what_is_put_again() {
+    let mut session = ProducerSession::resumable(greeting(0, None));
+    confirm(&mut session, 0, 100, 100_000);
+    put(&mut session, b"a");
+    session.lose();
+    session.resume(greeting(0, None)).unwrap();
+    session.withdraw();
+    let want = || Message::Want { bytes: batch_cost_bytes(5) };
+    assert_eq!(batches_and_more(&mut session).1, [want(), Message::Withdraw, want()]);
+}
+
+#[test]
+fn a_recall_takes_credit_that_does_not_reach_for_what_is_put_again() {
+    let mut session = ProducerSession::resumable(greeting(0, None));
+    confirm(&mut session, 0, 100, 100_000);
+    put(&mut session, b"ten bytes.");
+    session.lose();
+    session.resume(greeting(0, None)).unwrap();
+    confirm(&mut session, 0, 10, 10);
+    session.handle(Incoming { message: Message::Recall { position: Position(0) }, batch: None }).unwrap();
+    let (batches, more) = batches_and_more(&mut session);
+    let want = || Message::Want { bytes: batch_cost_bytes(14) };
+    assert_eq!((batches, more), (vec![], vec![want(), want(), Message::Recalled]));
+    confirm(&mut session, 0, 1, batch_cost_bytes(10) - 1);
+    assert_eq!(batches_and_more(&mut session).0, [], "the credit of before the recall is gone");
 }

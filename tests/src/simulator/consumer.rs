@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use common::Error;
 use common::limits::{FLUSH_DELAY, PREFETCH_GIVE_BACK_AFTER};
-use common::message::{ItemId, Outcome, Role};
-use common::simulation::{ConsumerSession, Greeting, Session, Settled};
+use common::message::{Outcome, Role};
+use common::simulation::{ConsumerSession, Greeting, Held, Session, Settled};
 use coordinator::queue::ClientId;
 
 use super::item::result_byte;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub results_percent: u64,
     /// So many of a thousand items are its last: it stops by itself, and comes again.
     pub stops_permille: u64,
+    /// It goes on when its connection is lost; else it begins anew, as after a crash.
+    pub resumes: bool,
     /// It is the only one.
     pub alone: bool,
     /// Its connection's.
@@ -42,7 +45,7 @@ pub struct Plan {
 #[derive(Debug)]
 struct Caller {
     doing: Doing,
-    in_hand: Vec<ItemId>,
+    in_hand: Vec<Held>,
 }
 
 #[derive(Debug)]
@@ -80,13 +83,26 @@ impl Consumer {
 
     fn connect(&mut self, stage: &mut Stage) {
         let mut wired = Wired::connect(stage, self.plan.weather, Role::Consumer, "");
-        // With a number of its own to ask ahead, it never has more open than that, or than its threads wait for.
-        let demand_max = self.plan.prefetch.map(|items| items.max(self.plan.threads as u32));
-        stage.oracle.serves(wired.client, demand_max);
+        self.serve(wired.client, stage);
         self.callers = (0..self.plan.threads).map(|_| Caller { doing: Doing::Idle { until: stage.now }, in_hand: Vec::new() }).collect();
-        (self.leaving, self.lying) = (false, None);
+        self.leaving = false;
         wired.write(stage, begin(self.plan.prefetch));
         self.wired = Some(wired);
+    }
+
+    fn connect_again(&mut self, stage: &mut Stage) {
+        let Some(lost) = self.wired.take() else { return };
+        let mut wired = lost.connect_again(stage, self.plan.weather, Role::Consumer, "");
+        self.serve(wired.client, stage);
+        wired.write(stage, begin(self.plan.prefetch));
+        self.wired = Some(wired);
+    }
+
+    fn serve(&mut self, client: ClientId, stage: &mut Stage) {
+        // With a number of its own to ask ahead, it never has more open than that, or than its threads wait for.
+        let demand_max = self.plan.prefetch.map(|items| items.max(self.plan.threads as u32));
+        stage.oracle.serves(client, demand_max);
+        self.lying = None;
     }
 
     /// One thread goes on as far as it can.
@@ -169,9 +185,9 @@ impl Consumer {
             session.look_ahead(now);
         }
         if let Some(next) = session.next_quick() {
-            let (id, whose) = (next.id, stage.oracle.takes(next.batch.item(next.index)));
+            let (held, whose) = (next.held, stage.oracle.takes(next.batch.item(next.index)));
             session.take_quick();
-            caller.in_hand.push(id);
+            caller.in_hand.push(held);
             self.lying = None;
             let in_order =
                 stage.faultless && self.plan.alone && self.plan.threads == 1 && self.plan.prefetch.is_some_and(|items| items > 0);
@@ -196,7 +212,9 @@ impl Consumer {
         let now = wired.now(stage);
         let Some(session) = &mut wired.session else { return };
         let in_hand = &mut self.callers[index].in_hand;
-        let id = in_hand.remove(stage.random.below(in_hand.len() as u64) as usize);
+        let held = in_hand.remove(stage.random.below(in_hand.len() as u64) as usize);
+        // That of a connection that was lost is without effect.
+        let counts = session.is_held(held);
         let mut gathers = false;
         if stage.random.chance(self.plan.fails_percent) {
             let cause = String::from("it would not work");
@@ -207,20 +225,24 @@ impl Consumer {
                 4 => Outcome::Rejected { cause },
                 _ => Outcome::RetryAfter { delay_ms: stage.random.below(30) },
             };
-            session.give_back(id, outcome);
+            session.give_back(held, outcome);
         } else if stage.random.chance(self.plan.results_percent) {
-            let result = vec![result_byte(id.0); stage.random.below(if stage.faultless { 9 } else { 20 }) as usize];
+            let result = vec![result_byte(held.id.0); stage.random.below(if stage.faultless { 9 } else { 20 }) as usize];
             // A result over the limit fails its item, which is one more way.
-            if let Ok(settled) = session.ack_with(id, &result, || now) {
+            if let Ok(settled) = session.ack_with(held, &result, || now) {
                 gathers = settled != Settled::Ready;
-                stage.oracle.settles(wired.client, id.0, Some(result.len()));
+                if counts {
+                    stage.oracle.settles(wired.client, held.id.0, Some(result.len()));
+                }
             }
         } else {
-            gathers = session.ack(id, || now) != Settled::Ready;
-            stage.oracle.settles(wired.client, id.0, None);
+            gathers = session.ack(held, || now) != Settled::Ready;
+            if counts {
+                stage.oracle.settles(wired.client, held.id.0, None);
+            }
         }
         let soon = session.next_timeout().is_some_and(|due| due <= now + FLUSH_DELAY);
-        assert!(soon || !gathers, "what is settled will not leave by itself: {session:?}");
+        assert!(soon || !gathers || !counts, "what is settled will not leave by itself: {session:?}");
         if stage.random.below(1000) < self.plan.stops_permille {
             session.stop();
             assert!(!session.has_local(), "items stay at hand though nobody will take them");
@@ -232,7 +254,7 @@ impl Consumer {
 }
 
 fn begin(prefetch: Option<u32>) -> impl Fn(Greeting) -> ConsumerSession {
-    move |greeting| ConsumerSession::new(greeting.item_bytes_max, greeting.announce_from, prefetch)
+    move |greeting| ConsumerSession::new(greeting, prefetch)
 }
 
 /// A thread finds nothing at hand: asks, with what patience it has. One that still holds an item has little: others may wait for that.
@@ -289,6 +311,10 @@ impl Player for Consumer {
             }
             if wired.failed.is_some() && !self.leaving {
                 wired.judge(stage);
+                if self.plan.resumes && matches!(wired.failed, Some(Error::Gone(_))) {
+                    self.connect_again(stage);
+                    return Some(stage.now + stage.random.micros((10, 20_000)));
+                }
             }
             self.wired = None;
             self.done = heard_stop && self.leaving;

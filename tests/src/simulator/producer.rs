@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use common::Error;
 use common::limits::FLUSH_DELAY;
 use common::message::{Position, Role};
-use common::simulation::{ProducerSession, Put, Session};
+use common::simulation::{Greeting, ProducerSession, Put, Session};
 use coordinator::queue::ClientId;
 
 use super::item::Tag;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub joins: bool,
     /// It says `Finish`, instead of just going.
     pub finishes: bool,
+    /// It goes on when its connection is lost; else it begins anew, as after a crash.
+    pub resumes: bool,
     /// It goes without waiting until what it has put is confirmed.
     pub hasty: bool,
     /// Its connection's.
@@ -68,6 +71,10 @@ pub struct Producer {
     said_finish: bool,
 }
 
+fn begin(resumes: bool) -> fn(Greeting) -> ProducerSession {
+    if resumes { ProducerSession::resumable } else { ProducerSession::new }
+}
+
 impl Producer {
     /// One that has not begun.
     pub fn new(plan: Plan) -> Producer {
@@ -93,7 +100,15 @@ impl Producer {
         self.callers = (0..self.plan.threads).map(|_| Caller::Idle { until: stage.now }).collect();
         self.wishes = (0..self.plan.threads).map(|_| stage.random.any() as u16).collect();
         self.ending = Ending::Putting;
-        wired.write(stage, ProducerSession::new);
+        wired.write(stage, begin(self.plan.resumes));
+        self.wired = Some(wired);
+    }
+
+    fn connect_again(&mut self, stage: &mut Stage) {
+        let Some(lost) = self.wired.take() else { return };
+        let mut wired = lost.connect_again(stage, self.plan.weather, Role::Producer, &self.plan.name);
+        stage.oracle.connects(wired.client, self.plan.tag);
+        wired.write(stage, begin(self.plan.resumes));
         self.wired = Some(wired);
     }
 
@@ -145,7 +160,7 @@ impl Producer {
             let Some(session) = &mut wired.session else { return };
             let mut taken = put(session);
             if taken == Put::NoCredit {
-                wired.read(stage, ProducerSession::new);
+                wired.read(stage, begin(self.plan.resumes));
                 let Some(session) = wired.session.as_mut().filter(|_| wired.failed.is_none()) else { return };
                 if session.has_wanted() {
                     taken = put(session);
@@ -163,7 +178,7 @@ impl Producer {
                 let pause = stage.random.micros(pause_us);
                 self.callers[index] = Caller::Idle { until: stage.now + pause };
                 if taken == Put::Gathering && stage.random.chance(50) {
-                    wired.read(stage, ProducerSession::new);
+                    wired.read(stage, begin(self.plan.resumes));
                 }
                 continue;
             }
@@ -233,7 +248,7 @@ impl Player for Producer {
             !greeted || self.ending != Ending::Putting || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
-            wired.read(stage, ProducerSession::new);
+            wired.read(stage, begin(self.plan.resumes));
         }
         let now = wired.now(stage);
         if let Some(session) = &mut wired.session {
@@ -253,11 +268,16 @@ impl Player for Producer {
         // The background thread writes what a caller does not, a little later.
         let lazy = !waiting && stage.random.chance(10) && !wired.is_written();
         if !lazy {
-            wired.write(stage, ProducerSession::new);
+            wired.write(stage, begin(self.plan.resumes));
         }
         if wired.failed.is_some() {
             let over = wired.judge(stage);
             let unfinished = self.ending != Ending::Leaving;
+            let lost = matches!(wired.failed, Some(Error::Gone(_)));
+            if self.plan.resumes && lost && unfinished {
+                self.connect_again(stage);
+                return Some(stage.now + stage.random.micros((10, 20_000)));
+            }
             self.crash();
             self.done |= over || !unfinished;
             return if self.done { None } else { Some(stage.now + stage.random.micros((10, 20_000))) };

@@ -129,6 +129,7 @@ fn producer_plan(number: u64, faultless: bool, ending: Ending, items_max: u64, n
         joins: random.chance(20),
         finishes,
         hasty: !finishes && random.chance(50),
+        resumes: named && random.chance(50),
         weather: weather(net, random),
     }
 }
@@ -143,6 +144,7 @@ fn consumer_plan(faultless: bool, alone: bool, net: Net, random: &mut Random) ->
         fails_percent: if faultless { 0 } else { random.pick(&[0, 10, 50]) },
         results_percent: random.pick(&[0, 50, 100]),
         stops_permille: if faultless { 0 } else { random.pick(&[0, 0, 50]) },
+        resumes: random.chance(50),
         alone,
         weather: weather(net, random),
     }

@@ -25,6 +25,7 @@ pub struct Wired<S> {
     pub failed: Option<Error>,
     /// `Stop` has come.
     pub heard_stop: bool,
+    is_greeted: bool,
     end: End,
     reader: FrameReader,
     hello: Outbox,
@@ -38,7 +39,14 @@ impl<S: Session> Wired<S> {
         let mut hello = Outbox::default();
         hello.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
         let reader = FrameReader::new(frame_bytes_max(0));
-        Wired { client, session: None, failed: None, heard_stop: false, end, reader, hello, since: stage.now }
+        Wired { client, session: None, failed: None, heard_stop: false, is_greeted: false, end, reader, hello, since: stage.now }
+    }
+
+    /// Loses the connection, and makes another for the same session.
+    pub fn connect_again(self, stage: &mut Stage, weather: Weather, role: Role, name: &str) -> Wired<S> {
+        let Wired { mut session, heard_stop, since, .. } = self;
+        session.iter_mut().for_each(Session::lose);
+        Wired { session, heard_stop, since, ..Wired::connect(stage, weather, role, name) }
     }
 
     /// Time since the connection's beginning, which is what its session counts in.
@@ -53,16 +61,22 @@ impl<S: Session> Wired<S> {
 
     /// Takes in what has come; makes the session of the greeting.
     pub fn read(&mut self, stage: &mut Stage, mut begin: impl FnMut(Greeting) -> S) {
-        let Wired { session, reader, heard_stop, end, .. } = self;
+        let Wired { session, reader, heard_stop, is_greeted, end, .. } = self;
         while self.failed.is_none() {
             let mut bytes_max = None;
             let came = transport::receive::<Error>(end, reader, &mut stage.scratch, |frame| {
                 let incoming = Message::decode(frame)?;
-                let Some(session) = session else {
+                let Some(session) = session.as_mut().filter(|_| *is_greeted) else {
                     let greeting = Greeting::try_from(incoming.message)?;
                     bytes_max = Some(frame_bytes_max(greeting.item_bytes_max));
-                    *session = Some(begin(greeting));
-                    return Ok(());
+                    *is_greeted = true;
+                    return match session {
+                        Some(session) => session.resume(greeting),
+                        None => {
+                            *session = Some(begin(greeting));
+                            Ok(())
+                        }
+                    };
                 };
                 *heard_stop |= incoming.message == Message::Stop;
                 session.handle(incoming)
@@ -82,7 +96,8 @@ impl<S: Session> Wired<S> {
         if self.failed.is_some() {
             return;
         }
-        let outbox = self.session.as_mut().map_or(&mut self.hello, |session| session.outbox());
+        let session = self.session.as_mut().filter(|_| self.is_greeted);
+        let outbox = session.map_or(&mut self.hello, |session| session.outbox());
         if let Err(error) = outbox.write_to(|pieces| self.end.write(pieces)) {
             // What the coordinator said before it closed says more than a broken pipe.
             self.read(stage, begin);
@@ -92,7 +107,7 @@ impl<S: Session> Wired<S> {
 
     /// True when all is written.
     pub fn is_written(&mut self) -> bool {
-        self.session.as_mut().is_none_or(|session| session.outbox().is_empty())
+        self.session.as_mut().filter(|_| self.is_greeted).is_none_or(|session| session.outbox().is_empty())
     }
 
     /// Ends the test if this is no way for an honest client's connection to end. True when the queue takes no more.

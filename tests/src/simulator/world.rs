@@ -156,6 +156,7 @@ impl World {
             impatient_percent: 0,
             joins: false,
             finishes: true,
+            resumes: false,
             hasty: false,
         };
         self.enter(Box::new(Producer::new(plan)), 100);
