@@ -13,7 +13,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::BATCH_ITEMS_MAX;
+use crate::limits::{BATCH_BYTES_TARGET, BATCH_ITEMS_MAX};
 
 /// How a batch's items lie in its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,6 +236,8 @@ pub struct BatchBuilder {
     /// The length of the first item, and of all others as long as `ends` is empty.
     len: u32,
     ends: Vec<u32>,
+    /// The batch should leave once its items have this many bytes: with their table, BATCH_BYTES_TARGET.
+    full_bytes: u64,
 }
 
 /// Room in front of the items for the length prefix and the message: the longest `Put` takes 4 + 37 bytes.
@@ -243,7 +245,7 @@ pub(crate) const HEADROOM_BYTES: usize = 48;
 
 impl Default for BatchBuilder {
     fn default() -> BatchBuilder {
-        BatchBuilder { buffer: vec![0; HEADROOM_BYTES], count: 0, len: 0, ends: Vec::new() }
+        BatchBuilder { buffer: vec![0; HEADROOM_BYTES], count: 0, len: 0, ends: Vec::new(), full_bytes: BATCH_BYTES_TARGET as u64 }
     }
 }
 
@@ -282,6 +284,7 @@ impl BatchBuilder {
                 self.ends.extend((1..=self.count).map(|count| count * self.len));
             }
             self.ends.push(end);
+            self.full_bytes = (BATCH_BYTES_TARGET as u64).saturating_sub(4 * self.ends.len() as u64);
         }
         self.count += 1;
     }
@@ -322,8 +325,7 @@ impl BatchBuilder {
     /// True once the batch should leave: it is large, or full.
     #[inline]
     pub fn is_full(&self) -> bool {
-        let bytes = self.body_bytes() + 4 * self.ends.len() as u64;
-        bytes >= crate::limits::BATCH_BYTES_TARGET as u64 || self.count >= BATCH_ITEMS_MAX
+        self.body_bytes() >= self.full_bytes || self.count >= BATCH_ITEMS_MAX
     }
 
     /// Takes what is collected: its header, and a buffer with [`HEADROOM_BYTES`] of room before the body. None when empty. The next
@@ -334,7 +336,7 @@ impl BatchBuilder {
             return None;
         }
         if next.capacity() == 0 {
-            next.reserve(self.buffer.capacity().min(2 * crate::limits::BATCH_BYTES_TARGET));
+            next.reserve(self.buffer.capacity().min(2 * BATCH_BYTES_TARGET));
         }
         next.resize(HEADROOM_BYTES, 0);
         let mut buffer = std::mem::replace(&mut self.buffer, next);
@@ -344,6 +346,7 @@ impl BatchBuilder {
             buffer.reserve_exact(4 * self.ends.len());
             buffer.extend(self.ends.iter().flat_map(|end| end.to_le_bytes()));
             self.ends.clear();
+            self.full_bytes = BATCH_BYTES_TARGET as u64;
             Layout::Table { base: 0 }
         };
         Some((BatchHeader { count, layout }, buffer))
@@ -440,7 +443,7 @@ mod tests {
     #[test]
     fn a_batch_is_full_once_it_has_the_bytes_that_are_worth_a_frame() {
         let mut builder = BatchBuilder::default();
-        builder.push_bytes(&vec![0; crate::limits::BATCH_BYTES_TARGET - 1]);
+        builder.push_bytes(&vec![0; BATCH_BYTES_TARGET - 1]);
         assert!(!builder.is_full());
         builder.push_bytes(b"1");
         assert!(builder.is_full());
@@ -454,7 +457,7 @@ mod tests {
         assert!(builder.buffer.capacity() >= first.capacity(), "it need not grow again");
         builder.push_bytes(&[1; 1 << 20]);
         builder.take(Vec::new()).unwrap();
-        assert_eq!(builder.buffer.capacity(), 2 * crate::limits::BATCH_BYTES_TARGET);
+        assert_eq!(builder.buffer.capacity(), 2 * BATCH_BYTES_TARGET);
         builder.push_bytes(&[1; 1000]);
         builder.take(Vec::with_capacity(500)).unwrap();
         assert_eq!(builder.buffer.capacity(), 500, "memory that is given is used as it is");
