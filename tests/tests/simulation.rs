@@ -13,8 +13,8 @@ const SEEDS: u64 = 2_000;
 const FOUND: [(u64, &str); 1] = [(77, "what came after a long wait lay at hand, and nobody looked whether it should go back")];
 
 /// What has to go wrong in these stories at least so often, together.
-const TROUBLES: [&str; 9] =
-    ["cuts", "deaths", "full links", "hangs", "hangs for good", "lost producers", "rogues", "stalls", "torn pieces"];
+const TROUBLES: [&str; 10] =
+    ["coordinator deaths", "cuts", "deaths", "full links", "hangs", "hangs for good", "lost producers", "rogues", "stalls", "torn pieces"];
 const TROUBLES_MIN: u64 = 100;
 
 /// Plays the stories of these seeds on all CPUs; returns how often what has happened, and where that was not dealt with.

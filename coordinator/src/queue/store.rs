@@ -175,6 +175,11 @@ impl Store {
         self.near_bytes
     }
 
+    /// What the batches cost whose bytes are in memory, those on their way to the journal among them.
+    pub(super) fn bytes_in_memory(&self) -> u64 {
+        self.near.values().filter(|stored| stored.batch.is_some()).map(|stored| stored.cost_bytes).sum()
+    }
+
     /// Bytes that the stored batches cost.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

@@ -23,6 +23,8 @@ pub struct Wired<S> {
     pub session: Option<S>,
     /// Why it is over.
     pub failed: Option<Error>,
+    /// The checksum in its greeting.
+    pub checksum: Option<u64>,
     /// `Stop` has come.
     pub heard_stop: bool,
     end: End,
@@ -38,7 +40,7 @@ impl<S: Session> Wired<S> {
         let mut hello = Outbox::default();
         hello.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
         let reader = FrameReader::new(frame_bytes_max(0));
-        Wired { client, session: None, failed: None, heard_stop: false, end, reader, hello, since: stage.now }
+        Wired { client, session: None, failed: None, checksum: None, heard_stop: false, end, reader, hello, since: stage.now }
     }
 
     /// Time since the connection's beginning, which is what its session counts in.
@@ -53,13 +55,14 @@ impl<S: Session> Wired<S> {
 
     /// Takes in what has come; makes the session of the greeting.
     pub fn read(&mut self, stage: &mut Stage, mut begin: impl FnMut(Greeting) -> S) {
-        let Wired { session, reader, heard_stop, end, .. } = self;
+        let Wired { session, reader, checksum, heard_stop, end, .. } = self;
         while self.failed.is_none() {
             let mut bytes_max = None;
             let came = transport::receive::<Error>(end, reader, &mut stage.scratch, |frame| {
                 let incoming = Message::decode(frame)?;
                 let Some(session) = session else {
                     let greeting = Greeting::try_from(incoming.message)?;
+                    *checksum = greeting.checksum;
                     bytes_max = Some(frame_bytes_max(greeting.item_bytes_max));
                     *session = Some(begin(greeting));
                     return Ok(());

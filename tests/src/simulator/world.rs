@@ -33,6 +33,7 @@ pub(super) enum Event {
     Mend,
     End,
     Stop,
+    BeginAgain,
 }
 
 /// A player and how it is doing.
@@ -78,9 +79,11 @@ pub struct World {
     events_count: u64,
     turn_at: Option<Duration>,
     pub(super) troubles: u64,
+    /// Producers that will never come again.
+    pub(super) lost: Vec<String>,
     /// When and after how many events things ceased to go wrong.
     mended_at: Option<(Duration, u64)>,
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 impl World {
@@ -91,7 +94,7 @@ impl World {
         let stage = Stage {
             now: Duration::ZERO,
             random,
-            oracle: Oracle::new(scenario.rules.clone(), scenario.lengths, scenario.faultless),
+            oracle: Oracle::new(scenario.rules.clone(), scenario.lengths, scenario.faultless, scenario.has_output),
             lengths: scenario.lengths,
             scratch: Scratch::default(),
             network: Network::default(),
@@ -110,6 +113,7 @@ impl World {
             events_count: 0,
             turn_at: None,
             troubles: 0,
+            lost: Vec::new(),
             mended_at: None,
             ended: false,
             scenario,
@@ -161,7 +165,7 @@ impl World {
         self.enter(Box::new(Producer::new(plan)), 100);
         self.play_until_all_are_done();
         while self.go_on() {}
-        self.stage.oracle.end(&self.broker.queue);
+        self.stage.oracle.end(&self.broker.queue, self.broker.output());
         let status = self.broker.queue.status();
         let (accepted, redelivered, dead) = (status.accepted, status.redelivered, status.dead);
         let (tail_events, tail) = self.tail();
@@ -224,6 +228,9 @@ impl World {
             Event::Trouble => self.trouble(),
             Event::Mend => self.mend(),
             Event::End => self.end(),
+            Event::BeginAgain => self.coordinator_begins_again(),
+            // Who has told a coordinator that is dead finds it dead.
+            Event::Stop if self.broker.is_down => {}
             Event::Stop => {
                 self.broker.feed(Input::Stop, &mut self.stage);
                 self.ask_for_turn();
@@ -362,7 +369,8 @@ impl World {
 
     /// The queue is told to come to its end.
     pub(super) fn end(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
+        // A coordinator that is dead is told once it has come again.
+        if !std::mem::replace(&mut self.ended, true) && !self.broker.is_down {
             let input = if self.scenario.ending == Ending::Stop { Input::Stop } else { Input::Drain };
             self.broker.feed(input, &mut self.stage);
             self.ask_for_turn();
