@@ -176,6 +176,11 @@ impl Broker {
         self.feed(Input::Tick, stage);
     }
 
+    /// Its disk is a quick one from now on.
+    pub fn mend(&mut self) {
+        self.journal.iter_mut().for_each(Journal::mend);
+    }
+
     /// What is in the output file, if there is one.
     pub fn output(&self) -> Option<&[u8]> {
         self.writer.file.as_deref()

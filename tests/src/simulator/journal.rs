@@ -86,6 +86,12 @@ impl Journal {
         self.answers.pop_front_if(|(at, _)| *at <= now).map(|(_, answer)| answer)
     }
 
+    /// It is quick from now on.
+    pub fn mend(&mut self) {
+        self.pace.commit_us.0 = 1;
+        self.pace.commit_us.1 = self.pace.commit_us.1.min(500);
+    }
+
     /// When there is something to do for it or to be heard from it.
     pub fn next(&self) -> Option<Duration> {
         let work = self.work.as_ref().map(|(due, _)| *due);

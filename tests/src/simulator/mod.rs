@@ -9,6 +9,9 @@
 //! - [`broker`]: the coordinator's loop around the queue; [`journal`], [`writer`]: what it leaves behind when it dies;
 //! - [`oracle`]: what must be true.
 //!
+//! Where the queue lies in a journal, the coordinator dies, too, with all that it had in memory; what was confirmed before is there after it,
+//! and what was settled does not come again.
+//!
 //! First a story is as bad as it can be, and nothing may be lost, invented, out of order or beyond the bounds. Then nothing goes wrong any
 //! more, and all must come to an end.
 

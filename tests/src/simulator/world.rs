@@ -342,6 +342,7 @@ impl World {
     fn mend(&mut self) {
         self.stage.tell(|| "from now on nothing goes wrong".into());
         self.mended_at = Some((self.stage.now, self.events_count));
+        self.broker.mend();
         for (client, at, side) in self.stage.network.heal(self.stage.now) {
             self.push_arrival(client, at, side);
         }
