@@ -283,6 +283,9 @@ impl ConsumerSession {
         self.prefetch.count_waited(waited);
         if let Some(watch) = &mut self.watch {
             watch.since = now;
+        } else if self.is_watched() {
+            // It was asked for since a connection was lost, which ended the watch.
+            self.watch = Some(Watch { since: now, taken_total: self.taken_total() });
         }
     }
 

@@ -525,3 +525,16 @@ fn a_lost_connection_answers_what_was_withdrawn_and_asks_the_rest_again() {
     assert!(session.questions.is_joined(join) && !session.questions.is_joined(also_later));
     assert!(session.questions.status(status).is_none());
 }
+
+#[test]
+fn what_is_asked_for_on_a_new_connection_is_watched_once_nobody_waits_for_it() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    session.begin_wait();
+    session.lose();
+    session.resume(greeting(1000)).unwrap();
+    session.keep_demanding();
+    session.end_wait(10 * MS, 10 * MS);
+    deliver(&mut session, 0, &[b"late"]);
+    assert_eq!(session.next_timeout(), Some(10 * MS + PREFETCH_GIVE_BACK_AFTER));
+}

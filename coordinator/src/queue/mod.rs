@@ -177,6 +177,11 @@ impl Queue {
         self.intake.has_finished(name)
     }
 
+    /// What the batches cost whose bytes are in memory, counted one by one: for tests.
+    pub fn bytes_in_memory(&self) -> u64 {
+        self.store.bytes_in_memory()
+    }
+
     /// From which attempt on consumers announce what they begin.
     pub fn announce_from(&self) -> u32 {
         if self.rules.attempts_max == 1 { 1 } else { 2 }

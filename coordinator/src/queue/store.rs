@@ -161,7 +161,8 @@ impl Store {
     /// The number of the first item of the oldest batch that is not wholly settled, or one before it.
     pub(super) fn first_unsettled(&self) -> Option<u64> {
         let far = (self.far.items > 0).then_some(self.far.from);
-        self.near.first_key_value().map(|(first, _)| *first).or(far)
+        // What is on its way to the journal is near, and behind what is far.
+        self.near.first_key_value().map(|(first, _)| *first).into_iter().chain(far).min()
     }
 
     /// Items that are far.
@@ -173,6 +174,11 @@ impl Store {
     #[cfg(test)]
     pub(super) fn near_bytes(&self) -> u64 {
         self.near_bytes
+    }
+
+    /// What the batches cost whose bytes are in memory, those on their way to the journal among them.
+    pub(super) fn bytes_in_memory(&self) -> u64 {
+        self.near.values().filter(|stored| stored.batch.is_some()).map(|stored| stored.cost_bytes).sum()
     }
 
     /// Bytes that the stored batches cost.
@@ -276,6 +282,13 @@ mod tests {
         store.insert(10, batch(1));
         assert!(!store.kept(10), "memory is full");
         assert_eq!(store.first_unsettled(), Some(3));
+    }
+
+    #[test]
+    fn what_is_on_its_way_to_the_journal_does_not_hide_what_is_far() {
+        let mut store = store(0, &[(0, 3)]);
+        store.insert(3, batch(3));
+        assert_eq!((store.far_items(), store.first_unsettled()), (3, Some(0)));
     }
 
     #[test]

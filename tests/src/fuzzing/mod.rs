@@ -5,6 +5,7 @@
 
 mod codec;
 mod input;
+mod journaled;
 mod queue;
 mod said;
 mod steps;

@@ -115,6 +115,14 @@ impl Clients {
             }
             Step::Drain => drop(self.watched.handle(Input::Drain)),
             Step::Stop => drop(self.watched.handle(Input::Stop)),
+            Step::Keep { entries } => self.watched.journal_works(entries.into()),
+            Step::Kept => _ = self.watched.journal_answers(),
+            Step::Die => {
+                if self.watched.journal.is_some() {
+                    self.slots.clear();
+                    self.watched.die();
+                }
+            }
         }
     }
 
@@ -134,11 +142,7 @@ impl Clients {
             Kind::Consumer(_) => Some(Input::ConsumerJoined { client }),
             Kind::Control => None,
         };
-        let mut connected = Client { kind, ..Client::default() };
-        if let Kind::Producer(Producer { name: Some(name), put, confirmed, .. }) = &mut connected.kind {
-            (*put, *confirmed) = (self.watched.queue.position(name).0, self.watched.queue.position(name).0);
-        }
-        self.watched.clients.insert(client, connected);
+        self.watched.clients.insert(client, Client { kind, ..Client::default() });
         input.map(|input| self.watched.handle(input));
         client
     }
@@ -160,7 +164,7 @@ impl Clients {
     fn put(&mut self, client: ClientId, items: u64, bytes: usize, unlike: bool) -> bool {
         let unmarked = self.watched.unmarked;
         let Kind::Producer(producer) = &self.client(client).kind else { return false };
-        if producer.finished {
+        if producer.finished || !producer.welcomed {
             return false;
         }
         let (credit_items, credit_bytes) = producer.credit;
@@ -181,7 +185,9 @@ impl Clients {
             return false;
         }
         let batch = batch(texts.into_iter());
-        self.watched.say(client, Message::Put { position: Position(first), checksum: 0, batch: batch.header() }, Some(batch))
+        // Any will do: only the producers know what it must be.
+        let checksum = first * 31 + client.0;
+        self.watched.say(client, Message::Put { position: Position(first), checksum, batch: batch.header() }, Some(batch))
     }
 
     /// A producer takes in what it was told, and answers a recall.
@@ -221,9 +227,16 @@ impl Clients {
         }
         let ticket = self.watched.tickets.swap_remove(which % self.watched.tickets.len());
         let (ids, dead) = self.watched.writing.remove(&ticket).expect("what is being written");
-        *(if dead { &mut self.watched.dead } else { &mut self.watched.acknowledged }) += ids.len() as u64;
-        ids.iter().for_each(|id| drop(self.watched.items.remove(id)));
-        self.watched.handle(Input::Written { ticket, output_bytes: None });
+        let mut output_bytes = None;
+        if let Some(journal) = &mut self.watched.journal {
+            journal.output_bytes += ids.len() as u64;
+            output_bytes = Some(journal.output_bytes).filter(|_| !dead);
+            self.watched.settling(&ids, output_bytes, dead);
+        } else {
+            *(if dead { &mut self.watched.dead } else { &mut self.watched.acknowledged }) += ids.len() as u64;
+            ids.iter().for_each(|id| drop(self.watched.items.remove(id)));
+        }
+        self.watched.handle(Input::Written { ticket, output_bytes });
     }
 
     /// The consumers go; one comes that works off everything, then a producer that wants room, while the others are silent.
@@ -262,6 +275,7 @@ impl Clients {
             let all: Vec<ClientId> = self.watched.clients.keys().copied().collect();
             all.into_iter().for_each(|client| self.hear(client));
             self.watched.handle(Input::Tick);
+            self.watched.journal_ends();
         }
         for (id, client) in &self.watched.clients {
             if let Kind::Producer(producer) = &client.kind {
@@ -276,6 +290,7 @@ impl Clients {
             while !self.watched.tickets.is_empty() {
                 self.written(0);
             }
+            self.watched.journal_ends();
             let Kind::Consumer(consumer) = &self.client(worker).kind else { return };
             let ranges = consumer.held.iter().map(|id| ItemRange { first: ItemId(*id), count: 1 }).collect();
             let hungry = consumer.demand.0 > 0 && consumer.demand.1 > 0;

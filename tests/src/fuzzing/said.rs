@@ -8,7 +8,7 @@ use common::message::{CloseReason, Message, Outcome};
 use coordinator::limits::{DEMAND_BYTES_MAX, DEMAND_ITEMS_MAX};
 use coordinator::queue::{ClientId, Input};
 
-use super::watched::{Client, Kind, State, Watched};
+use super::watched::{Client, Kind, Producer, State, Watched};
 
 /// Whether what a client says closes its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +26,23 @@ impl Watched {
         if verdict == Verdict::Refused {
             self.let_go(client, false);
         }
-        let put = batch.as_ref().filter(|_| matches!(message, Message::Put { .. })).map(|batch| (batch.count(), batch.body_bytes()));
-        if let Some((count, bytes)) = put
+        let put = batch.as_ref().and_then(|batch| match message {
+            Message::Put { checksum, .. } => Some((batch.clone(), checksum)),
+            _ => None,
+        });
+        if let Some((batch, checksum)) = put
             && verdict != Verdict::Refused
             && let Some(Client { kind: Kind::Producer(producer), .. }) = self.clients.get_mut(&client)
         {
+            let count = batch.count();
             producer.put += u64::from(count);
-            let cost = batch_cost_bytes(bytes) as i64;
+            let cost = batch_cost_bytes(batch.body_bytes()) as i64;
             producer.credit = (producer.credit.0 - i64::from(count), producer.credit.1 - cost);
             producer.granted = (producer.granted.0 - i64::from(count), producer.granted.1 - cost);
             producer.recalled = false;
+            if self.journal.is_some() {
+                producer.parked.push_back((batch, checksum));
+            }
         }
         let closed = self.handle(Input::Said { client, message, batch });
         match (verdict, closed.get(&client)) {
@@ -69,7 +76,12 @@ impl Watched {
     fn judge(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>, accepted: u64) -> Verdict {
         let largest = batch.and_then(|batch| batch.iter().map(<[u8]>::len).max()).unwrap_or_default() as u64;
         let Some(Client { kind, joins, withdrawals, finishes }) = self.clients.get_mut(&client) else { panic!("{client:?} is not there") };
+        let journaled = self.journal.is_some();
         let is_fine = match (message, kind) {
+            (
+                Message::Put { .. } | Message::Want { .. } | Message::Recalled | Message::Finish,
+                Kind::Producer(Producer { welcomed: false, .. }),
+            ) => false,
             (Message::Join, _) => {
                 joins.push(accepted);
                 true
@@ -99,9 +111,13 @@ impl Watched {
                 std::mem::take(&mut producer.recalled)
             }
             (Message::Finish, Kind::Producer(producer)) => {
-                let is_fine = producer.put == producer.confirmed && !std::mem::replace(&mut producer.finished, true);
-                let is_first = producer.name.clone().is_none_or(|name| !is_fine || self.finished_names.insert(name));
-                self.finished += u64::from(is_fine && is_first);
+                // What is on its way to the journal comes there before the end.
+                let all_in = if journaled { producer.parked.is_empty() } else { producer.put == producer.confirmed };
+                let is_fine = all_in && !std::mem::replace(&mut producer.finished, true);
+                if is_fine && !journaled {
+                    let is_first = producer.name.clone().is_none_or(|name| self.finished_names.insert(name));
+                    self.finished += u64::from(is_first);
+                }
                 *finishes += u32::from(is_fine);
                 is_fine
             }
@@ -119,8 +135,14 @@ impl Watched {
             }
             (Message::Ack { ranges }, Kind::Consumer(_)) => ranges.iter().all(|range| {
                 let done = self.take(client, range.first.0, range.count);
-                self.acknowledged += done.as_ref().map_or(0, |done| done.len() as u64);
-                done.inspect(|done| done.iter().for_each(|id| drop(self.items.remove(id)))).is_some()
+                done.inspect(|done| {
+                    if journaled {
+                        return self.settling(done, None, false);
+                    }
+                    self.acknowledged += done.len() as u64;
+                    done.iter().for_each(|id| drop(self.items.remove(id)));
+                })
+                .is_some()
             }),
             (Message::Result { first, .. }, Kind::Consumer(_)) => {
                 largest <= result_bytes_max(self.rules.item_bytes_max)

@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use common::backoff::Backoff;
 use common::limits::batch_cost_bytes;
 use common::message::Outcome;
-use coordinator::queue::Rules;
+use coordinator::queue::{Rules, Window};
 
 /// A queue's rules, and what happens to it.
 #[derive(Arbitrary, Debug)]
@@ -32,25 +32,84 @@ pub(super) type Slot = u8;
 /// One thing that happens; `Say` is anything that a frame can hold.
 #[derive(Arbitrary, Debug)]
 pub(super) enum Step<'a> {
-    Connect { slot: Slot, name: Option<u8> },
-    Leave { slot: Slot, orderly: bool },
-    Put { slot: Slot, items: u8, bytes: u16, unlike: bool },
-    Want { slot: Slot, bytes: u16 },
-    Hear { slot: Slot },
-    Finish { slot: Slot },
-    Join { slot: Slot },
-    Withdraw { slot: Slot },
-    Demand { slot: Slot, items: u8, bytes: u16 },
-    Begin { slot: Slot, which: u8 },
-    Ack { slot: Slot, which: u8, count: u8 },
-    Result { slot: Slot, which: u8, count: u8 },
-    Return { slot: Slot, which: u8, count: u8, how: How },
-    Say { slot: Slot, frame: &'a [u8] },
-    Written { which: u8 },
-    Pass { ms: u16 },
-    Lost { name: u8 },
+    Connect {
+        slot: Slot,
+        name: Option<u8>,
+    },
+    Leave {
+        slot: Slot,
+        orderly: bool,
+    },
+    Put {
+        slot: Slot,
+        items: u8,
+        bytes: u16,
+        unlike: bool,
+    },
+    Want {
+        slot: Slot,
+        bytes: u16,
+    },
+    Hear {
+        slot: Slot,
+    },
+    Finish {
+        slot: Slot,
+    },
+    Join {
+        slot: Slot,
+    },
+    Withdraw {
+        slot: Slot,
+    },
+    Demand {
+        slot: Slot,
+        items: u8,
+        bytes: u16,
+    },
+    Begin {
+        slot: Slot,
+        which: u8,
+    },
+    Ack {
+        slot: Slot,
+        which: u8,
+        count: u8,
+    },
+    Result {
+        slot: Slot,
+        which: u8,
+        count: u8,
+    },
+    Return {
+        slot: Slot,
+        which: u8,
+        count: u8,
+        how: How,
+    },
+    Say {
+        slot: Slot,
+        frame: &'a [u8],
+    },
+    Written {
+        which: u8,
+    },
+    Pass {
+        ms: u16,
+    },
+    Lost {
+        name: u8,
+    },
     Drain,
     Stop,
+    /// The journal answers what was asked, or keeps so many entries.
+    Keep {
+        entries: u8,
+    },
+    /// The queue hears of it.
+    Kept,
+    /// The coordinator dies, if it has a journal, and another goes on.
+    Die,
 }
 
 /// How an item comes back.
@@ -64,6 +123,13 @@ pub(super) enum How {
 }
 
 impl Bounds {
+    /// The journal's window, tiny; one bit tells whether there is a journal.
+    fn window(&self) -> Option<Window> {
+        let near_bytes = [0, 100, 400, 2000][usize::from(self.items / 64)];
+        let unwritten_bytes = u64::from(self.attempts / 4) * 50;
+        (self.items & 32 == 0).then_some(Window { near_bytes, unwritten_bytes })
+    }
+
     pub(super) fn rules(&self) -> Rules {
         let item_bytes_max = [0, 3, 40, 200, 1000][usize::from(self.item_bytes % 5)];
         let min = Duration::from_millis(self.retry_ms.into());
@@ -74,7 +140,7 @@ impl Bounds {
             attempts_max: 1 + u32::from(self.attempts % 4),
             retry_delay: Backoff { min, max: min * 3 },
             producers_expected: self.producers_expected.map(|expected| u64::from(expected % 4)),
-            journaled: None,
+            journaled: self.window(),
         }
     }
 }

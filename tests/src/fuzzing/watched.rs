@@ -1,6 +1,6 @@
 //! A queue that is watched: everything that goes in and comes out passes a plain model of PROTOCOL.md, one entry an item.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::batch::Batch;
@@ -8,10 +8,13 @@ use common::message::{CloseReason, Message};
 use common::status::Phase;
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
 
+use super::journaled::Journal;
+
 /// The queue, and what must be true of it.
 pub(super) struct Watched {
     pub(super) queue: Queue,
     pub(super) rules: Rules,
+    pub(super) journal: Option<Journal>,
     pub(super) now: Duration,
     pub(super) clients: BTreeMap<ClientId, Client>,
     /// Items that were delivered and are not settled.
@@ -54,8 +57,14 @@ pub(super) enum Kind {
 #[derive(Default)]
 pub(super) struct Producer {
     pub(super) name: Option<String>,
+    pub(super) welcomed: bool,
     pub(super) put: u64,
     pub(super) confirmed: u64,
+    /// With a journal: batches that wait for room, each with the checksum that was said with it; what is accepted; and of that, what is in
+    /// the journal as far as the queue knows.
+    pub(super) parked: VecDeque<(Batch, u64)>,
+    pub(super) admitted: u64,
+    pub(super) certain: u64,
     /// Items and bytes by what it has heard.
     pub(super) credit: (i64, i64),
     /// Likewise by what it was told, heard or not.
@@ -81,6 +90,9 @@ pub(super) struct Item {
     pub(super) bytes: Vec<u8>,
     pub(super) attempts: u32,
     pub(super) failures: u32,
+    /// As the journal was told, and as it knows for sure.
+    pub(super) failures_given_out: u32,
+    pub(super) failures_recorded: u32,
     pub(super) state: State,
 }
 
@@ -94,12 +106,15 @@ pub(super) enum State {
     /// Its results are to be given out by the step under way.
     Done,
     Writing,
+    /// Settled once the journal knows.
+    Settling,
 }
 
 impl Watched {
     pub(super) fn new(rules: Rules) -> Watched {
         Watched {
             queue: Queue::new(rules.clone()),
+            journal: rules.journaled.map(|_| Journal::default()),
             rules,
             now: Duration::ZERO,
             clients: BTreeMap::new(),
@@ -136,13 +151,31 @@ impl Watched {
                     let Some(Kind::Producer(producer)) = self.clients.get(&client).map(|client| &client.kind) else {
                         panic!("{client:?} is welcomed and is no producer");
                     };
-                    assert_eq!((position.0, checksum), (producer.confirmed, None));
+                    let (known, its_checksum, certain) = self.progress(producer.name.as_deref());
+                    assert_eq!((position.0, checksum), (known, its_checksum), "how far {client:?} has come");
+                    assert!(
+                        certain || self.queue.phase() != Phase::Running,
+                        "{client:?} is welcomed before it is certain how far it has come"
+                    );
+                    if let Some(Client { kind: Kind::Producer(producer), .. }) = self.clients.get_mut(&client) {
+                        assert!(!std::mem::replace(&mut producer.welcomed, true), "{client:?} is welcomed twice");
+                        (producer.put, producer.confirmed, producer.admitted, producer.certain) = (known, known, known, known);
+                    }
                 }
-                Output::Journal(_) | Output::Load(_) => panic!("there is no journal"),
+                Output::Journal(entry) => self.keeps(entry),
+                Output::Load(load) => self.loads(load),
             }
         }
         self.check();
         closed
+    }
+
+    /// Nobody is connected any more, and nothing is written.
+    pub(super) fn restart(&mut self) {
+        self.clients.clear();
+        self.tickets.clear();
+        self.writing.clear();
+        self.phase = Phase::Running;
     }
 
     fn sent(&mut self, to: ClientId, message: Message, batch: Option<Batch>) {
@@ -151,14 +184,17 @@ impl Watched {
         let Some(client) = self.clients.get_mut(&to) else { panic!("{to:?} is told {} and is not there", message.name()) };
         match (&mut client.kind, message) {
             (Kind::Producer(producer), message @ Message::Confirm { position, credit_items, credit_bytes }) => {
-                assert!((producer.confirmed..=producer.put).contains(&position.0), "{position} is confirmed");
+                let most = self.journal.as_ref().map_or(producer.put, |_| producer.certain);
+                assert!((producer.confirmed..=most).contains(&position.0), "{position} is confirmed");
                 self.confirmed += position.0 - producer.confirmed;
                 producer.confirmed = position.0;
                 producer.granted.0 += credit_items as i64;
                 producer.granted.1 += credit_bytes as i64;
                 producer.wish.take_if(|bytes| producer.granted.0 > 0 && producer.granted.1 >= *bytes as i64);
                 assert!(credit_items + credit_bytes == 0 || !producer.recalled, "credit before a Recall is answered");
-                if let Some(name) = &producer.name {
+                if let Some(name) = &producer.name
+                    && self.journal.is_none()
+                {
                     self.positions.insert(name.clone(), position.0);
                 }
                 producer.unheard.push(message);
@@ -203,7 +239,19 @@ impl Watched {
             if id == self.seen {
                 self.seen += 1;
                 self.check_mark(bytes);
-                self.items.insert(id, Item { bytes: bytes.to_vec(), attempts: 0, failures: 0, state: State::Ready });
+                assert!(
+                    self.journal.as_ref().is_none_or(|journal| id < journal.certain),
+                    "item {id} is delivered before it is in the journal"
+                );
+                let item = Item {
+                    bytes: bytes.to_vec(),
+                    attempts: 0,
+                    failures: 0,
+                    failures_given_out: 0,
+                    failures_recorded: 0,
+                    state: State::Ready,
+                };
+                self.items.insert(id, item);
             }
             let item = self.items.get_mut(&id).expect("an item that is not settled");
             let is_due = matches!(item.state, State::Delayed(due) if due <= self.now);
@@ -263,8 +311,10 @@ impl Watched {
         let status = self.queue.status();
         assert_eq!(status.accepted, status.acknowledged + status.dead + status.ready + status.delayed + status.held);
         assert_eq!((status.acknowledged, status.dead), (self.acknowledged, self.dead));
-        assert_eq!(status.accepted, self.confirmed, "what is accepted is confirmed");
-        assert_eq!(status.held, count(|state| matches!(state, State::Held(_) | State::Writing)));
+        let accepted = self.journal.as_ref().map_or(self.confirmed, |journal| journal.entered);
+        assert_eq!(status.accepted, accepted, "what is accepted is confirmed, or on its way to the journal");
+        assert_eq!(status.held, count(|state| matches!(state, State::Held(_) | State::Writing | State::Settling)));
+        self.check_journaled();
         assert_eq!(status.delayed, count(|state| matches!(state, State::Delayed(_))));
         assert_eq!(status.ready, count(|state| state == State::Ready) + status.accepted - self.seen);
         assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "the bounds: {status:?}");
@@ -276,10 +326,12 @@ impl Watched {
         assert!(phase as u8 >= self.phase as u8, "{:?} was before {phase:?}", self.phase);
         self.phase = phase;
         let serves = matches!(phase, Phase::Running | Phase::Draining);
-        assert!(!serves || status.ready == 0 || status.consumers_waiting == 0, "items wait while somebody asks");
+        let uncertain = self.journal.as_ref().map_or(0, |journal| journal.entered - journal.certain);
+        let loading = self.journal.as_ref().is_some_and(Journal::is_loading);
+        assert!(!serves || status.ready == uncertain || status.consumers_waiting == 0 || loading, "items wait while somebody asks");
         assert_eq!(status.producers_finished, self.finished);
         let count = |is: fn(&Kind) -> bool| self.clients.values().filter(|client| is(&client.kind)).count() as u64;
-        assert_eq!(status.producers, count(|kind| matches!(kind, Kind::Producer(_))));
+        assert_eq!(status.producers, count(|kind| matches!(kind, Kind::Producer(producer) if producer.welcomed)));
         assert_eq!(status.consumers, count(|kind| matches!(kind, Kind::Consumer(_))));
         let is_hungry = |kind: &Kind| matches!(kind, Kind::Consumer(consumer) if consumer.demand.0 > 0 && consumer.demand.1 > 0);
         assert_eq!(status.consumers_waiting, count(is_hungry));
@@ -287,14 +339,16 @@ impl Watched {
         let (mut parked, mut waiting) = (false, 0);
         let first_unsettled = self.first_unsettled();
         for (id, client) in &self.clients {
-            assert_eq!((client.withdrawals, client.finishes), (0, 0), "{id:?} was not answered");
+            let finishes = if self.journal.is_some() { 0 } else { client.finishes };
+            assert_eq!((client.withdrawals, finishes), (0, 0), "{id:?} was not answered");
             assert!(client.joins.iter().all(|asked| *asked > first_unsettled), "{id:?} joins in vain");
             match &client.kind {
                 Kind::Producer(producer) => {
                     assert_eq!(phase, Phase::Running, "{id:?} was not sent away");
-                    parked |= producer.put > producer.confirmed;
+                    let parks = if self.journal.is_some() { !producer.parked.is_empty() } else { producer.put > producer.confirmed };
+                    parked |= parks;
                     let wishes = producer.wish.is_some() && !producer.recalled && !producer.finished;
-                    waiting += u64::from(producer.put > producer.confirmed || wishes);
+                    waiting += u64::from(parks || wishes);
                 }
                 Kind::Consumer(consumer) => assert_eq!(consumer.stops > 0, !serves, "{id:?} is told of the end"),
                 Kind::Control => {}

@@ -1,5 +1,5 @@
-//! The coordinator's loop (`coordinator/src/broker.rs`) without its sockets and its writer's thread: the same connections, the same
-//! queue, the same order of things within a turn. It reports all that the queue hears and says to the oracle.
+//! The coordinator's loop (`coordinator/src/broker.rs`) without its sockets and its threads: the same connections, the same queue, the same
+//! order of things within a turn. It reports all that the queue hears and says to the oracle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,12 +10,14 @@ use common::message::{CloseReason, Incoming, Message, Position, Role};
 use common::pool::Pool;
 use coordinator::connection::{Broken, Connection, State};
 use coordinator::limits::{FRAMES_PER_TURN, GREETING, LINGER};
-use coordinator::queue::{ClientId, Input, Output, Queue, Record, Ticket};
+use coordinator::queue::{ClientId, Entry, Input, Output, Queue, Rules};
 
 use super::item::Tag;
+use super::journal::Journal;
 use super::link::{End, Side};
 use super::network::Stage;
 use super::scenario::Scenario;
+use super::writer::Writer;
 
 /// The coordinator.
 #[derive(Debug)]
@@ -27,10 +29,11 @@ pub struct Broker {
     deadlines: BTreeSet<(Duration, ClientId)>,
     /// The queue under test.
     pub queue: Queue,
-    item_bytes_max: u64,
-    /// What is being written, until when, and how many bytes of it.
-    writer: VecDeque<(Duration, Ticket, usize)>,
-    writing_us: (u64, u64),
+    rules: Rules,
+    writer: Writer,
+    journal: Option<Journal>,
+    /// It has died, and nobody has started it again.
+    pub is_down: bool,
     results_bytes_max: usize,
     names: BTreeMap<String, Tag>,
     pool: Pool,
@@ -42,18 +45,23 @@ impl Broker {
     /// A coordinator for this story.
     pub fn new(scenario: &Scenario) -> Broker {
         let names = scenario.producers.iter().filter(|plan| !plan.name.is_empty()).map(|plan| (plan.name.clone(), plan.tag));
-        let &Scenario { writing_us, results_bytes_max, .. } = scenario;
+        let &Scenario { writing, results_bytes_max, has_output, .. } = scenario;
         let rules = scenario.rules.clone();
+        let mut journal = rules.journaled.map(|_| Journal::new(scenario.journal));
+        if let Some(journal) = journal.as_mut().filter(|_| has_output) {
+            journal.model.keep(&Entry::Output { bytes: 0 });
+        }
         Broker {
             connections: BTreeMap::new(),
             line: VecDeque::new(),
             held_back: Vec::new(),
             unflushed: BTreeSet::new(),
             deadlines: BTreeSet::new(),
-            item_bytes_max: rules.item_bytes_max,
-            queue: Queue::new(rules),
-            writer: VecDeque::new(),
-            writing_us,
+            queue: Queue::new(rules.clone()),
+            rules,
+            writer: Writer::new(writing, has_output),
+            journal,
+            is_down: false,
             results_bytes_max,
             names: names.collect(),
             pool: Pool::default(),
@@ -73,7 +81,13 @@ impl Broker {
 
     /// One turn. Returns when the next is due at the latest.
     pub fn turn(&mut self, stage: &mut Stage) -> Option<Duration> {
+        if self.is_down {
+            // Nobody listens.
+            stage.network.fresh.clear();
+            return None;
+        }
         self.collect_written(stage);
+        self.collect_journaled(stage);
         self.accept(stage);
         // The order in which the system reports is anybody's guess.
         let turned = stage.random.below(self.line.len() as u64 + 1) as usize;
@@ -85,10 +99,10 @@ impl Broker {
         }
         self.keep_deadlines(stage);
         self.move_outputs(stage);
-        let written = self.writer.front().map(|(due, ..)| *due);
+        let journaled = self.journal.as_ref().and_then(Journal::next);
         let deadline = self.deadlines.first().map(|(due, _)| *due);
         let now = (!self.line.is_empty()).then_some(stage.now);
-        [self.queue.next_timeout(), deadline, written, now].into_iter().flatten().min()
+        [self.queue.next_timeout(), deadline, self.writer.next(), journaled, now].into_iter().flatten().min()
     }
 
     /// Tells the queue something that did not come from a client.
@@ -101,7 +115,7 @@ impl Broker {
     /// what is right without knowing all that was decided before.
     fn handle(&mut self, input: Input, stage: &mut Stage) {
         let as_it_comes = match &input {
-            Input::Written { .. } => true,
+            Input::Written { .. } | Input::Journaled { .. } | Input::Loaded { .. } => true,
             Input::Said { client, message: Message::Put { .. } | Message::Want { .. } | Message::Recalled, .. } => {
                 !stage.network.rogues.contains(client)
             }
@@ -117,22 +131,59 @@ impl Broker {
     }
 
     fn collect_written(&mut self, stage: &mut Stage) {
-        while let Some((due, ticket, _)) = self.writer.front().copied() {
-            if due > stage.now {
-                break;
-            }
-            self.writer.pop_front();
-            self.handle(Input::Written { ticket, output_bytes: None }, stage);
+        while let Some(written) = self.writer.collect(stage.now, &mut stage.random) {
+            self.handle(written, stage);
         }
-        if self.writing_bytes() < self.results_bytes_max {
+        if self.writer.waiting_bytes() < self.results_bytes_max {
             for client in std::mem::take(&mut self.held_back) {
                 self.put_in_line(client);
             }
         }
     }
 
-    fn writing_bytes(&self) -> usize {
-        self.writer.iter().map(|(_, _, bytes)| bytes).sum()
+    fn collect_journaled(&mut self, stage: &mut Stage) {
+        if let Some(journal) = &mut self.journal {
+            journal.go_on(stage.now, &mut stage.random);
+        }
+        while let Some(answer) = self.journal.as_mut().and_then(|journal| journal.collect(stage.now)) {
+            self.handle(answer, stage);
+        }
+    }
+
+    /// The coordinator dies: all that was in memory is lost, connections are closed by the system.
+    pub fn die(&mut self, stage: &mut Stage) {
+        let Some(journal) = &mut self.journal else { return };
+        self.is_down = true;
+        self.writer.dies(stage.now, &mut stage.random);
+        let unreported = journal.dies(stage.now, &mut stage.random);
+        stage.oracle.dies(unreported, &journal.model.recovered());
+        self.connections.clear();
+        self.line.clear();
+        self.held_back.clear();
+        self.unflushed.clear();
+        self.deadlines.clear();
+    }
+
+    /// A new one goes on where the journal says.
+    pub fn begin_again(&mut self, stage: &mut Stage) {
+        let Some(journal) = &self.journal else { return };
+        let recovered = journal.model.recovered();
+        self.is_down = false;
+        self.unchecked = false;
+        self.writer.resume(recovered.output_bytes);
+        stage.oracle.check_output(self.output());
+        self.queue = Queue::recover(self.rules.clone(), &recovered);
+        self.feed(Input::Tick, stage);
+    }
+
+    /// Its disk is a quick one from now on.
+    pub fn mend(&mut self) {
+        self.journal.iter_mut().for_each(Journal::mend);
+    }
+
+    /// What is in the output file, if there is one.
+    pub fn output(&self) -> Option<&[u8]> {
+        self.writer.file.as_deref()
     }
 
     fn accept(&mut self, stage: &mut Stage) {
@@ -146,7 +197,7 @@ impl Broker {
     }
 
     fn serve(&mut self, client: ClientId, stage: &mut Stage) {
-        let results_wait = self.writing_bytes() >= self.results_bytes_max;
+        let results_wait = self.writer.waiting_bytes() >= self.results_bytes_max;
         let Some(connection) = self.connections.get_mut(&client) else { return };
         connection.in_line = false;
         if results_wait && connection.gave_results && !connection.has_hung_up() {
@@ -232,7 +283,7 @@ impl Broker {
         if let Some(deadline) = connection.deadline {
             self.deadlines.remove(&(deadline, client));
         }
-        connection.open(role, self.item_bytes_max);
+        connection.open(role, self.rules.item_bytes_max);
         match role {
             Role::Producer => {
                 let name = Some(name).filter(|name| !name.is_empty());
@@ -247,7 +298,7 @@ impl Broker {
     }
 
     fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>) {
-        let (item_bytes_max, announce_from) = (self.item_bytes_max, self.queue.announce_from());
+        let (item_bytes_max, announce_from) = (self.rules.item_bytes_max, self.queue.announce_from());
         if let Some(connection) = self.connections.get_mut(&client) {
             let welcome = Message::Welcome { version: PROTOCOL_VERSION, pid: 1, item_bytes_max, position, announce_from, checksum };
             connection.send(&welcome, None);
@@ -301,7 +352,7 @@ impl Broker {
     fn move_outputs(&mut self, stage: &mut Stage) {
         loop {
             self.fill_outboxes(stage);
-            let Some(client) = self.unflushed.pop_first() else { return };
+            let Some(client) = self.unflushed.pop_first() else { break };
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             match connection.flush() {
                 Ok(()) => {}
@@ -309,6 +360,9 @@ impl Broker {
                 Err(_) => connection.deafen(),
             }
             self.put_in_line(client);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.go_on(stage.now, &mut stage.random);
         }
     }
 
@@ -325,16 +379,9 @@ impl Broker {
                 }
                 Output::Close { client, reason, words } => self.close(client, reason, words, stage),
                 Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
-                Output::Journal(_) | Output::Load(_) => unreachable!("there is no journal"),
-                Output::Write { ticket, record } => {
-                    let bytes = match &record {
-                        Record::Results(batch) => batch.body_bytes() as usize,
-                        Record::DeadLetter(letter) => letter.item.len(),
-                    };
-                    let last = self.writer.back().map_or(Duration::ZERO, |(due, ..)| *due);
-                    let due = (stage.now + stage.random.micros(self.writing_us)).max(last);
-                    self.writer.push_back((due, ticket, bytes));
-                }
+                Output::Write { ticket, record } => self.writer.write(ticket, record, stage.now, &mut stage.random),
+                Output::Journal(entry) => self.journal.as_mut().expect("a journal").keep(entry),
+                Output::Load(load) => self.journal.as_mut().expect("a journal").load(load),
             }
         }
         if !std::mem::take(&mut self.unchecked) {

@@ -281,8 +281,7 @@ impl Player for Consumer {
         }
         let begin = begin(self.plan.prefetch);
         let wired = self.wired.as_mut()?;
-        let waiting =
-            self.leaving || wired.session.is_none() || self.callers.iter().any(|caller| matches!(caller.doing, Doing::Waiting { .. }));
+        let waiting = self.leaving || !wired.is_greeted || self.callers.iter().any(|caller| matches!(caller.doing, Doing::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
             wired.read(stage, &begin);
@@ -295,7 +294,9 @@ impl Player for Consumer {
         (0..self.callers.len()).for_each(|index| self.call(index, stage));
         let all_stopped = self.callers.iter().all(|caller| matches!(caller.doing, Doing::Stopped));
         let wired = self.wired.as_mut()?;
-        if let Some(session) = wired.session.as_mut().filter(|_| all_stopped && !self.leaving) {
+        // Nobody is there to hear a goodbye before the greeting has come.
+        let leaves = all_stopped && !self.leaving && wired.is_greeted;
+        if let Some(session) = wired.session.as_mut().filter(|_| leaves) {
             session.goodbye();
             self.leaving = true;
         }

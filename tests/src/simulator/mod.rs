@@ -6,7 +6,11 @@
 //! - [`random`](crate::random): chance; [`scenario`]: what a seed makes of it;
 //! - [`world`]: what happens when, `trouble`: what goes wrong; [`network`], [`link`]: bytes on their way;
 //! - [`producer`], [`consumer`], [`rogue`]: processes ([`player`]), whose connections [`wired`] drives; [`item`]: what they pass on;
-//! - [`broker`]: the coordinator's loop around the queue; [`oracle`]: what must be true.
+//! - [`broker`]: the coordinator's loop around the queue; [`journal`], [`writer`]: what it leaves behind when it dies;
+//! - [`oracle`]: what must be true.
+//!
+//! Where the queue lies in a journal, the coordinator dies, too, with all that it had in memory; what was confirmed before is there after it,
+//! and what was settled does not come again.
 //!
 //! First a story is as bad as it can be, and nothing may be lost, invented, out of order or beyond the bounds. Then nothing goes wrong any
 //! more, and all must come to an end.
@@ -14,6 +18,7 @@
 pub mod broker;
 pub mod consumer;
 pub mod item;
+pub mod journal;
 pub mod link;
 pub mod network;
 pub mod oracle;
@@ -24,6 +29,7 @@ pub mod scenario;
 mod trouble;
 pub mod wired;
 pub mod world;
+pub mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};

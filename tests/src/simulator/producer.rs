@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::Error;
+use common::checksum;
 use common::limits::FLUSH_DELAY;
 use common::message::{Position, Role};
 use common::simulation::{Greeting, ProducerSession, Put, Session};
@@ -62,6 +63,8 @@ enum Ending {
 pub struct Producer {
     plan: Plan,
     next: u64,
+    /// The checksum of so many of its items as it has put them last, from none on.
+    checksums: Vec<u64>,
     wired: Option<Wired<ProducerSession>>,
     callers: Vec<Caller>,
     /// What each thread wants to put next: another may want less meanwhile, and pass it.
@@ -81,6 +84,7 @@ impl Producer {
         Producer {
             plan,
             next: 0,
+            checksums: vec![checksum::START],
             wired: None,
             callers: Vec::new(),
             wishes: Vec::new(),
@@ -95,6 +99,7 @@ impl Producer {
         if self.plan.name.is_empty() {
             // What an earlier connection has put is nobody's any more.
             (self.plan.tag, self.next) = (self.plan.tag + 1, 0);
+            self.checksums.truncate(1);
         }
         stage.oracle.connects(wired.client, self.plan.tag);
         self.callers = (0..self.plan.threads).map(|_| Caller::Idle { until: stage.now }).collect();
@@ -173,6 +178,10 @@ impl Producer {
                     "what gathers will not leave by itself"
                 );
                 stage.oracle.puts(tag, n);
+                let mut item = Vec::new();
+                lengths.write(tag, n, wish, &mut item);
+                self.checksums.truncate(n as usize + 1);
+                self.checksums.push(checksum::add(self.checksums[n as usize], &item));
                 self.next += 1;
                 self.wishes[index] = stage.random.any() as u16;
                 let pause = stage.random.micros(pause_us);
@@ -244,8 +253,9 @@ impl Player for Producer {
         }
         let Some(wired) = &mut self.wired else { return None };
         let greeted = wired.session.is_some();
-        let waiting =
-            !greeted || self.ending != Ending::Putting || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
+        let waiting = !wired.is_greeted
+            || self.ending != Ending::Putting
+            || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
             wired.read(stage, begin(self.plan.resumes));
@@ -254,6 +264,13 @@ impl Player for Producer {
         if let Some(session) = &mut wired.session {
             if !greeted {
                 self.next = session.confirmed().0;
+                let known = self.checksums.get(self.next as usize).copied();
+                assert!(known.is_some(), "producer {} is told that {} of its items are accepted", self.plan.tag, self.next);
+                assert!(
+                    wired.checksum.is_none() || wired.checksum == known,
+                    "producer {}: what is accepted is not what it has put",
+                    self.plan.tag
+                );
             }
             session.handle_timeout(now);
             stage.oracle.hears_confirmed(self.plan.tag, session.confirmed().0);

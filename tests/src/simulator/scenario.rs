@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::limits::batch_cost_bytes;
-use coordinator::queue::Rules;
+use coordinator::queue::{Rules, Window};
 
 use super::item::{ITEM_BYTES_MIN, Lengths};
 use super::link::Weather;
-use super::{consumer, producer};
+use super::{consumer, journal, producer, writer};
 use crate::random::Random;
 
 /// How a story ends.
@@ -41,8 +41,12 @@ pub struct Scenario {
     pub producers: Vec<producer::Plan>,
     /// Who gets.
     pub consumers: Vec<consumer::Plan>,
-    /// Microseconds for writing a record.
-    pub writing_us: (u64, u64),
+    /// How quick results and dead letters are written.
+    pub writing: writer::Pace,
+    /// How quick the journal is, if there is one.
+    pub journal: journal::Pace,
+    /// Results go to a file.
+    pub has_output: bool,
     /// Results that wait before no more are read.
     pub results_bytes_max: usize,
     /// Microseconds from news to the coordinator's next turn.
@@ -66,6 +70,8 @@ impl Scenario {
             _ => Ending::Stop,
         };
         let producers = random.between(1, 4);
+        let window = Window { near_bytes: random.scale(1, 20_000), unwritten_bytes: random.scale(1, 20_000) };
+        let journaled = random.chance(50).then_some(window);
         let retry_min = Duration::from_micros(random.scale(1, 20_000));
         let rules = Rules {
             capacity_items: random.scale(1, 300),
@@ -74,7 +80,7 @@ impl Scenario {
             attempts_max: random.between(1, 5) as u32,
             retry_delay: Backoff { min: retry_min, max: retry_min * random.between(1, 8) as u32 },
             producers_expected: (ending == Ending::Expected).then_some(producers),
-            journaled: None,
+            journaled,
         };
         let net = Net { slow: random.chance(30), room_min: (lengths.max as u64 / 8).max(16) };
         let consumers = random.between(1, 4);
@@ -88,7 +94,14 @@ impl Scenario {
             trouble_every_us: (200, random.between(1_000, 40_000)),
             producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, net, random)).collect(),
             consumers: (0..consumers).map(|_| consumer_plan(faultless, consumers == 1, net, random)).collect(),
-            writing_us: (1, random.scale(10, 5_000)),
+            writing: writer::Pace { writing_us: (1, random.scale(10, 5_000)), report_us: (1, random.scale(10, 2_000)) },
+            journal: journal::Pace {
+                // A slow disk: whoever comes again finds what it has put before on its way.
+                commit_us: if random.chance(40) { (10_000, 40_000) } else { (1, random.scale(10, 10_000)) },
+                load_us: (1, random.scale(10, 2_000)),
+                report_us: (1, random.scale(10, 2_000)),
+            },
+            has_output: journaled.is_some() && random.chance(70),
             results_bytes_max: random.scale(1, 2_000) as usize,
             turn_us: (1, random.scale(2, 2_000)),
         }

@@ -52,6 +52,7 @@ impl World {
                 self.stage.count(if for_good { "hangs for good" } else { "hangs" }, u64::from(self.cast[index].player.client().is_some()));
                 self.cast[index].hung_until = until;
             }
+            91..97 if self.scenario.rules.journaled.is_some() => self.coordinator_dies(),
             85..97 => {
                 let plan = &self.scenario.consumers[0];
                 let (tag, weather) = ((20 + self.cast.len() as u32) * TAGS_EACH, plan.weather);
@@ -78,7 +79,36 @@ impl World {
         self.cast[index].player.crash();
         self.cast[index].written_off = true;
         self.stage.count("lost producers", 1);
-        self.broker.feed(Input::ProducerLost { name }, &mut self.stage);
+        self.lost.push(name.clone());
+        if !self.broker.is_down {
+            self.broker.feed(Input::ProducerLost { name }, &mut self.stage);
+            self.ask_for_turn();
+        }
+    }
+
+    /// The coordinator dies, and with it all that it has not written.
+    fn coordinator_dies(&mut self) {
+        if self.broker.is_down {
+            return;
+        }
+        let back = self.stage.now + self.stage.random.micros((1, 20_000));
+        self.stage.tell(|| format!("trouble: the coordinator dies, and is back at {back:?}"));
+        self.stage.count("coordinator deaths", 1);
+        self.broker.die(&mut self.stage);
+        self.push(back, Event::BeginAgain);
+    }
+
+    /// It comes again. What no journal tells it, it is told by whoever knows: who will never come again, and later that it is to end.
+    pub(super) fn coordinator_begins_again(&mut self) {
+        self.stage.tell(|| "the coordinator begins again".into());
+        self.broker.begin_again(&mut self.stage);
+        for name in self.lost.clone() {
+            self.broker.feed(Input::ProducerLost { name }, &mut self.stage);
+        }
+        if std::mem::take(&mut self.ended) {
+            let at = self.stage.now + self.stage.random.micros((1, 20_000));
+            self.push(at, Event::End);
+        }
         self.ask_for_turn();
     }
 }

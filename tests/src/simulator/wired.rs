@@ -23,9 +23,12 @@ pub struct Wired<S> {
     pub session: Option<S>,
     /// Why it is over.
     pub failed: Option<Error>,
+    /// The checksum in its greeting.
+    pub checksum: Option<u64>,
     /// `Stop` has come.
     pub heard_stop: bool,
-    is_greeted: bool,
+    /// The greeting has come: without it, a session is what is left of an earlier connection.
+    pub is_greeted: bool,
     end: End,
     reader: FrameReader,
     hello: Outbox,
@@ -39,7 +42,18 @@ impl<S: Session> Wired<S> {
         let mut hello = Outbox::default();
         hello.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
         let reader = FrameReader::new(frame_bytes_max(0));
-        Wired { client, session: None, failed: None, heard_stop: false, is_greeted: false, end, reader, hello, since: stage.now }
+        Wired {
+            client,
+            session: None,
+            failed: None,
+            checksum: None,
+            heard_stop: false,
+            is_greeted: false,
+            end,
+            reader,
+            hello,
+            since: stage.now,
+        }
     }
 
     /// Loses the connection, and makes another for the same session.
@@ -61,13 +75,14 @@ impl<S: Session> Wired<S> {
 
     /// Takes in what has come; makes the session of the greeting.
     pub fn read(&mut self, stage: &mut Stage, mut begin: impl FnMut(Greeting) -> S) {
-        let Wired { session, reader, heard_stop, is_greeted, end, .. } = self;
+        let Wired { session, reader, checksum, heard_stop, is_greeted, end, .. } = self;
         while self.failed.is_none() {
             let mut bytes_max = None;
             let came = transport::receive::<Error>(end, reader, &mut stage.scratch, |frame| {
                 let incoming = Message::decode(frame)?;
                 let Some(session) = session.as_mut().filter(|_| *is_greeted) else {
                     let greeting = Greeting::try_from(incoming.message)?;
+                    *checksum = greeting.checksum;
                     bytes_max = Some(frame_bytes_max(greeting.item_bytes_max));
                     *is_greeted = true;
                     return match session {

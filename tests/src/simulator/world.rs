@@ -18,7 +18,7 @@ use super::scenario::{Ending, Scenario, TAGS_EACH};
 use crate::random::Random;
 
 /// Once nothing goes wrong any more, the story must end within so many events. Before, it lasts as long as the scenario says.
-const EVENTS_MAX: u64 = 150_000;
+const EVENTS_MAX: u64 = 500_000;
 
 /// And within this time.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ pub(super) enum Event {
     Mend,
     End,
     Stop,
+    BeginAgain,
 }
 
 /// A player and how it is doing.
@@ -78,9 +79,11 @@ pub struct World {
     events_count: u64,
     turn_at: Option<Duration>,
     pub(super) troubles: u64,
+    /// Producers that will never come again.
+    pub(super) lost: Vec<String>,
     /// When and after how many events things ceased to go wrong.
     mended_at: Option<(Duration, u64)>,
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 impl World {
@@ -91,7 +94,7 @@ impl World {
         let stage = Stage {
             now: Duration::ZERO,
             random,
-            oracle: Oracle::new(scenario.rules.clone(), scenario.lengths, scenario.faultless),
+            oracle: Oracle::new(scenario.rules.clone(), scenario.lengths, scenario.faultless, scenario.has_output),
             lengths: scenario.lengths,
             scratch: Scratch::default(),
             network: Network::default(),
@@ -110,6 +113,7 @@ impl World {
             events_count: 0,
             turn_at: None,
             troubles: 0,
+            lost: Vec::new(),
             mended_at: None,
             ended: false,
             scenario,
@@ -162,7 +166,7 @@ impl World {
         self.enter(Box::new(Producer::new(plan)), 100);
         self.play_until_all_are_done();
         while self.go_on() {}
-        self.stage.oracle.end(&self.broker.queue);
+        self.stage.oracle.end(&self.broker.queue, self.broker.output());
         let status = self.broker.queue.status();
         let (accepted, redelivered, dead) = (status.accepted, status.redelivered, status.dead);
         let (tail_events, tail) = self.tail();
@@ -225,6 +229,9 @@ impl World {
             Event::Trouble => self.trouble(),
             Event::Mend => self.mend(),
             Event::End => self.end(),
+            Event::BeginAgain => self.coordinator_begins_again(),
+            // Who has told a coordinator that is dead finds it dead.
+            Event::Stop if self.broker.is_down => {}
             Event::Stop => {
                 self.broker.feed(Input::Stop, &mut self.stage);
                 self.ask_for_turn();
@@ -336,6 +343,7 @@ impl World {
     fn mend(&mut self) {
         self.stage.tell(|| "from now on nothing goes wrong".into());
         self.mended_at = Some((self.stage.now, self.events_count));
+        self.broker.mend();
         for (client, at, side) in self.stage.network.heal(self.stage.now) {
             self.push_arrival(client, at, side);
         }
@@ -363,7 +371,8 @@ impl World {
 
     /// The queue is told to come to its end.
     pub(super) fn end(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
+        // A coordinator that is dead is told once it has come again.
+        if !std::mem::replace(&mut self.ended, true) && !self.broker.is_down {
             let input = if self.scenario.ending == Ending::Stop { Input::Stop } else { Input::Drain };
             self.broker.feed(input, &mut self.stage);
             self.ask_for_turn();

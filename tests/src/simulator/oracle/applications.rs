@@ -80,6 +80,11 @@ impl Applications {
         }
     }
 
+    /// The coordinator dies, and hears nothing that is on its way to it.
+    pub(super) fn lose_all(&mut self) {
+        self.consumers.clear();
+    }
+
     /// The queue hears that a client has gone.
     pub(super) fn left(&mut self, client: ClientId, orderly: bool) {
         let Some(words) = self.consumers.remove(&client) else { return };

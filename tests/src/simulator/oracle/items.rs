@@ -23,6 +23,8 @@ enum Place {
     Writing {
         dead: bool,
     },
+    /// It is settled once the journal knows.
+    Settling,
     Acknowledged,
     Dead,
 }
@@ -32,6 +34,8 @@ struct Item {
     whose: (Tag, u64),
     attempts: u32,
     failures: u32,
+    /// As the journal knows.
+    failures_recorded: u32,
     begun: bool,
     place: Place,
 }
@@ -40,7 +44,15 @@ struct Item {
 #[derive(Debug, Default)]
 pub(super) struct Items {
     items: Vec<Item>,
+    journaled: bool,
     accepted: u64,
+    /// Items that were given out to the journal, and those that are in it.
+    entered: u64,
+    certain: u64,
+    /// What the journal is to be told: of items to be settled, whether they are dead and how long the output file is; of others' failures.
+    settlements: BTreeMap<u64, (bool, Option<u64>)>,
+    failures: BTreeMap<u64, u32>,
+    settling: u64,
     unsettled: BTreeSet<u64>,
     /// Ready once more.
     returned: BTreeSet<u64>,
@@ -55,6 +67,70 @@ pub(super) struct Items {
 }
 
 impl Items {
+    pub(super) fn new(journaled: bool) -> Items {
+        Items { journaled, ..Items::default() }
+    }
+
+    /// Items are given out to the journal.
+    pub(super) fn enter(&mut self, first: u64, count: u64) {
+        assert_eq!(first, self.entered, "the number of the next item");
+        self.entered += count;
+    }
+
+    /// So many more are in it.
+    pub(super) fn is_certain(&mut self, count: u64) {
+        self.certain += count;
+    }
+
+    /// Items that may be given to consumers do not count as such before they are in the journal.
+    pub(super) fn uncertain(&self) -> u64 {
+        self.entered - self.certain
+    }
+
+    pub(super) fn settlement_given_out(&mut self, id: u64, dead: bool, output_bytes: Option<u64>) {
+        assert_eq!(self.settlements.remove(&id), Some((dead, output_bytes)), "item {id} is settled in the journal");
+    }
+
+    pub(super) fn check_letter(&self, id: u64, attempts: u32, whose: Option<(Tag, u64)>) {
+        let item = &self.items[id as usize];
+        assert_eq!((item.attempts, Some(item.whose)), (attempts, whose), "the dead letter of item {id}");
+    }
+
+    pub(super) fn failure_given_out(&mut self, id: u64, failures: u32) {
+        let item = &self.items[id as usize];
+        assert_eq!((failures, item.place == Place::Settling), (item.failures, false), "the failures of item {id}, in the journal");
+        self.failures.remove(&id);
+    }
+
+    pub(super) fn failure_is_certain(&mut self, id: u64, failures: u32) {
+        self.items[id as usize].failures_recorded = failures;
+    }
+
+    /// The journal knows that an item is settled.
+    pub(super) fn settled(&mut self, id: u64, dead: bool) -> (Tag, u64) {
+        let item = &mut self.items[id as usize];
+        assert_eq!(item.place, Place::Settling, "item {id} is settled");
+        item.place = if dead { Place::Dead } else { Place::Acknowledged };
+        self.settling -= 1;
+        *(if dead { &mut self.dead } else { &mut self.acknowledged }) += 1;
+        self.unsettled.remove(&id);
+        item.whose
+    }
+
+    /// Only what the journal knows is true any more.
+    pub(super) fn die(&mut self) {
+        let (acknowledged, dead, certain) = (self.acknowledged, self.dead, self.certain);
+        let (mut items, mut unsettled) = (std::mem::take(&mut self.items), std::mem::take(&mut self.unsettled));
+        unsettled.split_off(&certain);
+        for item in items.iter_mut().filter(|item| !matches!(item.place, Place::Acknowledged | Place::Dead)) {
+            (item.place, item.begun) = (Place::Ready, false);
+            (item.attempts, item.failures) = (item.failures_recorded, item.failures_recorded);
+        }
+        let returned = unsettled.range(..items.len() as u64).copied().collect();
+        let known = Items { accepted: certain, entered: certain, certain, acknowledged, dead, ..Items::new(true) };
+        *self = Items { items, unsettled, returned, ..known };
+    }
+
     pub(super) fn accepted(&self) -> u64 {
         self.accepted
     }
@@ -62,13 +138,18 @@ impl Items {
     pub(super) fn accept(&mut self, accepted: u64) {
         self.unsettled.extend(self.accepted..accepted);
         self.accepted = accepted;
+        if self.journaled {
+            assert_eq!(accepted, self.entered, "what is accepted is given out to the journal");
+        } else {
+            (self.entered, self.certain) = (accepted, accepted);
+        }
         assert!(self.items.len() as u64 <= accepted, "items are delivered before they are accepted");
     }
 
     /// Acknowledged, dead, delayed, held.
     pub(super) fn counts(&self) -> (u64, u64, u64, u64) {
         let held = self.held.values().map(|ids| ids.len() as u64).sum::<u64>();
-        (self.acknowledged, self.dead, self.delayed.len() as u64, held + self.writing)
+        (self.acknowledged, self.dead, self.delayed.len() as u64, held + self.writing + self.settling)
     }
 
     /// Deliveries beyond each item's first.
@@ -81,8 +162,9 @@ impl Items {
         let fresh = self.items.len() as u64;
         let first = self.returned.first().copied().unwrap_or(fresh);
         assert_eq!(id, first, "the first ready item is delivered first");
+        assert!(!self.journaled || id < self.certain, "item {id} is delivered before it is in the journal");
         if id == fresh {
-            self.items.push(Item { whose, attempts: 0, failures: 0, begun: false, place: Place::Ready });
+            self.items.push(Item { whose, attempts: 0, failures: 0, failures_recorded: 0, begun: false, place: Place::Ready });
         }
         self.returned.remove(&id);
         let item = &mut self.items[id as usize];
@@ -110,7 +192,7 @@ impl Items {
     }
 
     pub(super) fn any_ready(&self) -> bool {
-        !self.returned.is_empty() || (self.items.len() as u64) < self.accepted
+        !self.returned.is_empty() || (self.items.len() as u64) < self.certain
     }
 
     /// An honest consumer says what became of an item: it has announced it, if it had to.
@@ -128,12 +210,19 @@ impl Items {
         item
     }
 
-    pub(super) fn acknowledged(&mut self, id: u64) -> (Tag, u64) {
+    /// Whose it was, if that counts at once.
+    pub(super) fn acknowledged(&mut self, id: u64) -> Option<(Tag, u64)> {
+        if self.journaled {
+            self.take(id).place = Place::Settling;
+            self.settling += 1;
+            self.settlements.insert(id, (false, None));
+            return None;
+        }
         self.acknowledged += 1;
         self.unsettled.remove(&id);
         let item = self.take(id);
         item.place = Place::Acknowledged;
-        item.whose
+        Some(item.whose)
     }
 
     pub(super) fn has_result(&mut self, id: u64) {
@@ -158,15 +247,22 @@ impl Items {
         id
     }
 
-    pub(super) fn written(&mut self, id: u64) -> (Tag, u64) {
+    /// Whose it was, if that counts at once.
+    pub(super) fn written(&mut self, id: u64, output_bytes: Option<u64>) -> Option<(Tag, u64)> {
         let item = &mut self.items[id as usize];
         let Place::Writing { dead } = item.place else { panic!("item {id} is written where it is {:?}", item.place) };
-        item.place = if dead { Place::Dead } else { Place::Acknowledged };
         self.writing -= 1;
+        if self.journaled {
+            item.place = Place::Settling;
+            self.settling += 1;
+            self.settlements.insert(id, (dead, output_bytes));
+            return None;
+        }
+        item.place = if dead { Place::Dead } else { Place::Acknowledged };
         self.dead += u64::from(dead);
         self.acknowledged += u64::from(!dead);
         self.unsettled.remove(&id);
-        item.whose
+        Some(item.whose)
     }
 
     pub(super) fn never_delivered(&mut self, id: u64) {
@@ -181,7 +277,13 @@ impl Items {
     pub(super) fn failed(&mut self, id: u64, attempts_max: u32, now: Duration, delay: impl Fn(u32) -> Duration) {
         self.items[id as usize].failures += 1;
         let failures = self.items[id as usize].failures;
-        if failures >= attempts_max { self.rejected(id) } else { self.comes_back(id, now + delay(failures), now) }
+        if failures >= attempts_max {
+            return self.rejected(id);
+        }
+        if self.journaled {
+            self.failures.insert(id, failures);
+        }
+        self.comes_back(id, now + delay(failures), now);
     }
 
     pub(super) fn rejected(&mut self, id: u64) {
@@ -226,6 +328,8 @@ impl Items {
     pub(super) fn check_nothing_pending(&self) {
         assert!(self.dying.is_empty(), "items {:?} should be given up", self.dying);
         assert!(self.results.is_empty(), "the results of items {:?} should be written", self.results);
+        assert!(self.settlements.is_empty(), "the journal is not told that items are settled: {:?}", self.settlements);
+        assert!(self.failures.is_empty(), "the journal is not told that items have failed: {:?}", self.failures);
     }
 
     pub(super) fn check_settled(&self, until: u64) {

@@ -4,9 +4,10 @@
 mod applications;
 mod consumers;
 mod items;
+mod journal;
 mod producers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::batch::Batch;
@@ -18,6 +19,7 @@ use super::item::{Lengths, Tag};
 use applications::Applications;
 use consumers::Consumers;
 use items::Items;
+use journal::Journal;
 use producers::Producers;
 
 /// The client may not say this: its connection must be closed.
@@ -35,7 +37,14 @@ pub struct Oracle {
     /// Questions for the end of everything accepted up to a number, in the order of asking.
     joins: BTreeMap<ClientId, Vec<u64>>,
     writing: BTreeMap<Ticket, Vec<u64>>,
+    journal: Journal,
+    /// Results go where nobody can take them back.
+    writes_to_no_file: bool,
     to_be_closed: Option<ClientId>,
+    /// Producers that come when the queue takes no more.
+    refused: BTreeSet<ClientId>,
+    /// It hears how far it has come, as far as is known, and that it can go no further.
+    too_late: Option<ClientId>,
     /// It was told to take no more.
     drains: bool,
     hands_out: bool,
@@ -44,13 +53,17 @@ pub struct Oracle {
 
 impl Oracle {
     /// An empty queue's oracle. Without faults more is to be expected.
-    pub fn new(rules: Rules, lengths: Lengths, faultless: bool) -> Oracle {
+    pub fn new(rules: Rules, lengths: Lengths, faultless: bool, has_output: bool) -> Oracle {
         Oracle {
             producers: Producers::new(&rules),
+            items: Items::new(rules.journaled.is_some()),
             rules,
             lengths,
             faultless,
-            items: Items::default(),
+            journal: Journal::default(),
+            writes_to_no_file: !has_output,
+            refused: BTreeSet::new(),
+            too_late: None,
             consumers: Consumers::default(),
             joins: BTreeMap::new(),
             writing: BTreeMap::new(),
@@ -113,6 +126,8 @@ impl Oracle {
             Input::ProducerJoined { client, name } => {
                 if phase == Phase::Running {
                     self.producers.joined(*client, name.clone());
+                } else {
+                    self.refused.insert(*client);
                 }
             }
             Input::ConsumerJoined { client } => self.consumers.joined(*client),
@@ -129,30 +144,40 @@ impl Oracle {
                     self.to_be_closed = Some(*client);
                 }
             }
-            Input::Written { ticket, .. } => {
+            Input::Written { ticket, output_bytes } => {
                 let ids = self.writing.remove(ticket).expect("only what is being written is reported as written");
                 for id in ids {
-                    let (tag, n) = self.items.written(id);
-                    self.producers.settled(tag, n);
+                    if let Some((tag, n)) = self.items.written(id, *output_bytes) {
+                        self.producers.settled(tag, n);
+                    }
                 }
             }
             Input::ProducerLost { name } => self.producers.finish_name(name),
             Input::Drain => self.drains = true,
             Input::Stop => self.consumers.are_told_again(),
             Input::Tick => {}
-            Input::Journaled { .. } | Input::Loaded { .. } => panic!("there is no journal"),
+            Input::Journaled { entries } => self.journaled(*entries),
+            Input::Loaded { .. } => self.loaded(),
         }
     }
 
     fn said(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>, phase: Phase, now: Duration) -> Result<(), Refused> {
         match (message, batch) {
-            (Message::Put { position, .. }, Some(batch)) => {
+            (Message::Put { position, checksum, .. }, Some(batch)) => {
                 let too_long = batch.iter().any(|item| item.len() as u64 > self.rules.item_bytes_max);
-                if phase != Phase::Running || too_long { Err(Refused) } else { self.producers.put(client, position.0, batch) }
+                if phase != Phase::Running || too_long { Err(Refused) } else { self.producers.put(client, position.0, *checksum, batch) }
             }
             (Message::Want { bytes }, None) => self.producers.want(client, *bytes),
             (Message::Recalled, None) => self.producers.gives_credit_back(client),
-            (Message::Finish, None) => self.producers.finish(client),
+            (Message::Finish, None) => {
+                let name = self.producers.finish(client)?;
+                if self.rules.journaled.is_some() {
+                    self.journal.finishing.push_back(name);
+                } else {
+                    self.producers.finish_for_good(name);
+                }
+                Ok(())
+            }
             (Message::Demand { items, bytes }, None) => {
                 self.consumers.demand(client, *items, *bytes)?;
                 self.applications.check_demand(client, self.consumers.items(client));
@@ -174,8 +199,9 @@ impl Oracle {
                     for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
                         self.check_announced(client, id);
                         self.applications.settled(client, id, None);
-                        let (tag, n) = self.items.acknowledged(id);
-                        self.producers.settled(tag, n);
+                        if let Some((tag, n)) = self.items.acknowledged(id) {
+                            self.producers.settled(tag, n);
+                        }
                     }
                 }
                 Ok(())
@@ -234,6 +260,10 @@ impl Oracle {
 
     /// The queue says this.
     pub fn after(&mut self, output: &Output) {
+        if let Some(late) = self.too_late.take() {
+            let told = matches!(output, Output::Close { client, reason: CloseReason::Ended, .. } if *client == late);
+            assert!(told, "{late:?} is welcomed before it is certain how far it has come");
+        }
         match output {
             Output::Send { client, message, batch } => self.sent(*client, message, batch.as_ref()),
             Output::Close { client, reason, words } => match reason {
@@ -244,11 +274,22 @@ impl Oracle {
                     assert_eq!(expected, Some(*client), "{client:?} is closed: {words}");
                 }
             },
-            Output::Welcome { .. } => {}
-            Output::Journal(_) | Output::Load(_) => panic!("there is no journal"),
+            Output::Welcome { client, position, .. } if self.refused.remove(client) => self.producers.comes_late(*client, position.0),
+            Output::Welcome { client, position, checksum } => {
+                let certain = self.producers.welcomed(*client, position.0, *checksum);
+                self.too_late = Some(*client).filter(|_| !certain);
+            }
+            Output::Journal(entry) => self.keeps(entry),
+            Output::Load(load) => self.loads(*load),
             Output::Write { ticket, record } => {
                 let ids = match record {
-                    Record::Results(batch) => self.items.results(batch.count()),
+                    Record::Results(batch) => {
+                        let ids = self.items.results(batch.count());
+                        if !self.writes_to_no_file {
+                            self.journal.results.extend(ids.iter().copied().zip(batch.iter().map(<[u8]>::to_vec)));
+                        }
+                        ids
+                    }
                     Record::DeadLetter(letter) => {
                         let whose = self.lengths.read(&letter.item);
                         assert!(!letter.cause.is_empty(), "a dead letter without a cause");
@@ -270,13 +311,15 @@ impl Oracle {
                 self.consumers.delivered(client, batch);
                 for (id, bytes) in (first.0..).zip(batch.iter()) {
                     let whose = self.lengths.read(bytes).unwrap_or_else(|| panic!("item {id} is delivered as something nobody has put"));
+                    self.producers.touch(whose.0, whose.1);
                     if self.items.delivered(id, client, *attempt, whose) {
                         self.producers.seen(whose.0, whose.1);
                     }
                 }
             }
             (Message::Withdrawn, None) => {
-                let misses_out = self.hands_out && self.consumers.is_hungry(client) && self.items.any_ready();
+                let hungry = self.hands_out && self.consumers.is_hungry(client) && !self.journal.is_loading();
+                let misses_out = hungry && self.items.any_ready();
                 assert!(!misses_out, "{client:?} hears that there is no item, and there is one");
                 self.consumers.withdrawn(client);
                 self.producers.withdrawn(client);
@@ -296,8 +339,12 @@ impl Oracle {
     pub fn check(&mut self, queue: &Queue) {
         assert_eq!(self.to_be_closed, None, "it said what it may not, and is not closed");
         let status = queue.status();
-        assert_eq!(status.accepted, self.producers.accepted(), "what is accepted is confirmed");
+        assert_eq!(self.too_late, None, "it is welcomed before it is certain how far it has come");
         self.items.accept(status.accepted);
+        let certain = status.accepted - self.items.uncertain();
+        assert_eq!(certain, self.producers.accepted(), "what is accepted is confirmed");
+        self.producers.check_told(status.producers);
+        self.check_memory(queue);
         let counts = (status.acknowledged, status.dead, status.delayed, status.held);
         assert_eq!(counts, self.items.counts(), "acknowledged, dead, delayed, held");
         assert_eq!(status.ready, status.accepted - counts.0 - counts.1 - counts.2 - counts.3, "every item is in one place");
@@ -307,7 +354,8 @@ impl Oracle {
         assert_eq!(status.bytes, self.producers.stored_bytes(), "bytes");
         assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "within the bounds: {status:?}");
         let handing_out = matches!(status.phase, Phase::Running | Phase::Draining);
-        assert!(!handing_out || status.ready == 0 || status.consumers_waiting == 0, "items wait while somebody asks: {status:?}");
+        let misses_out = handing_out && status.ready > self.items.uncertain() && status.consumers_waiting > 0;
+        assert!(!misses_out || self.journal.is_loading(), "items wait while somebody asks: {status:?}");
         assert_eq!(status.consumers_waiting, self.consumers.hungry(), "consumers that ask");
         self.items.check_nothing_pending();
         assert!(status.phase != Phase::Done || status.stored() == 0, "done with items left");
@@ -324,7 +372,8 @@ impl Oracle {
     }
 
     /// Everybody has gone.
-    pub fn end(&self, queue: &Queue) {
+    pub fn end(&self, queue: &Queue, output: Option<&[u8]>) {
+        self.check_output(output);
         let status = queue.status();
         assert_eq!(status.held, 0, "held by nobody");
         if status.phase == Phase::Done {
