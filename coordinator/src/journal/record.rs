@@ -71,22 +71,17 @@ pub enum RecordError {
     Payload(#[from] postcard::Error),
 }
 
-/// How long a batch's record is.
-pub(super) fn batch_bytes(batch: &Batch) -> usize {
-    BATCH_HEAD_BYTES + batch.body_bytes() as usize
-}
-
-/// Writes a batch's record, in `record` of [`batch_bytes`].
-pub(super) fn write_batch(first: u64, batch: &Batch, record: &mut [u8]) {
+/// Makes a batch's record, in the place of what `record` holds.
+pub(super) fn write_batch(first: u64, batch: &Batch, record: &mut Vec<u8>) {
     let (layout, number) = match batch.header().layout {
         Layout::Uniform { len } => (UNIFORM, len),
         Layout::Table { base } => (TABLE, base),
     };
     let [items, table] = batch.body();
-    let mut at = CHECKSUM_BYTES;
-    for part in [&batch.count().to_le_bytes()[..], &layout.to_le_bytes(), &number.to_le_bytes(), items, table] {
-        record[at..at + part.len()].copy_from_slice(part);
-        at += part.len();
+    record.clear();
+    record.reserve(BATCH_HEAD_BYTES + batch.body_bytes() as usize);
+    for part in [&[0; CHECKSUM_BYTES][..], &batch.count().to_le_bytes(), &layout.to_le_bytes(), &number.to_le_bytes(), items, table] {
+        record.extend_from_slice(part);
     }
     let checksum = checksum(Kind::Batch, &first.to_le_bytes(), &record[CHECKSUM_BYTES..]);
     record[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
@@ -149,7 +144,7 @@ mod tests {
     use super::*;
 
     fn record(first: u64, batch: &Batch) -> Vec<u8> {
-        let mut record = vec![0; batch_bytes(batch)];
+        let mut record = b"what was there before".to_vec();
         write_batch(first, batch, &mut record);
         record
     }

@@ -274,8 +274,11 @@ fn write_group(database: &Database, account: &Account, group: &Group) -> Result<
                 marks.remove(first)?;
             }
         }
+        // Not by `insert_reserve`: that clears and copies as many bytes as are to be written, for each batch in fresh memory.
+        let mut record = Vec::new();
         for (first, batch) in &group.puts {
-            record::write_batch(*first, batch, batches.insert_reserve(first, record::batch_bytes(batch))?.as_mut());
+            record::write_batch(*first, batch, &mut record);
+            batches.insert(first, &*record)?;
         }
         for first in &group.marked {
             let Some(known) = account.known(*first) else { continue };

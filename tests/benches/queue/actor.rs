@@ -38,6 +38,9 @@ pub struct Part {
     /// Where the queue for the way back is
     #[arg(long, default_value = ".")]
     pub back: PathBuf,
+    /// What is put is to survive the machine
+    #[arg(long)]
+    pub durable: bool,
     /// How long to look for news before sleeping
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     pub spin: Duration,
@@ -76,7 +79,7 @@ pub enum Role {
 
 impl Part {
     pub fn new(role: Role) -> Part {
-        Part { role, size: 8, first: 0, count: 0, place: ".".into(), back: ".".into(), spin: Duration::ZERO }
+        Part { role, size: 8, first: 0, count: 0, place: ".".into(), back: ".".into(), durable: false, spin: Duration::ZERO }
     }
 
     pub fn items(self, size: usize, first: u64, count: u64) -> Part {
@@ -157,6 +160,7 @@ impl Actor {
         command.arg("play").arg(name.get_name());
         command.arg("--place").arg(&part.place).arg("--back").arg(&part.back);
         command.arg("--spin").arg(format!("{}ns", part.spin.as_nanos()));
+        command.args(part.durable.then_some("--durable"));
         for (flag, number) in [("--size", part.size as u64), ("--first", part.first), ("--count", part.count)] {
             command.arg(flag).arg(number.to_string());
         }

@@ -7,6 +7,7 @@ mod actor;
 mod chart;
 mod commands;
 mod crossbeam;
+mod durable;
 mod growth;
 mod ipc_channel;
 mod item;
@@ -27,6 +28,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::actor::Part;
+use crate::durable::Durable;
 use crate::growth::Growth;
 use crate::multiprocessing::{Multiprocessing, Python};
 use crate::peer::{Case, Peer};
@@ -62,13 +64,17 @@ struct Options {
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "8,128,1024,65536,1048576", value_parser = size)]
     sizes: Vec<usize>,
 
-    /// Only the rates: no round trips, no commands, nothing of how cost grows
+    /// Only the rates in memory: no round trips, no commands, no journal, nothing of how cost grows
     #[arg(long)]
     rates: bool,
 
     /// Only how procq's cost grows with waiting items and with consumers
     #[arg(long, conflicts_with_all = ["rates", "sizes", "svg"])]
     growth: bool,
+
+    /// Only with a journal: rates beside servers that sync, one lone put, a queue deeper than memory
+    #[arg(long, conflicts_with_all = ["rates", "growth", "sizes", "svg"])]
+    durable: bool,
 
     /// Write all figures to FILE
     #[arg(long, value_name = "FILE")]
@@ -115,14 +121,15 @@ struct Run {
     trips: u64,
     jobs: u64,
     growth: Growth,
+    durable: Durable,
 }
 
 impl Run {
     fn new(options: &Options) -> Run {
         let run = if options.quick {
-            Run { turns: 3, items: None, seconds: 0.3, trips: 3000, jobs: 500, growth: Growth::QUICK }
+            Run { turns: 3, items: None, seconds: 0.3, trips: 3000, jobs: 500, growth: Growth::QUICK, durable: Durable::QUICK }
         } else {
-            Run { turns: 9, items: None, seconds: 0.6, trips: 10_000, jobs: 1500, growth: Growth::FULL }
+            Run { turns: 9, items: None, seconds: 0.6, trips: 10_000, jobs: 1500, growth: Growth::FULL, durable: Durable::FULL }
         };
         Run { turns: options.turns.unwrap_or(run.turns), items: options.items, ..run }
     }
@@ -131,9 +138,11 @@ impl Run {
         // Builds the programs, before anything is timed.
         tests::program("coordinator");
         let mut left_out = Vec::new();
-        let peers = if options.growth { Vec::new() } else { self.beside_peers(options, &mut left_out)? };
-        let growth = if options.rates { Vec::new() } else { self.growth.measure(&self, &mut left_out)? };
-        let report = Report { machine: machine(), turns: self.turns, peers, growth, left_out };
+        let all = !options.rates && !options.growth && !options.durable;
+        let peers = if all || options.rates { self.beside_peers(options, &mut left_out)? } else { Vec::new() };
+        let durable = if all || options.durable { self.durable.measure(&self, &mut left_out)? } else { Vec::new() };
+        let growth = if all || options.growth { self.growth.measure(&self, &mut left_out)? } else { Vec::new() };
+        let report = Report { machine: machine(), turns: self.turns, peers, growth, durable, left_out };
         print!("{report}");
         if let Some(file) = &options.json {
             std::fs::write(file, format!("{:#}\n", report.json())).with_context(|| format!("cannot write {}", file.display()))?;

@@ -25,7 +25,7 @@ impl Peer for Procq {
 
     fn pass(&self, case: Case, count: u64) -> Result<f64> {
         let fan = case.fan as u64;
-        pass(Team { producers: fan, consumers: fan, size: case.size }, count, |coordinator| {
+        pass(Team { producers: fan, consumers: fan, size: case.size }, &[], count, |coordinator| {
             if case == Case::SMALLEST {
                 let peak_kib = tests::proc_status_kib(coordinator, "VmHWM").context("the coordinator's peak memory")?;
                 self.peaks_kib.borrow_mut().push(peak_kib as f64);
@@ -51,11 +51,12 @@ pub struct Team {
     pub size: usize,
 }
 
-/// Passes and verifies so many items through a queue of their own; `at_end` gets the coordinator's process id when all are acknowledged.
-pub fn pass(team: Team, count: u64, at_end: impl FnOnce(u32) -> Result<()>) -> Result<f64> {
+/// Passes and verifies so many items through a queue of their own, whose coordinator gets these arguments as well; `at_end` gets its
+/// process id when all are acknowledged.
+pub fn pass(team: Team, arguments: &[&str], count: u64, at_end: impl FnOnce(u32) -> Result<()>) -> Result<f64> {
     let Team { producers, consumers, size } = team;
     // The benchmark itself is one more producer, which puts nothing, knows when all is acknowledged, and then ends the queue.
-    let queue = tests::Queue::serve(&["--expect-producers", &(producers + 1).to_string()]);
+    let queue = tests::Queue::serve(&[&["--expect-producers", &(producers + 1).to_string()], arguments].concat());
     let last = Producer::<[u8]>::connect(&queue.endpoint())?;
     let consumer = Part::new(Role::ProcqConsumer).at(queue.socket()).items(size, 0, 0);
     let mut consumers = (0..consumers).map(|_| Actor::start(&consumer)).collect::<Result<Vec<_>>>()?;

@@ -13,7 +13,9 @@ pub enum Unit {
     JobsPerSecond,
     Microseconds,
     Milliseconds,
+    Seconds,
     KiB,
+    MiB,
     Bytes,
     Times,
     Ticks,
@@ -26,7 +28,9 @@ impl Unit {
             Unit::JobsPerSecond => "jobs/s",
             Unit::Microseconds => "µs",
             Unit::Milliseconds => "ms",
+            Unit::Seconds => "s",
             Unit::KiB => "KiB",
+            Unit::MiB => "MiB",
             Unit::Bytes => "B",
             Unit::Times => "×",
             Unit::Ticks => "ticks",
@@ -105,6 +109,8 @@ pub struct Report {
     pub peers: Vec<Group>,
     /// procq beside itself.
     pub growth: Vec<Group>,
+    /// procq with a journal.
+    pub durable: Vec<Group>,
     pub left_out: Vec<LeftOut>,
 }
 
@@ -114,6 +120,7 @@ impl Report {
             "machine": self.machine,
             "turns": self.turns,
             "peers": self.peers.iter().map(Group::json).collect::<Vec<_>>(),
+            "durable": self.durable.iter().map(Group::json).collect::<Vec<_>>(),
             "growth": self.growth.iter().map(Group::json).collect::<Vec<_>>(),
             "left_out": self.left_out.iter().map(|left_out| json!({ "name": left_out.name, "why": left_out.why })).collect::<Vec<_>>(),
         })
@@ -126,7 +133,7 @@ impl fmt::Display for Report {
         writeln!(f, "ratio: the figure of its group's first row by the row's own, turn by turn\n")?;
         writeln!(f, "{:32} {:>9}  {:18} {:>7} {:20} {:11}", "", "median", "spread", "ratio", "spread", "target")?;
         let (mut met, mut missed) = (0, Vec::new());
-        for group in self.peers.iter().chain(&self.growth) {
+        for group in self.peers.iter().chain(&self.durable).chain(&self.growth) {
             writeln!(f, "{}, {}", group.title, group.unit.name())?;
             for (at, row) in group.rows.iter().enumerate() {
                 let ratio = group.ratio(at);

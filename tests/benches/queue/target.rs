@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::peer::Case;
+use crate::report::short;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
@@ -14,6 +15,8 @@ pub enum Target {
     Below(f64),
     /// procq's figure itself.
     Within(f64),
+    /// procq's figure itself.
+    Reached(f64),
 }
 
 impl Target {
@@ -75,6 +78,7 @@ impl Target {
             Target::AtMost(target) => ratio <= target,
             Target::Below(target) => figure < target,
             Target::Within(target) => figure <= target,
+            Target::Reached(target) => figure >= target,
         }
     }
 }
@@ -89,6 +93,7 @@ impl fmt::Display for Target {
             Target::AtMost(target) => write!(f, "≤ {target}"),
             Target::Below(target) => write!(f, "itself < {target}"),
             Target::Within(target) => write!(f, "itself ≤ {target}"),
+            Target::Reached(target) => write!(f, "itself ≥ {}", short(*target)),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Trips {
         println!("trips {} {} {}", self.p50, self.p99, self.p999);
     }
 
-    fn of(mut took: Vec<Duration>) -> Result<Trips> {
+    pub fn of(mut took: Vec<Duration>) -> Result<Trips> {
         took.sort_unstable();
         let within = |share: f64| {
             let at = (took.len() as f64 * share) as usize;

@@ -14,7 +14,7 @@ pub fn measure(run: &Run) -> Result<Group> {
     eprintln!("more consumers");
     let pass = |consumers, count| {
         let team = Team { producers: 1, consumers, size: 8 };
-        pass(team, count, |_| Ok(())).with_context(|| format!("{consumers} consumers"))
+        pass(team, &[], count, |_| Ok(())).with_context(|| format!("{consumers} consumers"))
     };
     let count = run.fit(|count| pass(CONSUMERS[0], count))?;
     let mut rates = vec![Sample::default(); CONSUMERS.len()];

@@ -20,7 +20,13 @@ pub const BEANSTALKD: Served = Served {
     name: "beanstalkd",
     program: "beanstalkd",
     version: "-v",
-    arguments: |folder| Ok(vec!["-z".into(), "67108864".into(), "-l".into(), listen(folder)]),
+    arguments: |folder, durable| {
+        let mut arguments = vec!["-z".into(), "67108864".into(), "-l".into(), listen(folder)];
+        if durable {
+            arguments.extend(["-f0".into(), "-b".into(), folder.into()]);
+        }
+        Ok(arguments)
+    },
     address: |folder| Some(folder.join("socket")).filter(|socket| UnixStream::connect(socket).is_ok()),
     producer: Role::BeanstalkdProducer,
     consumer: Role::BeanstalkdConsumer,

@@ -1,4 +1,5 @@
-//! Queues that need a server: measured when its program is there, each pass with a server of its own that keeps everything in memory.
+//! Queues that need a server: measured when its program is there, each pass with a server of its own that keeps everything in memory, or
+//! on disk when that is what is compared.
 //! Clients put, get and acknowledge without waiting for each answer, as far as server and client library allow.
 
 pub mod beanstalkd;
@@ -37,8 +38,8 @@ pub struct Served {
     name: &'static str,
     program: &'static str,
     version: &'static str,
-    /// Its arguments, for a folder of its own.
-    arguments: fn(&Path) -> Result<Vec<OsString>>,
+    /// Its arguments, for a folder of its own; and whether what it confirms is to be on disk.
+    arguments: fn(&Path, bool) -> Result<Vec<OsString>>,
     /// Where its clients find it, once it is there.
     address: fn(&Path) -> Option<PathBuf>,
     producer: Role,
@@ -60,11 +61,27 @@ impl Peer for Served {
     }
 
     fn pass(&self, case: Case, count: u64) -> Result<f64> {
-        let server = Server::start(self)?;
+        self.pass_at(None, case, count)
+    }
+
+    fn takes(&self, _case: Case) -> bool {
+        true
+    }
+
+    fn trips(&self, count: u64) -> Option<Result<Trips>> {
+        Some(self.measure_trips(count))
+    }
+}
+
+impl Served {
+    /// The same; what is put and what is acknowledged reaches a disk, if one is given, before it is confirmed.
+    pub fn pass_at(&self, disk: Option<&Path>, case: Case, count: u64) -> Result<f64> {
+        let server = Server::start(self, disk)?;
         let fan = case.fan as u64;
         let start = |role, index| {
             let share = peer::share(count, index, fan);
-            Actor::start(&Part::new(role).at(&server.address).items(case.size, share.start, share.end - share.start))
+            let part = Part::new(role).at(&server.address).items(case.size, share.start, share.end - share.start);
+            Actor::start(&Part { durable: disk.is_some(), ..part })
         };
         let mut consumers = (0..fan).map(|index| start(self.consumer, index)).collect::<Result<Vec<_>>>()?;
         consumers.iter_mut().try_for_each(Actor::ready)?;
@@ -87,18 +104,8 @@ impl Peer for Served {
         Ok(seconds)
     }
 
-    fn takes(&self, _case: Case) -> bool {
-        true
-    }
-
-    fn trips(&self, count: u64) -> Option<Result<Trips>> {
-        Some(self.measure_trips(count))
-    }
-}
-
-impl Served {
     fn measure_trips(&self, count: u64) -> Result<Trips> {
-        let server = Server::start(self)?;
+        let server = Server::start(self, None)?;
         let start = |role| Actor::start(&Part::new(role).at(&server.address).items(8, 0, count));
         let mut echo = start(self.echo)?;
         echo.ready()?;
@@ -119,13 +126,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(served: &Served) -> Result<Server> {
-        let folder = tempfile::tempdir()?;
+    fn start(served: &Served, disk: Option<&Path>) -> Result<Server> {
+        let folder = disk.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
         let log_path = folder.path().join("log");
         let log = File::create(&log_path)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("guard").arg(std::process::id().to_string()).arg("--").arg(served.program);
-        command.args((served.arguments)(folder.path())?).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.args((served.arguments)(folder.path(), disk.is_some())?).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().with_context(|| format!("cannot start {}", served.program))?;
         let mut server = Server { process, address: PathBuf::new(), _folder: folder };
         let folder = server._folder.path();

@@ -1,8 +1,10 @@
-//! NATS JetStream, by the `async-nats` library: a message per item in a stream in memory, gone once it is acknowledged. Messages are
-//! published without waiting for the confirmation of those before, and got by the batch.
+//! NATS JetStream, by the `async-nats` library: a message per item in a stream in memory or in files, gone once it is acknowledged. Messages
+//! are published without waiting for the confirmation of those before, and got by the batch.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail};
@@ -21,22 +23,38 @@ pub const NATS: Served = Served {
     name: "NATS JetStream",
     program: "nats-server",
     version: "--version",
-    arguments: |folder| {
-        let config = folder.join("config");
-        // Any free port; the largest item of this benchmark is 8 MiB, the default limit is 1 MiB.
-        let text = format!(
-            "listen: 127.0.0.1:-1\nports_file_dir: {folder:?}\nmax_payload: 8388608\njetstream {{ store_dir: {:?} }}\n",
-            folder.join("store")
-        );
-        std::fs::write(&config, text)?;
-        Ok(vec!["--config".into(), config.into()])
-    },
+    arguments: |folder, durable| Ok(vec!["--config".into(), write_config(folder, durable && syncs_always())?.into()]),
     address,
     producer: Role::NatsProducer,
     consumer: Role::NatsConsumer,
     ping: Role::NatsPing,
     echo: Role::NatsEcho,
 };
+
+/// Writes the server's configuration; `synced`: what is in a file has reached the disk before it is confirmed.
+fn write_config(folder: &Path, synced: bool) -> Result<PathBuf> {
+    let config = folder.join("config");
+    let sync = if synced { ", sync_interval: always" } else { "" };
+    // Any free port; the largest item of this benchmark is 8 MiB, the default limit is 1 MiB.
+    let text = format!(
+        "listen: 127.0.0.1:-1\nports_file_dir: {folder:?}\nmax_payload: 8388608\njetstream {{ store_dir: {:?}{sync} }}\n",
+        folder.join("store")
+    );
+    std::fs::write(&config, text)?;
+    Ok(config)
+}
+
+/// True if this server knows of syncing before it confirms; servers before 2.10 do not.
+pub fn syncs_always() -> bool {
+    static SYNCS: OnceLock<bool> = OnceLock::new();
+    let asks = || {
+        let folder = tempfile::tempdir()?;
+        let config = write_config(folder.path(), true)?;
+        let asked = Command::new(NATS.program).arg("-t").arg("--config").arg(config).stdin(Stdio::null()).output()?;
+        Ok::<_, Error>(asked.status.success())
+    };
+    *SYNCS.get_or_init(|| asks().unwrap_or(false))
+}
 
 /// The server writes down where it listens.
 fn address(folder: &Path) -> Option<PathBuf> {
@@ -62,16 +80,16 @@ async fn connect(part: &Part) -> Result<Context> {
     Ok(jetstream::new(async_nats::connect(address).await?))
 }
 
-async fn consumer(context: &Context, name: &str) -> Result<Consumer<pull::Config>> {
-    let config =
-        Config { name: name.to_string(), retention: RetentionPolicy::WorkQueue, storage: StorageType::Memory, ..Config::default() };
+async fn consumer(context: &Context, name: &str, durable: bool) -> Result<Consumer<pull::Config>> {
+    let storage = if durable { StorageType::File } else { StorageType::Memory };
+    let config = Config { name: name.to_string(), retention: RetentionPolicy::WorkQueue, storage, ..Config::default() };
     let stream = context.get_or_create_stream(config).await?;
     let config = pull::Config {
         durable_name: Some("workers".to_string()),
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_ack_pending: UNACKNOWLEDGED_MAX,
-        memory_storage: true,
+        memory_storage: !durable,
         ..pull::Config::default()
     };
     Ok(stream.get_or_create_consumer("workers", config).await?)
@@ -102,7 +120,7 @@ pub fn produce(part: &Part) -> Result<()> {
 pub fn consume(part: &Part) -> Result<()> {
     block_on(async {
         let context = connect(part).await?;
-        let consumer = consumer(&context, "there").await?;
+        let consumer = consumer(&context, "there", part.durable).await?;
         let mut checker = Checker::new(part.size);
         actor::say_ready();
         while checker.tally().count < part.count {
@@ -140,8 +158,8 @@ impl Walker {
     async fn connect(part: &Part, from: &str, to: &'static str) -> Result<Walker> {
         let context = connect(part).await?;
         // Both streams have to be there before anything is put.
-        consumer(&context, to).await?;
-        let messages = consumer(&context, from).await?.messages().await?;
+        consumer(&context, to, part.durable).await?;
+        let messages = consumer(&context, from, part.durable).await?.messages().await?;
         Ok(Walker { context, to, messages })
     }
 

@@ -14,8 +14,10 @@ pub const REDIS: Served = Served {
     name: "Redis Streams",
     program: "redis-server",
     version: "--version",
-    arguments: |folder| {
-        let mut arguments: Vec<_> = ["--port", "0", "--save", "", "--appendonly", "no", "--dir"].map(Into::into).into();
+    arguments: |folder, durable| {
+        let appended = if durable { "yes" } else { "no" };
+        let arguments = ["--port", "0", "--save", "", "--appendonly", appended, "--appendfsync", "always", "--dir"];
+        let mut arguments: Vec<_> = arguments.map(Into::into).into();
         arguments.extend([folder.into(), "--unixsocket".into(), folder.join("socket").into()]);
         Ok(arguments)
     },
