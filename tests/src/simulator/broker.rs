@@ -1,4 +1,4 @@
-//! The coordinator's loop (`coordinator/src/broker.rs`) without its sockets and its threads: the same connections, the same queue, the same
+//! The coordinator's loop (`coordinator/src/broker`) without its sockets and its threads: the same connections, the same queue, the same
 //! order of things within a turn. It reports all that the queue hears and says to the oracle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
