@@ -265,9 +265,6 @@ impl Queue {
     }
 
     fn producer_joined(&mut self, client: ClientId, name: Option<String>) {
-        if self.phase != Phase::Running {
-            return self.refuse_late(client, name.as_deref());
-        }
         let Some(name) = name.map(Arc::from) else { return self.welcome(client, None) };
         let arriving = self.arriving.iter().position(|(_, arriving)| *arriving == name);
         let replaced = self.intake.replace(&name).or_else(|| arriving.map(|index| self.arriving.remove(index).0));
@@ -291,6 +288,9 @@ impl Queue {
     }
 
     fn welcome(&mut self, client: ClientId, name: Option<Arc<str>>) {
+        if self.phase != Phase::Running {
+            return self.refuse_late(client, name.as_deref());
+        }
         match self.intake.join(client, name) {
             Ok((position, checksum)) => self.greet(client, position, checksum),
             Err((reason, words)) => self.outputs.push_back(Output::Close { client, reason, words }),
@@ -552,9 +552,6 @@ impl Queue {
         for client in self.intake.close() {
             self.joins.leave(client);
             self.close_intake_of(client);
-        }
-        for (client, name) in std::mem::take(&mut self.arriving) {
-            self.refuse_late(client, Some(&name));
         }
     }
 

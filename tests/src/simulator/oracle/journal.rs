@@ -133,8 +133,7 @@ impl Oracle {
         self.joins.clear();
         self.writing.clear();
         self.applications.lose_all();
-        self.refused.clear();
-        (self.to_be_closed, self.too_late, self.drains) = (None, None, false);
+        (self.to_be_closed, self.drains) = (None, false);
         let output = std::mem::take(&mut self.journal.output);
         let largest_batch_bytes = self.journal.largest_batch_bytes;
         self.journal = Journal { output, largest_batch_bytes, ..Journal::default() };

@@ -7,7 +7,7 @@ mod items;
 mod journal;
 mod producers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::batch::Batch;
@@ -41,10 +41,6 @@ pub struct Oracle {
     /// Results go where nobody can take them back.
     writes_to_no_file: bool,
     to_be_closed: Option<ClientId>,
-    /// Producers that come when the queue takes no more.
-    refused: BTreeSet<ClientId>,
-    /// It hears how far it has come, as far as is known, and that it can go no further.
-    too_late: Option<ClientId>,
     /// It was told to take no more.
     drains: bool,
     hands_out: bool,
@@ -62,8 +58,6 @@ impl Oracle {
             faultless,
             journal: Journal::default(),
             writes_to_no_file: !has_output,
-            refused: BTreeSet::new(),
-            too_late: None,
             consumers: Consumers::default(),
             joins: BTreeMap::new(),
             writing: BTreeMap::new(),
@@ -124,11 +118,7 @@ impl Oracle {
         self.hands_out = matches!(phase, Phase::Running | Phase::Draining);
         match input {
             Input::ProducerJoined { client, name } => {
-                if phase == Phase::Running {
-                    self.producers.joined(*client, name.clone());
-                } else {
-                    self.refused.insert(*client);
-                }
+                self.producers.joined(*client, name.clone());
             }
             Input::ConsumerJoined { client } => self.consumers.joined(*client),
             Input::Left { client, orderly } => {
@@ -260,10 +250,6 @@ impl Oracle {
 
     /// The queue says this.
     pub fn after(&mut self, output: &Output) {
-        if let Some(late) = self.too_late.take() {
-            let told = matches!(output, Output::Close { client, reason: CloseReason::Ended, .. } if *client == late);
-            assert!(told, "{late:?} is welcomed before it is certain how far it has come");
-        }
         match output {
             Output::Send { client, message, batch } => self.sent(*client, message, batch.as_ref()),
             Output::Close { client, reason, words } => match reason {
@@ -274,11 +260,7 @@ impl Oracle {
                     assert_eq!(expected, Some(*client), "{client:?} is closed: {words}");
                 }
             },
-            Output::Welcome { client, position, .. } if self.refused.remove(client) => self.producers.comes_late(*client, position.0),
-            Output::Welcome { client, position, checksum } => {
-                let certain = self.producers.welcomed(*client, position.0, *checksum);
-                self.too_late = Some(*client).filter(|_| !certain);
-            }
+            Output::Welcome { client, position, checksum } => self.producers.welcomed(*client, position.0, *checksum),
             Output::Journal(entry) => self.keeps(entry),
             Output::Load(load) => self.loads(*load),
             Output::Write { ticket, record } => {
@@ -339,7 +321,6 @@ impl Oracle {
     pub fn check(&mut self, queue: &Queue) {
         assert_eq!(self.to_be_closed, None, "it said what it may not, and is not closed");
         let status = queue.status();
-        assert_eq!(self.too_late, None, "it is welcomed before it is certain how far it has come");
         self.items.accept(status.accepted);
         let certain = status.accepted - self.items.uncertain();
         assert_eq!(certain, self.producers.accepted(), "what is accepted is confirmed");

@@ -128,20 +128,15 @@ impl Producers {
         assert_eq!(self.to_be_replaced, None, "another has come under its name, and it is not closed");
     }
 
-    /// It is told how far it has come. False if that is not certain.
-    pub(super) fn welcomed(&mut self, client: ClientId, position: u64, checksum: Option<u64>) -> bool {
+    /// It is told how far it has come, which is certain.
+    pub(super) fn welcomed(&mut self, client: ClientId, position: u64, checksum: Option<u64>) {
         let stream = &self.streams[&self.owners[&client]];
         let expected = (stream.accepted, self.journaled.then_some(stream.checksum));
         assert_eq!((position, checksum), expected, "how far {client:?} has come, and the checksum of that");
         let Some(producer) = self.connected.get_mut(&client) else { panic!("{client:?} is welcomed, but is no producer") };
         assert!(!std::mem::replace(&mut producer.welcomed, true), "{client:?} is welcomed twice");
         (producer.next, producer.confirmed, producer.checksum) = (position, position, stream.checksum);
-        stream.entered == stream.accepted
-    }
-
-    /// It comes when the queue takes no more, and hears only how far it has come.
-    pub(super) fn comes_late(&self, client: ClientId, position: u64) {
-        assert_eq!(position, self.accepted_of(self.owners[&client]), "how far {client:?} has come");
+        assert_eq!(stream.entered, stream.accepted, "{client:?} is welcomed before it is certain how far it has come");
     }
 
     pub(super) fn name_of(&self, tag: Tag) -> Option<&str> {
