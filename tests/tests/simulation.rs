@@ -10,9 +10,11 @@ use tests::simulator;
 const SEEDS: u64 = 2_000;
 
 /// Seeds that have found something, and what that was. They stay, though a change of the simulator makes other stories of them.
-const FOUND: [(u64, &str); 2] = [
+const FOUND: [(u64, &str); 4] = [
     (77, "what came after a long wait lay at hand, and nobody looked whether it should go back"),
     (1919, "a batch on its way to the journal hid those that were far: Join was answered though they were not settled"),
+    (1_068_075, "a producer that came too late was told a position that was not certain yet"),
+    (2_064_679, "credit for more than may be on its way to the journal at once: a batch that could never be let in"),
 ];
 
 /// What has to go wrong in these stories at least so often, together.

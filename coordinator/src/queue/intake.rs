@@ -136,7 +136,8 @@ impl Intake {
     pub(super) fn new(rules: &Rules) -> Intake {
         let capacity = Amount { items: rules.capacity_items, bytes: rules.capacity_bytes };
         let one_item = Amount { items: 1, bytes: batch_cost_bytes(rules.item_bytes_max + 4) };
-        let credit_ahead = Amount { items: CREDIT_ITEMS_MAX, bytes: CREDIT_BYTES_MAX };
+        let unwritten_bytes_max = rules.journaled.map_or(u64::MAX, |window| window.unwritten_bytes.max(one_item.bytes));
+        let credit_ahead = Amount { items: CREDIT_ITEMS_MAX, bytes: CREDIT_BYTES_MAX.min(unwritten_bytes_max) };
         Intake {
             capacity,
             // Never more than fits: what waits for more room than there is would wait, and hold others up, for ever.
@@ -145,7 +146,7 @@ impl Intake {
             stored: Amount::default(),
             reserved: Amount::default(),
             unwritten_bytes: 0,
-            unwritten_bytes_max: rules.journaled.map_or(u64::MAX, |window| window.unwritten_bytes.max(one_item.bytes)),
+            unwritten_bytes_max,
             producers: BTreeMap::new(),
             names: BTreeMap::new(),
             waiting: VecDeque::new(),

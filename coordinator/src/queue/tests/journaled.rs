@@ -163,6 +163,24 @@ fn what_is_on_its_way_to_the_journal_has_a_bound_of_its_own() {
 }
 
 #[test]
+fn nobody_is_given_credit_for_more_than_may_be_on_its_way_at_once() {
+    let window = Window { near_bytes: 1, unwritten_bytes: 1 };
+    let mut bench = Bench::new(Rules { journaled: Some(window), ..RULES });
+    let most = batch_cost_bytes(RULES.item_bytes_max + 4);
+    bench.producer(1);
+    let (_, first) = bench.confirmed(1);
+    bench.producer(2);
+    bench.say(2, Message::Want { bytes: most });
+    assert_eq!(bench.sent(1, "Recall"), 1);
+    // Its Put has crossed the Recall: the credit stays good, though the place is another's.
+    bench.put(1, &["a"]);
+    bench.say(1, Message::Want { bytes: most });
+    bench.leave(2);
+    let (_, more) = bench.confirmed(1);
+    assert!(first - batch_cost_bytes(1) + more <= most, "{first} and {more}");
+}
+
+#[test]
 fn a_queue_much_larger_than_its_window_comes_out_whole_and_in_order() {
     let window = Window { near_bytes: 1000, unwritten_bytes: 100_000 };
     let mut bench = Bench::new(Rules { capacity_items: 1000, journaled: Some(window), ..RULES });
