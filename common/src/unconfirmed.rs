@@ -16,6 +16,8 @@ pub(crate) struct Unconfirmed {
     /// Of the batches, so many have been put on the connection that there is, or was last.
     put: usize,
     first: Position,
+    /// Behind the last item that has been put.
+    next: Position,
     /// That of all items before `first`, if the coordinator keeps one.
     checksum: Option<u64>,
 }
@@ -37,7 +39,7 @@ impl Sealed {
 impl Unconfirmed {
     /// None, behind what the coordinator has accepted.
     pub(crate) fn new(greeting: &Greeting) -> Unconfirmed {
-        Unconfirmed { batches: VecDeque::new(), put: 0, first: greeting.position, checksum: greeting.checksum }
+        Unconfirmed { batches: VecDeque::new(), put: 0, first: greeting.position, next: greeting.position, checksum: greeting.checksum }
     }
 
     /// Keeps a batch that is not put yet.
@@ -56,11 +58,12 @@ impl Unconfirmed {
         if count == 0 {
             return None;
         }
-        let position = self.next_position();
+        let position = self.next;
         if count < all {
             self.cut(self.put, count);
         }
         self.put += 1;
+        self.next.0 += u64::from(count);
         Some((position, self.batches[self.put - 1].clone()))
     }
 
@@ -77,7 +80,7 @@ impl Unconfirmed {
 
     /// The position behind the last item that has been put.
     pub(crate) fn next_position(&self) -> Position {
-        Position(self.first.0 + self.batches.iter().take(self.put).map(|sealed| u64::from(sealed.batch.count())).sum::<u64>())
+        self.next
     }
 
     /// Lets go of what is before `position`, which is not beyond what was put.
@@ -103,7 +106,7 @@ impl Unconfirmed {
         if position < confirmed {
             return Err(Error::Forgotten { position, confirmed });
         }
-        if position > self.next_position() {
+        if position > self.next {
             return Err(Error::Foreign { position });
         }
         self.confirm(position);
@@ -119,7 +122,7 @@ impl Unconfirmed {
                 }
             }
         }
-        self.put = 0;
+        (self.put, self.next) = (0, self.first);
         Ok(self.batches.back().map_or(self.checksum, |last| last.checksum))
     }
 

@@ -11,6 +11,7 @@ use common::program::tell;
 use serde::Serialize;
 
 use crate::PROGRAM;
+use crate::journal::sync_name;
 use crate::limits::SHOWN_ITEM_BYTES_MAX;
 use crate::queue::{DeadLetter, Record};
 use crate::writer::WriteFailure;
@@ -91,18 +92,24 @@ impl Results {
     /// the file must be new.
     pub fn resume(path: &Path, bytes: Option<u64>) -> Result<Results, OutputError> {
         let wrap = |error| OutputError::Io { path: path.into(), error };
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(wrap)?;
+        let (bytes, is_new) = (bytes.unwrap_or(0), bytes.is_none());
+        let mut file = match OpenOptions::new().write(true).create(bytes == 0).truncate(false).open(path) {
+            Err(error) if bytes > 0 && error.kind() == io::ErrorKind::NotFound => {
+                return Err(OutputError::Short { path: path.into(), expected: bytes, came: 0 });
+            }
+            opened => opened.map_err(wrap)?,
+        };
         let metadata = file.metadata().map_err(wrap)?;
         let came = metadata.len();
         if !metadata.is_file() {
             return Err(OutputError::Irregular { path: path.into() });
         }
-        match bytes {
-            None if came > 0 => return Err(OutputError::Foreign { path: path.into(), came }),
-            Some(expected) if came < expected => return Err(OutputError::Short { path: path.into(), expected, came }),
-            None | Some(_) => {}
+        if came < bytes {
+            return Err(OutputError::Short { path: path.into(), expected: bytes, came });
         }
-        let bytes = bytes.unwrap_or(0);
+        if is_new && came > 0 {
+            return Err(OutputError::Foreign { path: path.into(), came });
+        }
         if came > bytes {
             file.set_len(bytes).map_err(wrap)?;
         }
@@ -127,6 +134,13 @@ impl Results {
                 *bytes += more;
                 Some(*bytes)
             }
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Results::Stdout(_) => None,
+            Results::File { path, .. } => Some(path),
         }
     }
 
@@ -176,6 +190,13 @@ impl DeadLetters {
         }
     }
 
+    fn path(&self) -> Option<&Path> {
+        match self {
+            DeadLetters::Stderr => None,
+            DeadLetters::File(file, path) => file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(path),
+        }
+    }
+
     fn sync(&mut self) -> Result<(), WriteFailure> {
         match self {
             DeadLetters::Stderr => Ok(()),
@@ -211,9 +232,14 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// If `synced`, what is written out is on the disk, as far as it has one.
-    pub fn new(results: Results, dead_letters: DeadLetters, synced: bool) -> Outputs {
-        Outputs { results, dead_letters, synced, gathered: Vec::new(), unsynced_results: false, unsynced_letters: false }
+    /// If `synced`, what is written out is on the disk, as far as it has one, and the files that it is in can be found there.
+    pub fn new(results: Results, dead_letters: DeadLetters, synced: bool) -> Result<Outputs, OutputError> {
+        if synced {
+            for path in [results.path(), dead_letters.path()].into_iter().flatten() {
+                sync_name(path).map_err(|error| OutputError::Io { path: path.into(), error })?;
+            }
+        }
+        Ok(Outputs { results, dead_letters, synced, gathered: Vec::new(), unsynced_results: false, unsynced_letters: false })
     }
 
     /// Takes a record, which is written at [`Outputs::write_out`] at the latest. Returns how long the output file is with it, if it
@@ -318,12 +344,12 @@ mod tests {
     fn an_output_file_goes_on_where_its_results_count_and_loses_what_is_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let mut outputs = Outputs::new(Results::resume(&path, None).unwrap(), DeadLetters::Stderr, true);
+        let mut outputs = Outputs::new(Results::resume(&path, None).unwrap(), DeadLetters::Stderr, true).unwrap();
         assert_eq!(outputs.take(&results(&["one\n", "two\n"])).unwrap(), Some(8));
         assert_eq!(outputs.take(&results(&["three\n"])).unwrap(), Some(14));
         outputs.write_out().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\nthree\n");
-        let mut outputs = Outputs::new(Results::resume(&path, Some(8)).unwrap(), DeadLetters::Stderr, true);
+        let mut outputs = Outputs::new(Results::resume(&path, Some(8)).unwrap(), DeadLetters::Stderr, true).unwrap();
         assert_eq!(outputs.take(&results(&["3\n"])).unwrap(), Some(10));
         outputs.write_out().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n3\n");
@@ -337,6 +363,9 @@ mod tests {
         assert!(matches!(Results::resume(&path, None), Err(OutputError::Foreign { came: 4, .. })));
         assert!(matches!(Results::resume(&path, Some(5)), Err(OutputError::Short { came: 4, expected: 5, .. })));
         assert_eq!(std::fs::read(&path).unwrap(), b"text");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Results::resume(&path, Some(5)), Err(OutputError::Short { came: 0, expected: 5, .. })));
+        assert!(!path.exists(), "no other file in its place");
     }
 
     #[test]

@@ -20,13 +20,18 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until `check` gives something, and fails the test when it has not within [`DEADLINE`].
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + DEADLINE;
+pub fn eventually<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, || what.into(), check)
+}
+
+/// The same for what may take longer, or has more to say when it has not come.
+pub fn within<T>(deadline: Duration, what: impl Fn() -> String, mut check: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + deadline;
     loop {
         if let Some(found) = check() {
             return found;
         }
-        assert!(Instant::now() < until, "still not after {DEADLINE:?}: {what}");
+        assert!(Instant::now() < until, "still not after {deadline:?}: {}", what());
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use common::{Control, Endpoint, Status};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{eventually, is_alive, program};
+use crate::{DEADLINE, eventually, is_alive, program, within};
 
 /// A running program, its output gathering line by line. Killed when dropped.
 pub struct Process {
@@ -109,12 +110,12 @@ impl Process {
 
     /// Waits until stdout holds `text`.
     pub fn wait_for_stdout(&self, text: &str) {
-        eventually(&format!("{text:?} on stdout"), || self.stdout().contains(text).then_some(()));
+        within(DEADLINE, || format!("{text:?} on stdout, which has {:?}", self.stdout()), || self.stdout().contains(text).then_some(()));
     }
 
     /// Waits until stderr holds `text`.
     pub fn wait_for_stderr(&self, text: &str) {
-        eventually(&format!("{text:?} on stderr, which has {:?}", self.stderr()), || self.stderr().contains(text).then_some(()));
+        within(DEADLINE, || format!("{text:?} on stderr, which has {:?}", self.stderr()), || self.stderr().contains(text).then_some(()));
     }
 
     /// Sends it a signal.
@@ -128,15 +129,26 @@ impl Process {
     }
 
     /// Waits for its end: exit code (128 + n for signal n), stdout, stderr.
-    pub fn finish(mut self) -> (i32, String, String) {
+    pub fn finish(self) -> (i32, String, String) {
+        self.finish_within(DEADLINE)
+    }
+
+    /// The same for one that may take longer.
+    pub fn finish_within(mut self, deadline: Duration) -> (i32, String, String) {
         self.close_stdin();
-        let code = self.wait();
+        let code = self.wait_within(deadline);
         (code, self.stdout.all(), self.stderr.all())
     }
 
     /// Waits for its end: exit code, 128 + n for signal n.
     pub fn wait(&mut self) -> i32 {
-        let status = eventually("the end of a process", || self.child.try_wait().expect("a child"));
+        self.wait_within(DEADLINE)
+    }
+
+    fn wait_within(&mut self, deadline: Duration) -> i32 {
+        let (child, stderr) = (&mut self.child, &self.stderr);
+        let what = || format!("the end of a process that has said {:?}", stderr.so_far());
+        let status = within(deadline, what, || child.try_wait().expect("a child"));
         status.code().unwrap_or_else(|| 128 + status.signal().expect("a signal"))
     }
 

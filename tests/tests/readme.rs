@@ -1,7 +1,6 @@
 //! Every command of the README that is marked `sh` is run as it stands, in one shell after the other, in a folder of its own.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use tests::{DEADLINE, Process, program};
 
@@ -23,13 +22,8 @@ fn the_commands_of_the_readme_do_what_it_says() {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("set -euo pipefail\n{block}")]);
         command.current_dir(folder.path()).env("PATH", &path).env("XDG_RUNTIME_DIR", folder.path());
-        let process = Process::spawn_plain(command);
-        // It goes over every file in cargo's registry, of which there may be many; it works as long as it lives.
-        let until = Instant::now() + 8 * DEADLINE;
-        while process.is_alive() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let (code, stdout, stderr) = process.finish();
+        // It goes over every file in cargo's registry, of which there may be many.
+        let (code, stdout, stderr) = Process::spawn_plain(command).finish_within(8 * DEADLINE);
         assert_eq!(code, 0, "{block}\n{stdout}\n{stderr}");
     }
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();

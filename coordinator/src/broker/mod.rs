@@ -120,7 +120,7 @@ impl Broker {
             journal.keep_now(Entry::Output { bytes: 0 })?;
         }
         let synced = keeping.is_some_and(|keeping| keeping.fsync == Fsync::Always);
-        let writer = Writer::start(Outputs::new(results, dead_letters, synced), wake())?;
+        let writer = Writer::start(Outputs::new(results, dead_letters, synced)?, wake())?;
         Ok(Broker {
             started: Instant::now(),
             spin,

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Mutex;
 
 use super::Fsync;
@@ -59,6 +60,13 @@ impl Disk for FileDisk {
     fn file(&self) -> Option<&File> {
         Some(&self.file)
     }
+}
+
+/// Makes the name of a file or directory survive a power loss, as far as its file system can.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    // The target of a symbolic link has its name in another directory.
+    let path = path.canonicalize()?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// A file that is only read: what is written to it stays in memory, so that even what needs repair can be looked at unchanged.

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::Fsync;
-use super::disk::{Disk, FileDisk, Overlay};
+use super::disk::{Disk, FileDisk, Overlay, sync_name};
 use super::error::JournalError;
 use super::store::{self, Sizes, Store};
 use super::witness::Witness;
@@ -43,7 +43,6 @@ impl Folder {
         match DirBuilder::new().mode(0o700).create(path) {
             // The mode given to mkdir passes the umask, which may take even the owner's bits.
             Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
-                .and_then(|()| File::open(parent(path))?.sync_all())
                 .map_err(|source| JournalError::io("make", path, source))?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(JournalError::io("make the directory", path, source)),
@@ -127,7 +126,9 @@ impl Folder {
         store::create(Box::new(disk), &made)?;
         file.sync_all().map_err(io)?;
         rustix::fs::renameat(&self.handle, UNFINISHED, &self.handle, JOURNAL).map_err(|error| io(error.into()))?;
-        rustix::fs::fsync(&self.handle).map_err(|error| io(error.into()))
+        rustix::fs::fsync(&self.handle).map_err(|error| io(error.into()))?;
+        // The directory may be as new as what is in it.
+        sync_name(&self.path).map_err(io)
     }
 
     fn remove_unfinished(&self) -> Result<(), JournalError> {
@@ -191,10 +192,6 @@ impl Folder {
             Err(TryLockError::Error(source)) => Err(JournalError::io("lock", &self.path.join(LOCK), source)),
         }
     }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Opens the directory itself, not what a symbolic link in its place points to, and checks whose it is.

@@ -27,6 +27,7 @@ use std::thread::{self, JoinHandle};
 
 use clap::ValueEnum;
 
+pub use disk::sync_name;
 pub use error::JournalError;
 use folder::Folder;
 pub use record::RecordError;

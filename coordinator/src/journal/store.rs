@@ -264,45 +264,56 @@ fn check_version(path: &Path, format: &[u8]) -> Result<(), JournalError> {
 
 fn write_group(database: &Database, account: &Account, group: &Group) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    {
-        // What goes comes first: its place can be taken by what comes.
-        let mut batches = transaction.open_table(BATCHES)?;
-        let mut marks = transaction.open_table(MARKS)?;
-        for (first, marks_stored) in &group.removed {
-            batches.remove(first)?;
-            if *marks_stored {
-                marks.remove(first)?;
-            }
-        }
-        // Not by `insert_reserve`: that clears and copies as many bytes as are to be written, for each batch in fresh memory.
-        let mut record = Vec::new();
-        for (first, batch) in &group.puts {
-            record::write_batch(*first, batch, &mut record);
-            batches.insert(first, &*record)?;
-        }
-        for first in &group.marked {
-            let Some(known) = account.known(*first) else { continue };
-            if known.marks.len() > 0 {
-                marks.insert(first, &*record::write(Kind::Marks, &first.to_le_bytes(), &known.marks.to_stored()))?;
-            } else {
-                marks.remove(first)?;
-            }
+    write_batches(&transaction, account, group)?;
+    // A table that was opened is written, even if nothing in it has changed.
+    if !group.producers.is_empty() {
+        let mut producers = transaction.open_table(PRODUCERS)?;
+        for name in &group.producers {
+            let producer = account.producers.get(name).copied().unwrap_or_default();
+            producers.insert(&**name, &*record::write(Kind::Producer, name.as_bytes(), &producer))?;
         }
     }
-    let mut producers = transaction.open_table(PRODUCERS)?;
-    for name in &group.producers {
-        let producer = account.producers.get(name).copied().unwrap_or_default();
-        producers.insert(&**name, &*record::write(Kind::Producer, name.as_bytes(), &producer))?;
+    if !group.dead.is_empty() {
+        let mut dead = transaction.open_table(DEAD)?;
+        for DeadLetter { id, attempts, cause, item } in &group.dead {
+            let letter = StoredLetter { attempts: *attempts, cause: cause.to_string(), item: item.clone() };
+            dead.insert(id.0, &*record::write(Kind::Dead, &id.0.to_le_bytes(), &letter))?;
+        }
     }
-    drop(producers);
-    let mut dead = transaction.open_table(DEAD)?;
-    for DeadLetter { id, attempts, cause, item } in &group.dead {
-        let letter = StoredLetter { attempts: *attempts, cause: cause.to_string(), item: item.clone() };
-        dead.insert(id.0, &*record::write(Kind::Dead, &id.0.to_le_bytes(), &letter))?;
-    }
-    drop(dead);
     put_totals(&transaction, &account.totals)?;
     transaction.commit()?;
+    Ok(())
+}
+
+fn write_batches(transaction: &WriteTransaction, account: &Account, group: &Group) -> Result<(), redb::Error> {
+    // What goes comes first: its place can be taken by what comes.
+    let mut marks_gone: Vec<u64> = Vec::new();
+    let mut batches = transaction.open_table(BATCHES)?;
+    for (first, marks_stored) in &group.removed {
+        batches.remove(first)?;
+        marks_gone.extend(marks_stored.then_some(first));
+    }
+    // Not by `insert_reserve`: that clears and copies as many bytes as are to be written, for each batch in fresh memory.
+    let mut record = Vec::new();
+    for (first, batch) in &group.puts {
+        record::write_batch(*first, batch, &mut record);
+        batches.insert(first, &*record)?;
+    }
+    if marks_gone.is_empty() && group.marked.is_empty() {
+        return Ok(());
+    }
+    let mut marks = transaction.open_table(MARKS)?;
+    for first in marks_gone {
+        marks.remove(first)?;
+    }
+    for first in &group.marked {
+        let Some(known) = account.known(*first) else { continue };
+        if known.marks.len() > 0 {
+            marks.insert(first, &*record::write(Kind::Marks, &first.to_le_bytes(), &known.marks.to_stored()))?;
+        } else {
+            marks.remove(first)?;
+        }
+    }
     Ok(())
 }
 

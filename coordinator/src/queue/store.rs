@@ -170,12 +170,6 @@ impl Store {
         self.far.items
     }
 
-    /// Bytes in memory.
-    #[cfg(test)]
-    pub(super) fn near_bytes(&self) -> u64 {
-        self.near_bytes
-    }
-
     /// What the batches cost whose bytes are in memory, those on their way to the journal among them.
     pub(super) fn bytes_in_memory(&self) -> u64 {
         self.near.values().filter(|stored| stored.batch.is_some()).map(|stored| stored.cost_bytes).sum()

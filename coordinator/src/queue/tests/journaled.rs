@@ -188,7 +188,7 @@ fn a_queue_much_larger_than_its_window_comes_out_whole_and_in_order() {
     let items: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     items.iter().for_each(|item| bench.put(1, &[item]));
     assert_eq!(bench.queue.status().ready, 100);
-    let in_memory = || bench.queue.store.near_bytes();
+    let in_memory = || bench.queue.bytes_in_memory();
     assert!(in_memory() <= 1000, "{} bytes are in memory", in_memory());
     bench.consumer(2);
     let mut came = Vec::new();
@@ -198,7 +198,7 @@ fn a_queue_much_larger_than_its_window_comes_out_whole_and_in_order() {
         assert_eq!(delivered.len(), 1);
         came.extend(delivered.into_iter().flat_map(|(.., items)| items));
         bench.ack(2, came.len() as u64 - 1, 1);
-        assert!(bench.queue.store.near_bytes() <= 1000 + batch_cost_bytes(2));
+        assert!(bench.queue.bytes_in_memory() <= 1000 + batch_cost_bytes(2));
     }
     assert_eq!(came, items);
     assert_eq!(bench.queue.status().bytes, 0);
