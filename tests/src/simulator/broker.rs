@@ -39,6 +39,8 @@ pub struct Broker {
     pool: Pool,
     /// The queue was told something since the oracle has looked at it.
     unchecked: bool,
+    /// The queue was told what the journal holds, and was not polled since: it may have recalled credit or closed a connection.
+    journal_answered: bool,
 }
 
 impl Broker {
@@ -66,6 +68,7 @@ impl Broker {
             names: names.collect(),
             pool: Pool::default(),
             unchecked: false,
+            journal_answered: false,
         }
     }
 
@@ -117,7 +120,7 @@ impl Broker {
         let as_it_comes = match &input {
             Input::Written { .. } | Input::Journaled { .. } | Input::Loaded { .. } => true,
             Input::Said { client, message: Message::Put { .. } | Message::Want { .. } | Message::Recalled, .. } => {
-                !stage.network.rogues.contains(client)
+                !self.journal_answered && !stage.network.rogues.contains(client)
             }
             _ => false,
         };
@@ -126,6 +129,7 @@ impl Broker {
         }
         stage.tell(|| format!("queue hears {}", shown(&input)));
         stage.oracle.before(&input, self.queue.phase(), stage.now);
+        self.journal_answered |= matches!(input, Input::Journaled { .. });
         self.queue.handle(input, stage.now);
         self.unchecked = true;
     }
@@ -367,6 +371,7 @@ impl Broker {
     }
 
     fn fill_outboxes(&mut self, stage: &mut Stage) {
+        self.journal_answered = false;
         while let Some(output) = self.queue.poll() {
             stage.tell(|| format!("queue says {}", shown(&output)));
             stage.oracle.after(&output);
@@ -394,10 +399,17 @@ impl Broker {
     }
 }
 
+/// A line that tells what a queue heard or said: the bytes of items tell nothing.
+const SHOWN_CHARS_MAX: usize = 240;
+
 fn shown(what: &impl std::fmt::Debug) -> String {
     let mut words = format!("{what:?}");
     if let Some(end) = words.find("batch: Some(") {
         words.truncate(end);
+    }
+    if let Some((end, _)) = words.char_indices().nth(SHOWN_CHARS_MAX) {
+        words.truncate(end);
+        words.push('…');
     }
     words
 }
