@@ -6,12 +6,12 @@
 //! (With `--fsync never` a loss of power may leave either behind.)
 //!
 //! ```text
-//! | "procqwit" | sequence: u64 LE | XXH64 of the former: u64 LE |
+//! | "procqwit" | sequence: u64 LE | XXH3 of the former: u64 LE |
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use twox_hash::XxHash64;
+use twox_hash::XxHash3_64;
 
 use super::disk::Disk;
 use super::error::JournalError;
@@ -69,7 +69,7 @@ fn encode(sequence: u64) -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
-    let checksum = XxHash64::oneshot(0, &bytes[..16]);
+    let checksum = XxHash3_64::oneshot(&bytes[..16]);
     bytes[16..].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
