@@ -37,11 +37,12 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// of items accepted under it, so that one that comes again can go on at [`Producer::resumed_at`]. It replaces an older
     /// connection of the same name.
     pub fn connect_named(endpoint: &Endpoint, name: &str) -> Result<Producer<T>, Error> {
-        let connection = if endpoint.reconnect().is_zero() {
-            Connection::open(endpoint, Role::Producer, name, ProducerSession::new)?
-        } else {
-            let own_name = name.is_empty().then(unique_name);
-            Connection::open(endpoint, Role::Producer, own_name.as_deref().unwrap_or(name), ProducerSession::resumable)?
+        let open = |name: &str, session: fn(Greeting) -> ProducerSession| Connection::open(endpoint, Role::Producer, name, session);
+        let connection = match (endpoint.reconnect().is_zero(), name) {
+            (true, "") => open("", ProducerSession::nameless)?,
+            (true, _) => open(name, ProducerSession::new)?,
+            (false, "") => open(&unique_name(), ProducerSession::resumable)?,
+            (false, _) => open(name, ProducerSession::resumable)?,
         };
         let greeted = connection.lock().greeting;
         Ok(Producer { connection, greeted, items: PhantomData })

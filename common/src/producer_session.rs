@@ -83,6 +83,11 @@ impl ProducerSession {
         }
     }
 
+    /// The same, one without a name: nobody comes again as it, and needs to know what it has put.
+    pub fn nameless(greeting: Greeting) -> ProducerSession {
+        ProducerSession::new(Greeting { checksum: None, ..greeting })
+    }
+
     /// The same, one that can go on after its connection was lost.
     pub fn resumable(greeting: Greeting) -> ProducerSession {
         ProducerSession { unconfirmed: Some(Unconfirmed::new(&greeting)), ..ProducerSession::new(greeting) }

@@ -74,8 +74,12 @@ pub struct Producer {
     said_finish: bool,
 }
 
-fn begin(resumes: bool) -> fn(Greeting) -> ProducerSession {
-    if resumes { ProducerSession::resumable } else { ProducerSession::new }
+fn begin(plan: &Plan) -> fn(Greeting) -> ProducerSession {
+    match (plan.resumes, plan.name.is_empty()) {
+        (true, _) => ProducerSession::resumable,
+        (false, true) => ProducerSession::nameless,
+        (false, false) => ProducerSession::new,
+    }
 }
 
 impl Producer {
@@ -105,7 +109,7 @@ impl Producer {
         self.callers = (0..self.plan.threads).map(|_| Caller::Idle { until: stage.now }).collect();
         self.wishes = (0..self.plan.threads).map(|_| stage.random.any() as u16).collect();
         self.ending = Ending::Putting;
-        wired.write(stage, begin(self.plan.resumes));
+        wired.write(stage, begin(&self.plan));
         self.wired = Some(wired);
     }
 
@@ -113,7 +117,7 @@ impl Producer {
         let Some(lost) = self.wired.take() else { return };
         let mut wired = lost.connect_again(stage, self.plan.weather, Role::Producer, &self.plan.name);
         stage.oracle.connects(wired.client, self.plan.tag);
-        wired.write(stage, begin(self.plan.resumes));
+        wired.write(stage, begin(&self.plan));
         self.wired = Some(wired);
     }
 
@@ -165,7 +169,7 @@ impl Producer {
             let Some(session) = &mut wired.session else { return };
             let mut taken = put(session);
             if taken == Put::NoCredit {
-                wired.read(stage, begin(self.plan.resumes));
+                wired.read(stage, begin(&self.plan));
                 let Some(session) = wired.session.as_mut().filter(|_| wired.failed.is_none()) else { return };
                 if session.has_wanted() {
                     taken = put(session);
@@ -187,7 +191,7 @@ impl Producer {
                 let pause = stage.random.micros(pause_us);
                 self.callers[index] = Caller::Idle { until: stage.now + pause };
                 if taken == Put::Gathering && stage.random.chance(50) {
-                    wired.read(stage, begin(self.plan.resumes));
+                    wired.read(stage, begin(&self.plan));
                 }
                 continue;
             }
@@ -258,7 +262,7 @@ impl Player for Producer {
             || self.callers.iter().any(|caller| matches!(caller, Caller::Waiting { .. }));
         let due = wired.session.as_ref().and_then(|session| session.next_timeout()).is_some_and(|due| due <= wired.now(stage));
         if waiting || due || stage.random.chance(40) {
-            wired.read(stage, begin(self.plan.resumes));
+            wired.read(stage, begin(&self.plan));
         }
         let now = wired.now(stage);
         if let Some(session) = &mut wired.session {
@@ -285,7 +289,7 @@ impl Player for Producer {
         // The background thread writes what a caller does not, a little later.
         let lazy = !waiting && stage.random.chance(10) && !wired.is_written();
         if !lazy {
-            wired.write(stage, begin(self.plan.resumes));
+            wired.write(stage, begin(&self.plan));
         }
         if wired.failed.is_some() {
             let over = wired.judge(stage);

@@ -255,7 +255,7 @@ impl Producers {
         producer.credit_items -= items;
         producer.credit_bytes -= cost_bytes;
         producer.next += items;
-        if journaled {
+        if journaled && producer.name.is_some() {
             producer.checksum = batch.iter().fold(producer.checksum, checksum::add);
         }
         let checksum = producer.checksum;
