@@ -37,6 +37,8 @@
 pub mod backoff;
 pub mod batch;
 pub mod checksum;
+#[cfg(feature = "programs")]
+pub mod command_line;
 pub mod consumer;
 mod consumer_session;
 pub mod control;
@@ -45,6 +47,8 @@ pub mod endpoint;
 pub mod error;
 pub mod frame;
 pub mod limits;
+#[cfg(feature = "programs")]
+pub mod log;
 pub mod message;
 pub mod migrating;
 pub mod outbox;

@@ -9,6 +9,12 @@ use crate::endpoint::EndpointError;
 use crate::error::Error;
 use crate::limits::CONNECT_RETRY;
 
+/// The programs' version, and the commit that they were built from where that is known.
+pub const VERSION: &str = match option_env!("PROCQ_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// All is done.
 pub const EXIT_DONE: u8 = 0;
 /// Something went wrong at run time.

@@ -10,7 +10,7 @@
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`status`]: showing the queue's figures; [`limits`]: every limit with its reason.
+//!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`status`]: showing the queue's figures; [`limits`]: every limit with its reason.
 
 pub mod broker;
 pub mod children;
@@ -19,6 +19,7 @@ pub mod connection;
 pub mod door;
 pub mod journal;
 pub mod limits;
+pub mod manual;
 pub mod orphans;
 pub mod outputs;
 pub mod queue;
@@ -32,8 +33,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::CommandFactory;
+use anyhow::{Context, Result};
 use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
 use common::{Control, Endpoint};
 
@@ -66,10 +66,17 @@ fn run_command(cli: &Cli) -> Result<u8> {
         Some(Command::Status(args)) => {
             let status = Control::connect(&Endpoint::named(args.socket.as_deref()))?.status()?;
             let shown = if args.json { status::as_json(&status) + "\n" } else { status::in_words(&status) };
-            std::io::stdout().lock().write_all(shown.as_bytes())?;
-            Ok(EXIT_DONE)
+            print(shown.as_bytes())
         }
         Some(Command::Journal(args)) => look_at_journal(&args.command),
+        Some(Command::Completions(args)) => match &args.dir {
+            Some(folder) => manual::write_completions(args.shell, folder).map(|()| EXIT_DONE),
+            None => print(&manual::completions(args.shell)),
+        },
+        Some(Command::Man(args)) => match &args.dir {
+            Some(folder) => manual::write_pages(folder).map(|()| EXIT_DONE),
+            None => print(&manual::page(&args.name)?),
+        },
         Some(Command::Stop(args)) => {
             let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;
             control.stop(args.now)?;
@@ -104,8 +111,13 @@ fn look_at_journal(command: &JournalCommand) -> Result<u8> {
             (format!("{}: {found}; {items} items in {batches} batches were checked\n", dir.display()), code)
         }
     };
-    std::io::stdout().lock().write_all(shown.as_bytes())?;
+    print(shown.as_bytes())?;
     Ok(code)
+}
+
+fn print(bytes: &[u8]) -> Result<u8> {
+    std::io::stdout().lock().write_all(bytes).context("cannot write to stdout")?;
+    Ok(EXIT_DONE)
 }
 
 fn expected_producers(run: &cli::RunArgs) -> Option<u64> {
@@ -114,5 +126,5 @@ fn expected_producers(run: &cli::RunArgs) -> Option<u64> {
 
 /// The queue's rules, or the end with a usage error.
 fn checked(args: &cli::QueueArgs, producers_expected: Option<u64>) -> queue::Rules {
-    args.rules(producers_expected).unwrap_or_else(|error| Cli::command().error(clap::error::ErrorKind::ValueValidation, error).exit())
+    args.rules(producers_expected).unwrap_or_else(|error| Cli::dressed().error(clap::error::ErrorKind::ValueValidation, error).exit())
 }
