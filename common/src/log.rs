@@ -12,32 +12,30 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::program::{EXIT_USAGE, tell};
+
 /// The environment variable that says what is told: a level, or levels by part, as in `info,common::driver=trace`.
 pub const LOG_VARIABLE: &str = "PROCQ_LOG";
 
-/// `PROCQ_LOG` makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{LOG_VARIABLE}={given} makes no sense: {source}; give off, error, warn, info, debug or trace, or such for a part of the program, \
-     as in info,common::driver=trace"
-)]
-pub struct LogError {
-    given: String,
-    source: ParseError,
-}
-
-/// Begins to tell, if that is asked for. Once per process.
-pub fn start(program: &'static str) -> Result<(), LogError> {
+/// Begins to tell, if that is asked for; ends the program, by a usage error, if what is asked for makes no sense. Once per process.
+pub fn start(program: &'static str) {
     let given = std::env::var_os(LOG_VARIABLE).unwrap_or_default();
     if given.is_empty() {
-        return Ok(());
+        return;
     }
-    let given = given.to_string_lossy().into_owned();
-    let targets: Targets = given.parse().map_err(|source| LogError { given, source })?;
+    let targets: Targets = match given.to_string_lossy().parse() {
+        Ok(targets) => targets,
+        Err(error) => {
+            let error: ParseError = error;
+            let given = given.display();
+            let advice = "give off, error, warn, info, debug or trace, or such for a part of the program, as in info,common::driver=trace";
+            tell(program, format_args!("{LOG_VARIABLE}={given} makes no sense: {error}; {advice}"));
+            std::process::exit(i32::from(EXIT_USAGE));
+        }
+    };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_timer(Stamp { program });
     // It fails only for a second one.
     let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
-    Ok(())
 }
 
 /// When and who: a run's processes share their stderr.

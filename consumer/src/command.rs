@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::SIGCHLD;
+use tracing::trace;
 
 /// Tells a command which consumer runs it; whatever it starts inherits that, so that the coordinator can find it all.
 pub const CONSUMER_VARIABLE: &str = "PROCQ_CONSUMER";
@@ -138,9 +139,11 @@ impl Command {
         };
         let group = Pid::from_child(&child);
         running.set(Some(group));
+        trace!(item = delivery.id().0, attempt = delivery.attempt(), pid = child.id(), "started a command");
         let input = if self.takes_argument { &[] } else { item };
         let ended = self.attend(&mut child, input, delivery, consumer);
         running.set(None);
+        trace!(item = delivery.id().0, ?ended, "a command ended");
         if !matches!(ended, Ok(Ending::Exited { .. } | Ending::Signalled { .. })) {
             let _ = kill_process_group(group, Signal::KILL);
             let _ = child.wait();

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
-use common::{Control, Endpoint};
+use common::{Control, Endpoint, log};
 
 use cli::{Cli, Command, JournalCommand};
 use journal::inspect;
@@ -53,6 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ => {}
     }
     let cli = Cli::parse_checked(arguments);
+    log::start(PROGRAM);
     match run_command(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),

@@ -17,6 +17,7 @@ use producer::cli::Format;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
+use tracing::{debug, info};
 
 use crate::PROGRAM;
 use crate::broker::{Broker, Event, Keeping, Setup};
@@ -143,6 +144,7 @@ impl Coordinator {
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
         let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
+        info!(socket = %endpoint.path().display(), pid = std::process::id(), "listening");
         Ok(Coordinator {
             broker,
             signals,
@@ -242,6 +244,7 @@ impl Coordinator {
     fn take_signals(&mut self) -> Result<()> {
         let caught: Vec<i32> = self.signals.pending().collect();
         for signal in caught {
+            debug!(signal, "caught a signal");
             match (signal, &self.end) {
                 (SIGCHLD, _) => self.reap()?,
                 (_, End::Open) => self.begin_to_stop(signal),
@@ -274,6 +277,7 @@ impl Coordinator {
             let Some(exit) = process.try_reap()? else { continue };
             let pid = process.pid();
             slot.place = Place::Empty;
+            debug!(role = slot.plan.role, pid, %exit, "a child ended");
             slot.died = matches!(exit, Exit::Signal(_)).then_some(pid);
             slot.end_orphans();
             self.child_ended(index, pid, exit)?;
