@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -214,8 +214,35 @@ impl Endpoint {
             made => made,
         };
         let listener = listener.map_err(|error| self.io("listen at", error))?;
-        let listener = Listener { listener, endpoint: self.clone(), directory, _lock: lock, inode: None };
+        let listener = Listener { listener, endpoint: self.clone(), directory, _lock: Some(lock), inode: None };
         listener.check_place()
+    }
+
+    /// Listens at a socket that another has made and passed to this process: it stays that one's, lock, file and all. Whether it lies where
+    /// `named` says, if that is given, and whether nobody else can come to it, is checked as if it were ours.
+    pub fn adopt(passed: UnixListener, named: Option<&Path>) -> Result<Listener, EndpointError> {
+        let refuse = |path: &Path, what: &str, advice| Err(EndpointError::Unsafe { path: path.into(), what: what.into(), advice });
+        let address =
+            passed.local_addr().map_err(|source| EndpointError::Io { action: "look at", path: "the passed socket".into(), source })?;
+        let Some(path) = address.as_pathname() else {
+            return refuse(Path::new("the passed socket"), "has no path", "give ListenStream= in the .socket unit a path");
+        };
+        let endpoint = Endpoint::at(path);
+        let inode = |path: &Path| std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+        if named.is_some_and(|named| inode(named) != inode(path)) {
+            return refuse(path, "was passed, but another socket is named", "leave out --socket and PROCQ_SOCKET, or name this one");
+        }
+        let directory = Directory::open(endpoint.directory())?;
+        match directory.socket(&endpoint)? {
+            None => return refuse(path, "was passed, but is not there any more", "restart the .socket unit"),
+            Some(stat) if stat.st_mode & 0o077 != 0 => {
+                return refuse(path, "is open to others", "set SocketMode=0600 in the .socket unit");
+            }
+            Some(_) => {}
+        }
+        let listener = AnyListener::UdSocket(OwnedFd::from(passed).into());
+        listener.set_nonblocking(ListenerNonblockingMode::Accept).map_err(|error| endpoint.io("listen at", error))?;
+        Ok(Listener { listener, endpoint, directory, _lock: None, inode: None })
     }
 
     fn directory(&self) -> &Path {
@@ -301,13 +328,14 @@ impl Endpoint {
     }
 }
 
-/// A coordinator's socket: removed, with its lock file, when dropped.
+/// A coordinator's socket: removed, with its lock file, when dropped, unless it was passed.
 #[derive(Debug)]
 pub struct Listener {
     listener: AnyListener,
     endpoint: Endpoint,
     directory: Directory,
-    _lock: Lock,
+    _lock: Option<Lock>,
+    /// Of the file that is ours to remove.
     inode: Option<u64>,
 }
 
@@ -496,7 +524,6 @@ fn pid_in_words(pid: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
 
     fn private() -> (tempfile::TempDir, Endpoint) {
         let directory = tempfile::tempdir().unwrap();

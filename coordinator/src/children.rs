@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tracing::debug;
 
 use crate::supervisor::Exit;
+use crate::systemd::NOTIFY_VARIABLE;
 
 /// A role and how to start it.
 #[derive(Clone, Debug)]
@@ -61,6 +62,7 @@ impl Plan {
                 command.env_remove(name);
             }
         }
+        command.env_remove(NOTIFY_VARIABLE);
         command.stdin(match &self.stdin {
             Input::None => Stdio::null(),
             Input::Ours => Stdio::inherit(),

@@ -10,7 +10,7 @@
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`status`]: showing the queue's figures; [`limits`]: every limit with its reason.
+//!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`status`]: showing the queue's figures; [`systemd`]: as a service; [`limits`]: every limit with its reason.
 
 pub mod broker;
 pub mod children;
@@ -26,6 +26,7 @@ pub mod queue;
 pub mod run;
 pub mod status;
 pub mod supervisor;
+pub mod systemd;
 pub mod writer;
 
 use std::ffi::OsString;

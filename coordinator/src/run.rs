@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use common::Endpoint;
+use common::endpoint::Listener;
 use common::limits::NAME_BYTES_MAX;
 use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell};
 use common::status::Phase;
@@ -28,6 +29,7 @@ use crate::orphans::end_commands_of;
 use crate::outputs::DeadLetters;
 use crate::queue::{Input, Rules};
 use crate::supervisor::{Exit, Kind, Record, Verdict};
+use crate::systemd::{self, Notifier};
 use crate::writer::WriteFailure;
 
 /// Runs inputs through consumers to results; without inputs, the default run.
@@ -36,8 +38,8 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
         consumer::command::find_program(program)?;
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
-    let endpoint = args.queue.endpoint();
-    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue, true)?;
+    let mut coordinator = Coordinator::start(rules, &args.queue, true)?;
+    let endpoint = coordinator.broker.endpoint().clone();
     let narrates = args.input.is_empty();
     if narrates {
         // Its consumers take a pause after the last number, too.
@@ -60,9 +62,9 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
 /// Serves the queue to others' producers and consumers.
 pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     raise_descriptor_limit();
-    let endpoint = args.queue.endpoint();
-    let coordinator = Coordinator::start(&endpoint, rules, &args.queue, false)?;
-    tell(PROGRAM, format_args!("ready at {} (pid {})", endpoint.path().display(), std::process::id()));
+    let coordinator = Coordinator::start(rules, &args.queue, false)?;
+    let place = coordinator.broker.endpoint().path().display();
+    tell(PROGRAM, format_args!("ready at {place} (pid {})", std::process::id()));
     coordinator.run_to_end()
 }
 
@@ -119,6 +121,7 @@ type Signals = SignalDelivery<UnixStream, SignalOnly>;
 struct Coordinator {
     broker: Broker,
     signals: Signals,
+    notifier: Notifier,
     slots: Vec<Slot>,
     end: End,
     grace: Duration,
@@ -132,7 +135,8 @@ struct Coordinator {
 }
 
 impl Coordinator {
-    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs, own_producers: bool) -> Result<Coordinator> {
+    fn start(rules: Rules, args: &QueueArgs, own_producers: bool) -> Result<Coordinator> {
+        let listener = listen(args)?;
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
@@ -140,12 +144,12 @@ impl Coordinator {
         let (read, write) = UnixStream::pair().context("cannot make a socket pair")?;
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
-        let listener = endpoint.bind()?;
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
         let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
-        info!(socket = %endpoint.path().display(), pid = std::process::id(), "listening");
+        info!(socket = %broker.endpoint().path().display(), pid = std::process::id(), "listening");
         Ok(Coordinator {
+            notifier: Notifier::from_env(),
             broker,
             signals,
             slots: Vec::new(),
@@ -166,7 +170,9 @@ impl Coordinator {
 
     /// Until it is over, in whatever way; no child outlives this.
     fn run_to_end(mut self) -> Result<u8> {
+        self.notifier.ready(&self.broker.status());
         let code = self.run_until_over();
+        self.notifier.stopping();
         self.end_children();
         let code = code.and_then(|code| self.broker.close_journal().map(|()| code).map_err(anyhow::Error::from));
         let code = code.or_else(|error| {
@@ -221,6 +227,7 @@ impl Coordinator {
                 }
             }
             self.start_pausing()?;
+            self.notifier.news(self.broker.now(), || self.broker.status());
             if let Some(code) = self.is_over() {
                 return Ok(code);
             }
@@ -238,7 +245,7 @@ impl Coordinator {
             End::Now { .. } => Some(Duration::ZERO),
         };
         let linger = self.done_at.map(|done_at| done_at + self.patience).filter(|until| *until > self.broker.now());
-        pauses.chain(end).chain(linger).min()
+        pauses.chain(end).chain(linger).chain(self.notifier.next_timeout()).min()
     }
 
     fn take_signals(&mut self) -> Result<()> {
@@ -266,6 +273,7 @@ impl Coordinator {
                 format_args!("stopping; waiting up to {grace} for what consumers hold ({held} in all); signal again to stop at once"),
             );
         }
+        self.notifier.stopping();
         self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now().saturating_add(self.grace) };
         self.broker.feed(Input::Stop);
     }
@@ -373,6 +381,12 @@ fn write_failed(WriteFailure { place, is_stdout, error }: WriteFailure) -> Resul
         return Ok(EXIT_OUTPUT_CLOSED);
     }
     Err(error).with_context(|| format!("cannot write to {place}; nothing is done whose result was not written"))
+}
+
+/// Listens at the queue's socket, or at one that was passed.
+fn listen(args: &QueueArgs) -> Result<Listener> {
+    let Some(passed) = systemd::passed_listener()? else { return Ok(args.endpoint().bind()?) };
+    Ok(Endpoint::adopt(passed, args.socket.as_deref().filter(|path| !path.is_empty()).map(Path::new))?)
 }
 
 fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
+use common::Endpoint;
 use common::endpoint::Listener;
 use common::message::{CloseReason, Incoming, Message, Outcome, Role};
 use common::pool::Pool;
@@ -153,6 +154,11 @@ impl Broker {
     /// Time since the broker began: what all of its deadlines count in.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.listener.endpoint()
     }
 
     /// The queue, to be looked at.
