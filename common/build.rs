@@ -1,7 +1,7 @@
 //! Finds out which commit this is built from, for the programs' `--version`.
 //!
-//! `PROCQ_COMMIT` says it, or the commit that cargo noted when it made the package, or git. Where a build is not for use (unoptimised), git
-//! is not asked: each commit would have everything built again.
+//! `PROCQ_COMMIT` says it, or the file that `.ci/package` puts into a package, or git. Where a build is not for use (unoptimised), git is not
+//! asked: each commit would have everything built again.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,11 +19,9 @@ fn main() {
     }
 }
 
-/// The commit of a package from a registry, by the file that cargo puts into each.
+/// The commit of a package from a registry.
 fn packaged() -> Option<String> {
-    let noted = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
-    let (_, behind) = noted.split_once("\"sha1\"")?;
-    behind.split('"').nth(1).map(String::from)
+    std::fs::read_to_string("COMMIT").ok().map(|commit| commit.trim().to_string())
 }
 
 /// The commit of a clone; not that of some other repository that this happens to lie in.
