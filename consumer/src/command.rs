@@ -108,7 +108,7 @@ impl Command {
     ///
     /// With `dies_with_us` the kernel kills it when this thread dies, however it does; it starts more slowly then.
     pub fn find(words: &[OsString], socket: &Path, dies_with_us: bool) -> Result<Command> {
-        let Some((program, arguments)) = words.split_first() else { bail!("an empty command") };
+        let Some((program, arguments)) = words.split_first() else { bail!("the command is empty; give a program's name behind --") };
         if !has_placeholder(program) {
             find_program(program)?;
         }
@@ -253,10 +253,10 @@ pub fn find_program(program: &OsStr) -> Result<()> {
     let path = Path::new(program);
     if program.as_bytes().contains(&b'/') {
         if !path.exists() {
-            bail!("there is no command {}", path.display());
+            bail!("there is no command {}; check its path", path.display());
         }
         if !is_program(path) {
-            bail!("{} cannot be run: it is not an executable file", path.display());
+            bail!("{} cannot be run: it is not an executable file; `chmod +x` it, or name what runs it first", path.display());
         }
         return Ok(());
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use common::Endpoint;
 use common::endpoint::Listener;
 use common::limits::NAME_BYTES_MAX;
-use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell};
+use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
 use common::status::Phase;
 use producer::cli::Format;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
@@ -176,7 +176,7 @@ impl Coordinator {
         self.end_children();
         let code = code.and_then(|code| self.broker.close_journal().map(|()| code).map_err(anyhow::Error::from));
         let code = code.or_else(|error| {
-            tell(PROGRAM, format_args!("{error:#}"));
+            tell_error(PROGRAM, &*error, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
         });
         let left = self.broker.status().stored();
@@ -322,7 +322,10 @@ impl Coordinator {
                 slot.place = Place::Pausing(self.broker.now() + after);
             }
             (Verdict::GiveUp, Kind::Consumer) => {
-                bail!("consumers keep failing without getting anything done, so the run ends; the last one (pid {pid}) ended by {exit}");
+                bail!(
+                    "consumers keep failing without getting anything done, so the run ends; the last one (pid {pid}) ended by {exit}: \
+                     see what was said before, or more with PROCQ_LOG=debug"
+                );
             }
             (Verdict::GiveUp, _) => {
                 tell(PROGRAM, format_args!("{role} {pid} ended by {exit}; what it has put is brought to its end"));

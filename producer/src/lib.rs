@@ -108,7 +108,7 @@ fn put_random_numbers(producer: &Producer<[u8]>, cli: &Cli) -> Result<()> {
         // Said before it is put, so that no consumer's line about it can come first.
         say(&format!("Producer: Put {number} into the queue."))?;
         match producer.put(number.to_string().as_bytes()) {
-            Err(Error::Closed { words, .. }) => bail!("the coordinator refuses: {words}"),
+            Err(Error::Closed { words, .. }) => bail!("the coordinator refuses: {words}; start another to put more"),
             put => put?,
         }
         pause(&mut rng, cli.pause.0);

@@ -103,7 +103,8 @@ fn a_run_listens_at_a_passed_socket_too_and_its_children_pass_for_none_of_it() {
 
 #[test]
 fn whoever_passes_a_socket_that_others_can_come_to_is_refused_with_what_to_set() {
-    let cases: [(&str, &dyn Fn(&Systemd) -> OwnedFd, &[&str]); 6] = [
+    type Passed<'a> = &'a dyn Fn(&Systemd) -> OwnedFd;
+    let cases: [(&str, Passed<'_>, &[&str]); 6] = [
         (
             "SocketMode=0600",
             &|systemd| {
