@@ -136,7 +136,6 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(rules: Rules, args: &QueueArgs, own_producers: bool) -> Result<Coordinator> {
-        let listener = listen(args)?;
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
@@ -144,6 +143,7 @@ impl Coordinator {
         let (read, write) = UnixStream::pair().context("cannot make a socket pair")?;
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
+        let listener = listen(args)?;
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
         let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
