@@ -93,10 +93,10 @@ fn without_gaps(help: &str) -> String {
 fn with_short_help(command: Command, manual: String) -> Command {
     let help =
         Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help").help_heading(None).hide_short_help(true);
-    let command = command.disable_help_flag(true).disable_help_subcommand(true).arg(help).mut_args(|argument| argument.hide_env(true));
+    let command = command.disable_help_flag(true).arg(help).mut_args(|argument| argument.hide_env(true));
     let command = command.mut_subcommands(|below| {
         let manual = format!("{manual} {}", below.get_name());
-        with_short_help(below, manual)
+        with_short_help(below.disable_help_subcommand(true), manual)
     });
     let behind = command.get_after_help().map(|behind| format!("\n{behind}")).unwrap_or_default();
     let more = what_has_no_line(&command, &manual);

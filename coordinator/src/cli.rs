@@ -308,10 +308,15 @@ impl Cli {
         let matches = command_line::parse(command.clone(), arguments);
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if !cli.run.input.is_empty() {
-            refuse_given(&mut command, &matches, &["producers", "count", "pause"], "is for the default run, and there is an --input");
+            refuse_given(
+                &mut command,
+                &matches,
+                &["producers", "count", "pause"],
+                "is for the default run, and there is an --input; leave out one of them",
+            );
         }
         if cli.run.input.iter().filter(|input| *input == Path::new("-")).count() > 1 {
-            let words = "stdin (--input -) can be read only once";
+            let words = "stdin (--input -) can be read only once; leave one of them out";
             command.error(ErrorKind::ArgumentConflict, words).exit();
         }
         cli

@@ -105,7 +105,7 @@ fn commands() -> Vec<Command> {
 
 /// What help leaves out for brevity stands in the manual.
 fn all_shown(command: Command) -> Command {
-    command.mut_args(|argument| argument.hide_short_help(false)).mut_subcommands(all_shown)
+    command.disable_help_subcommand(true).mut_args(|argument| argument.hide_short_help(false)).mut_subcommands(all_shown)
 }
 
 fn name(command: &Command) -> &str {

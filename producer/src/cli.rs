@@ -88,7 +88,12 @@ impl Cli {
         let matches = command_line::parse(Cli::dressed(), arguments);
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if cli.input.is_some() {
-            refuse_given(&mut Cli::dressed(), &matches, &["count", "pause"], "is for random numbers, and there is an --input");
+            refuse_given(
+                &mut Cli::dressed(),
+                &matches,
+                &["count", "pause"],
+                "is for random numbers, and there is an --input; leave out one of them",
+            );
         }
         cli
     }

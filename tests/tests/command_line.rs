@@ -60,6 +60,16 @@ fn help_fits_a_screen_with_a_line_for_each_flag_that_is_not_named_at_its_end() {
 }
 
 #[test]
+fn help_as_a_subcommand_says_all_that_there_is_to_say() {
+    let (code, help, _) = run("coordinator", &["help", "serve"]);
+    assert_eq!(code, 0);
+    for words in ["--spin <DUR>", "pays only where one is free", "--expect-producers <N>", "Started by systemd"] {
+        assert!(help.contains(words), "{words:?} is missing in {help}");
+    }
+    assert!(run("coordinator", &["help"]).1.contains("--producers <N>"));
+}
+
+#[test]
 fn what_is_mistyped_gets_a_suggestion_and_what_is_impossible_the_choices() {
     for (program, arguments, words) in [
         ("coordinator", &["--consumer", "3"][..], &["--consumers", "similar"][..]),

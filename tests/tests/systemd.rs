@@ -64,8 +64,10 @@ fn a_socket_that_is_passed_is_served_with_what_waits_in_it_and_left_where_it_is(
     let made = std::fs::metadata(&systemd.socket).expect("the socket").ino();
     // It has come before there was a coordinator: that is what the socket is there for.
     let producer = systemd.client("producer", &["--count", "3", "--pause", "none"]);
-    let backlog = || std::fs::read_to_string("/proc/net/unix").expect("the kernel's list").matches("q.sock").count();
-    eventually("a client that waits", || (backlog() >= 1).then_some(()));
+    // Our socket, and the one for the client that nobody has accepted.
+    let place = format!(" {}\n", systemd.socket.display());
+    let ends = || std::fs::read_to_string("/proc/net/unix").expect("the kernel's list").matches(&place).count();
+    eventually("a client that waits", || (ends() >= 2).then_some(()));
     let mut coordinator = systemd.start(listener.try_clone().expect("a socket"), &["serve"]);
     assert!(systemd.next_notice().starts_with("READY=1\nSTATUS=0 ready, "));
     coordinator.wait_for_stderr(&format!("ready at {} (pid {})", systemd.socket.display(), coordinator.pid()));
