@@ -1,7 +1,7 @@
 //! How it ends: Stop for every consumer, signals, `stop`. G5.
 
 use common::message::CloseReason;
-use common::{Consumer, Error, Producer};
+use common::{Consumer, Control, Endpoint, Error, Producer};
 use rustix::process::Signal;
 use tests::{Process, Queue, eventually};
 
@@ -47,9 +47,12 @@ fn a_consumer_that_dies_before_stop_does_not_take_the_end_with_it() {
 /// A run whose consumer is in the middle of an item.
 fn run_in_hand(folder: &tempfile::TempDir, grace: &str, shell: &str) -> Process {
     let arguments = ["--input", "-", "--consumers", "1", "--grace", grace, "--", "sh", "-c", shell];
-    let mut coordinator = Process::start("coordinator", &folder.path().join("q.sock"), &arguments);
+    let socket = folder.path().join("q.sock");
+    let mut coordinator = Process::start("coordinator", &socket, &arguments);
     coordinator.write(b"first\nsecond\nthird\n");
     coordinator.wait_for_stderr("begun");
+    let control = Control::connect(&Endpoint::at(socket)).expect("a coordinator that answers");
+    eventually("all three in the queue", || (control.status().expect("figures").accepted == 3).then_some(()));
     coordinator
 }
 
