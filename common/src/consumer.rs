@@ -285,6 +285,11 @@ impl<T: Decode + ?Sized> Consumer<T> {
         self.connection.stream()
     }
 
+    /// How long an attempt at an item may take (the coordinator's `--item-timeout`), if that is limited; see [`Delivery::extend`].
+    pub fn item_timeout(&self) -> Option<Duration> {
+        self.connection.lock().greeting.lease
+    }
+
     /// The coordinator's process id.
     ///
     /// ```
@@ -419,8 +424,8 @@ impl Connection<ConsumerSession> {
     fn give_back_undecodable(&self, mut state: Locked<'_>, held: Held, why: Undecodable) -> Box<Error> {
         let why = why.to_string();
         let cause = format!("a consumer could not decode it: {why}");
-        state.session.give_back(held, Outcome::Failed { cause: cut_cause(cause) });
-        let written = self.write(&mut state);
+        let given = state.session.give_back(held, Outcome::Failed { cause: cut_cause(cause) });
+        let written = given.and_then(|()| self.write(&mut state));
         self.arm(&mut state);
         Box::new(written.err().unwrap_or(Error::Item { id: held.id, why }))
     }
@@ -490,7 +495,8 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     }
 
     /// False once the connection on which it came is known to be lost: the item is delivered again, maybe to another, and to settle this
-    /// delivery is without effect, and no error.
+    /// delivery is without effect, and no error. Also once the item is known to have been taken back because its time was over
+    /// ([`Consumer::item_timeout`]); to settle it is [`Error::Expired`] then.
     ///
     /// ```
     /// # use common::{Consumer, Producer};
@@ -503,7 +509,26 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn is_held(&self) -> bool {
-        self.claim.connection.lock().session.is_held(self.claim.held)
+        let session = &self.claim.connection.lock().session;
+        session.is_held(self.claim.held) && session.check_lease(self.claim.held).is_ok()
+    }
+
+    /// Asks for more time for this item: `by` from now on, should that be later than when its time is over anyway. Waits for the
+    /// coordinator's answer, so that after `Ok` the item is this consumer's for that long. Without a limit ([`Consumer::item_timeout`]) it does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Expired`] when the item was taken back before, [`Error::Gone`] when the connection on which it came was lost.
+    pub fn extend(&self, by: Duration) -> Result<(), Error> {
+        let Claim { connection, held, .. } = self.claim;
+        let mut state = connection.lock();
+        let Some(number) = state.session.extend(held, by, connection.now())? else { return Ok(()) };
+        connection.wait_for(state, |session| {
+            // On another connection, it is nobody's answer.
+            session.questions.is_extended(number).then(|| match session.is_held(held) {
+                true => session.check_lease(held),
+                false => Err(Error::Gone(format!("the connection over which item {} came was lost", held.id))),
+            })
+        })?
     }
 
     /// Which delivery of this item this is, from 1 on.
@@ -523,6 +548,10 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.
+    ///
+    /// # Errors
+    /// [`Error::Expired`], here and wherever a delivery is settled, when the item was taken back because its time was over. (One that is
+    /// taken back while the acknowledgement is on its way is not done either, and nobody hears of that.)
     ///
     /// ```
     /// # use common::{Consumer, Producer};
@@ -663,6 +692,7 @@ impl Claim<'_> {
         let (connection, held) = (self.connection, self.held);
         std::mem::forget(self);
         let mut state = connection.lock();
+        connection.look_if_overdue(&mut state, held)?;
         let settled = state.session.ack_with(held, result, || connection.now());
         if !matches!(settled, Ok(Settled::Gathered | Settled::Gathering)) {
             connection.write(&mut state)?;
@@ -683,7 +713,8 @@ impl Claim<'_> {
 impl Connection<ConsumerSession> {
     #[cold]
     fn ack_slowly(&self, mut state: Locked<'_>, held: Held) -> Result<(), Box<Error>> {
-        match state.session.ack(held, || self.now()) {
+        self.look_if_overdue(&mut state, held)?;
+        match state.session.ack(held, || self.now())? {
             // Of every batch, only the first needs the background thread told, and only the last the socket.
             Settled::Gathered => return Ok(()),
             Settled::Gathering => {}
@@ -695,10 +726,16 @@ impl Connection<ConsumerSession> {
 
     fn give_back(&self, held: Held, outcome: Outcome) -> Result<(), Error> {
         let mut state = self.lock();
-        state.session.give_back(held, outcome);
+        self.look_if_overdue(&mut state, held)?;
+        state.session.give_back(held, outcome)?;
         let written = self.write(&mut state);
         self.arm(&mut state);
         written
+    }
+
+    /// What the coordinator says of an item whose time is over is to be known before the item is settled.
+    fn look_if_overdue(&self, state: &mut State<ConsumerSession>, held: Held) -> Result<(), Error> {
+        if state.session.is_overdue(held, || self.now()) { self.read(state) } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! What is delivered ahead must not wait behind a long item while other consumers are idle: when the application takes nothing for
 //! [`PREFETCH_GIVE_BACK_AFTER`], everything that it has not begun goes back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::batch::{Batch, BatchBuilder};
@@ -71,11 +71,24 @@ impl Current {
     }
 }
 
+/// A taken item that may take only so long.
+#[derive(Debug)]
+struct Leased {
+    /// When it is over, as far as it is known here.
+    until: Duration,
+    /// The coordinator has taken it back.
+    expired: bool,
+}
+
 /// A consumer's state of one connection.
 #[derive(Debug)]
 pub struct ConsumerSession {
     item_bytes_max: u64,
     announce_from: u32,
+    /// How long an attempt may take, if that is limited.
+    lease: Option<Duration>,
+    /// Then: each item that is announced and not settled.
+    leased: BTreeMap<ItemId, Leased>,
     current: Option<Current>,
     /// What was delivered behind the current batch.
     behind: VecDeque<Delivered>,
@@ -124,10 +137,12 @@ struct Watch {
 impl ConsumerSession {
     /// A consumer that was greeted so, and asks for `prefetch` items ahead, or for as many as its pace says.
     pub fn new(greeting: Greeting, prefetch: Option<u32>) -> ConsumerSession {
-        let Greeting { item_bytes_max, announce_from, .. } = greeting;
+        let Greeting { item_bytes_max, announce_from, lease, .. } = greeting;
         ConsumerSession {
             item_bytes_max,
             announce_from,
+            lease,
+            leased: BTreeMap::new(),
             current: None,
             behind: VecDeque::new(),
             behind_items: 0,
@@ -174,7 +189,11 @@ impl ConsumerSession {
         let Some(current) = &self.current else { return };
         let announced = current.attempt >= self.announce_from;
         if announced {
-            self.outbox.push(&Message::Begin { id: current.next_id() });
+            let id = current.next_id();
+            self.outbox.push(&Message::Begin { id });
+            if let Some(lease) = self.lease {
+                self.leased.entry(id).or_insert(Leased { until: now.saturating_add(lease), expired: false });
+            }
         }
         let bytes = if current.left() == 1 { self.behind_bytes } else { self.local_bytes() };
         let few = self.local_items() - 1 + self.demanded_items <= self.low_items();
@@ -325,11 +344,49 @@ impl ConsumerSession {
         follows
     }
 
-    /// Notes that the item is done.
-    pub fn ack(&mut self, held: Held, now: impl FnOnce() -> Duration) -> Settled {
-        if !self.is_held(held) {
-            return Settled::Gathered;
+    /// True when an item's time is over, as far as that is known here: the coordinator may just have said so.
+    pub fn is_overdue(&self, held: Held, now: impl FnOnce() -> Duration) -> bool {
+        self.is_held(held) && self.leased.get(&held.id).is_some_and(|leased| leased.until <= now())
+    }
+
+    /// An error if the item was taken back.
+    pub fn check_lease(&self, held: Held) -> Result<(), Error> {
+        match (self.lease, self.leased.get(&held.id)) {
+            (Some(item_timeout), Some(Leased { expired: true, .. })) if self.is_held(held) => {
+                Err(Error::Expired { id: held.id, item_timeout })
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Nothing is said of this item any more but what is said now; an error if it was taken back.
+    fn end_lease(&mut self, held: Held) -> Result<(), Error> {
+        self.check_lease(held).inspect_err(|_| _ = self.leased.remove(&held.id))?;
+        self.leased.remove(&held.id);
+        Ok(())
+    }
+
+    /// Asks for so much more time for an item, from now on. None: there is no need to ask.
+    pub fn extend(&mut self, held: Held, by: Duration, now: Duration) -> Result<Option<u64>, Error> {
+        if !self.is_held(held) {
+            return Err(Error::Gone(format!("the connection over which item {} came was lost", held.id)));
+        }
+        self.check_lease(held)?;
+        if self.lease.is_none() {
+            return Ok(None);
+        }
+        if let Some(leased) = self.leased.get_mut(&held.id) {
+            leased.until = leased.until.max(now.saturating_add(by));
+        }
+        Ok(Some(self.questions.extend(held.id, by, &mut self.outbox)))
+    }
+
+    /// Notes that the item is done.
+    pub fn ack(&mut self, held: Held, now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
+        if !self.is_held(held) {
+            return Ok(Settled::Gathered);
+        }
+        self.end_lease(held)?;
         let first = self.settled_since.is_none();
         if first {
             self.settled_since = Some(now());
@@ -338,11 +395,15 @@ impl ConsumerSession {
             self.close_last_acks();
             self.last_acks = ItemRange { first: held.id, count: 1 };
         }
+        if self.lease.is_some() {
+            // Each is looked at.
+            self.close_last_acks();
+        }
         if self.acks.len() + 1 >= ACK_RANGES_MAX {
             self.send_settled();
-            return Settled::Ready;
+            return Ok(Settled::Ready);
         }
-        if first { Settled::Gathering } else { Settled::Gathered }
+        Ok(if first { Settled::Gathering } else { Settled::Gathered })
     }
 
     fn close_last_acks(&mut self) {
@@ -360,9 +421,10 @@ impl ConsumerSession {
         let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
-            self.give_back(held, Outcome::Failed { cause });
+            self.give_back(held, Outcome::Failed { cause })?;
             return Err(Error::ItemTooLarge { bytes, bytes_max });
         }
+        self.end_lease(held)?;
         let first = self.settled_since.is_none();
         self.settled_since.get_or_insert_with(now);
         let follows = self.results_first.0 + u64::from(self.results.count()) == id.0;
@@ -381,10 +443,12 @@ impl ConsumerSession {
     }
 
     /// Says that the item is not done.
-    pub fn give_back(&mut self, held: Held, outcome: Outcome) {
+    pub fn give_back(&mut self, held: Held, outcome: Outcome) -> Result<(), Error> {
         if self.is_held(held) {
+            self.end_lease(held)?;
             self.outbox.push(&Message::Return { range: ItemRange { first: held.id, count: 1 }, outcome });
         }
+        Ok(())
     }
 
     /// Puts what is settled into the outbox.
@@ -420,9 +484,37 @@ impl ConsumerSession {
     fn give_back_unstarted(&mut self) {
         while let Some(current) = &self.current {
             let range = ItemRange { first: current.next_id(), count: current.left() };
+            // It may have been announced already.
+            self.leased.remove(&range.first);
             self.outbox.push(&Message::Return { range, outcome: Outcome::Unstarted });
             self.next_batch();
         }
+    }
+
+    /// These were taken back. What is settled of them already has crossed that, and leaves before the answer.
+    fn revoke(&mut self, ranges: &[ItemRange]) {
+        self.send_settled();
+        for range in ranges {
+            for (_, leased) in self.leased.range_mut(range.first..ItemId(range.first.0.saturating_add(range.count.into()))) {
+                leased.expired = true;
+            }
+        }
+        let mut kept = VecDeque::new();
+        while let Some(current) = &self.current {
+            let (first, attempt) = (current.next_id(), current.attempt);
+            let left = current.batch.slice(current.next, current.left());
+            // It may have been announced, but nobody has taken it.
+            if ranges.iter().any(|range| index_in(range, first).is_some()) {
+                self.leased.remove(&first);
+            }
+            kept.extend(without(ranges, Delivered { first, attempt, batch: left }));
+            self.next_batch();
+        }
+        self.behind_items = kept.iter().map(|delivered| delivered.batch.count()).sum();
+        self.behind_bytes = kept.iter().map(|delivered| delivered.batch.body_bytes() as i64).sum();
+        self.behind = kept;
+        self.next_batch();
+        self.outbox.push(&Message::Revoked);
     }
 
     fn is_watched(&self) -> bool {
@@ -451,6 +543,10 @@ impl Session for ConsumerSession {
                 if self.stopped {
                     self.give_back_unstarted();
                 }
+                Ok(())
+            }
+            (Message::Revoke { ranges }, _) => {
+                self.revoke(&ranges);
                 Ok(())
             }
             (Message::Stop, _) => {
@@ -513,12 +609,13 @@ impl Session for ConsumerSession {
         (self.settled_since, self.last_acks) = (None, NO_ACKS);
         self.acks.clear();
         self.results = BatchBuilder::default();
+        self.leased.clear();
         self.questions.lose();
         self.outbox = Outbox::default();
     }
 
     fn resume(&mut self, greeting: Greeting) -> Result<(), Error> {
-        (self.item_bytes_max, self.announce_from) = (greeting.item_bytes_max, greeting.announce_from);
+        (self.item_bytes_max, self.announce_from, self.lease) = (greeting.item_bytes_max, greeting.announce_from, greeting.lease);
         // What was asked for without a connection counts for nothing; who waits asks again.
         (self.demanded_items, self.demanded_bytes, self.watch) = (0, 0, None);
         self.outbox = Outbox::default();
@@ -529,6 +626,29 @@ impl Session for ConsumerSession {
     fn is_owed(&self) -> bool {
         false
     }
+}
+
+/// Where an item is in a range.
+fn index_in(range: &ItemRange, id: ItemId) -> Option<u64> {
+    id.0.checked_sub(range.first.0).filter(|index| *index < u64::from(range.count))
+}
+
+/// The parts of a batch that are in none of these ranges.
+fn without(ranges: &[ItemRange], Delivered { first, attempt, batch }: Delivered) -> Vec<Delivered> {
+    let mut parts = Vec::new();
+    let (mut at, count) = (0, batch.count());
+    while at < count {
+        let id = ItemId(first.0 + u64::from(at));
+        if let Some((range, index)) = ranges.iter().find_map(|range| Some((range, index_in(range, id)?))) {
+            at += (u64::from(range.count) - index).min(u64::from(count - at)) as u32;
+            continue;
+        }
+        let ahead = ranges.iter().filter_map(|range| range.first.0.checked_sub(id.0)).filter(|ahead| *ahead > 0).min();
+        let part = ahead.unwrap_or(u64::MAX).min(u64::from(count - at)) as u32;
+        parts.push(Delivered { first: id, attempt, batch: batch.slice(at, part) });
+        at += part;
+    }
+    parts
 }
 
 #[cfg(test)]

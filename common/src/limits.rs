@@ -85,6 +85,9 @@ pub const CONNECT_RETRY: Duration = Duration::from_millis(20);
 /// calls.
 pub const LOSS_LOOK: Duration = Duration::from_millis(100);
 
+/// A command that has taken longer than the item timeout gets TERM; after this long it is killed. Time to remove what is half done.
+pub const COMMAND_END: Duration = Duration::from_secs(1);
+
 /// The path of a local socket, in bytes with the closing NUL: `sun_path` has 108 on Linux, 104 on the BSDs and macOS.
 pub const SOCKET_PATH_BYTES_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };
 

@@ -29,7 +29,8 @@ macro_rules! variants {
 }
 
 variants!(MESSAGES, message_name, Message: Hello Welcome Close Stop Put Confirm Want Finish Finished Join Joined Demand Deliver Withdraw
-    Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled);
+    Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled Revoke Revoked
+    Extend Extended);
 variants!(ROLES, role_name, Role: Producer Consumer Control);
 variants!(REASONS, reason_name, CloseReason: Version Goodbye Protocol Ended Replaced Forbidden Limit);
 variants!(OUTCOMES, outcome_name, Outcome: Unstarted Released Failed Rejected RetryAfter);
@@ -95,6 +96,7 @@ fn samples() -> Vec<Sample> {
                 position: Position(300),
                 announce_from: 2,
                 checksum: Some(77_777),
+                lease_ms: Some(30_000),
             },
         ),
         close(CloseReason::Version, "use one release"),
@@ -135,6 +137,10 @@ fn samples() -> Vec<Sample> {
         sample("Begin", Message::Begin { id: ItemId(5000) }),
         sample("Recall", Message::Recall { position: Position(306) }),
         sample("Recalled", Message::Recalled),
+        sample("Revoke", Message::Revoke { ranges: vec![range(5000, 1), range(5001, 2)] }),
+        sample("Revoked", Message::Revoked),
+        sample("Extend", Message::Extend { id: ItemId(5000), by_ms: 60_000 }),
+        sample("Extended", Message::Extended),
     ]
 }
 

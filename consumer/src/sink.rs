@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use common::backoff::Backoff;
-use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED};
+use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED, tell};
 use common::{Consumer, Delivery};
 use rand::RngExt;
 
+use crate::PROGRAM;
 use crate::cli::{Cli, Sink};
 use crate::command::{Command, Ending, Running};
 
@@ -43,8 +44,18 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Works on one item and settles it.
+    /// Works on one item and settles it. One that was taken back meanwhile, since it took too long, is nobody's concern here any more.
     pub fn work_on(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
+        self.work(delivery, consumer).or_else(|error| match error.downcast_ref() {
+            Some(expired @ common::Error::Expired { .. }) => {
+                tell(PROGRAM, format_args!("{expired}"));
+                Ok(Settled::AndOn)
+            }
+            _ => Err(error),
+        })
+    }
+
+    fn work(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
         if self.command.is_some() {
             return self.run_command(delivery, consumer);
         }
@@ -91,7 +102,7 @@ impl<'a> Worker<'a> {
             Ending::Exited { code: 0, output } if output.is_empty() => delivery.ack()?,
             Ending::Exited { code: 0, output } => delivery.ack_with(&output)?,
             Ending::Exited { code: COMMAND_ASKS_RETRY, .. } => {
-                let wait = self.retry_delay.after(delivery.attempt());
+                let wait = self.retry_delay.spread(delivery.attempt(), delivery.id().0);
                 delivery.retry_after(wait)?;
             }
             Ending::Exited { code: COMMAND_REJECTS, .. } => {
@@ -100,13 +111,19 @@ impl<'a> Worker<'a> {
             Ending::Exited { code, .. } => delivery.fail(format!("{command}: exit status {code}"))?,
             Ending::Signalled { signal } => delivery.fail(format!("{command}: ended by signal {signal}"))?,
             Ending::Failed { cause } => delivery.fail(format!("{command}: {cause}"))?,
+            Ending::TimedOut { item_timeout } => {
+                let after = humantime::format_duration(item_timeout);
+                delivery.fail(format!("{command}: took longer than {after}"))?;
+            }
             Ending::Unsuitable { cause } => delivery.reject(format!("{command}: {cause}"))?,
             Ending::NotStarted { error } => {
                 delivery.give_back_unstarted()?;
                 return Err(error).with_context(|| format!("cannot start {command}"));
             }
             Ending::ConnectionLost => {
-                drop(delivery);
+                if let Err(error @ common::Error::Expired { .. }) = delivery.release() {
+                    return Err(error.into());
+                }
                 if self.connects_again {
                     return Ok(Settled::AndOn);
                 }

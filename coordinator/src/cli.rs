@@ -15,9 +15,9 @@ use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
-use crate::limits::{NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::limits::{EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, UNWRITTEN_BYTES_MAX};
 use crate::manual::Shell;
-use crate::queue::{Rules, Window};
+use crate::queue::{Lease, Rules, Window};
 
 /// What is said at the end of the help, and in the manual.
 const EXAMPLES: &str = "\
@@ -176,6 +176,19 @@ pub struct QueueArgs {
     /// At first, and at most: it doubles from failure to failure of the same item.
     #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Failure")]
     pub retry_delay: Backoff,
+
+    /// End an attempt that takes longer, as a failed one [default: no limit]
+    ///
+    /// A command gets TERM, with all that it has started, and KILL a second later. From a consumer that does not end it by itself, the item is
+    /// taken back two seconds after its time.
+    #[arg(long, value_name = "DUR", value_parser = parse_item_timeout, env = "PROCQ_ITEM_TIMEOUT", help_heading = "Failure")]
+    pub item_timeout: Option<Duration>,
+
+    /// Write results in the order of their items
+    ///
+    /// However long each takes: results that come early wait for those before them, in bounded memory.
+    #[arg(long, env = "PROCQ_KEEP_ORDER", help_heading = "Results")]
+    pub keep_order: bool,
 
     /// Append dead letters to FILE as JSON lines, not to stderr
     ///
@@ -359,10 +372,18 @@ impl QueueArgs {
             item_bytes_max,
             attempts_max: self.max_attempts,
             retry_delay: self.retry_delay,
+            lease: self.item_timeout.map(|item_timeout| Lease { item_timeout, grace: LEASE_GRACE }),
+            early_bytes_max: self.keep_order.then_some(EARLY_BYTES_MAX),
             producers_expected,
             journaled: self.journal.as_ref().map(|_| Window { near_bytes: NEAR_BYTES, unwritten_bytes: UNWRITTEN_BYTES_MAX }),
         })
     }
+}
+
+/// Said to consumers in milliseconds.
+fn parse_item_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout < Duration::from_millis(1) { Err("too short for any attempt; give 1ms or more".into()) } else { Ok(timeout) }
 }
 
 #[cfg(test)]
@@ -390,6 +411,16 @@ mod tests {
     #[test]
     fn the_default_of_the_byte_bound_is_that_of_the_protocol() {
         assert_eq!(queue_args(&[]).capacity_bytes, ByteSize(CAPACITY_BYTES_DEFAULT));
+    }
+
+    #[test]
+    fn an_item_timeout_is_told_from_none_and_no_time_is_refused() {
+        assert_eq!(queue_args(&[]).rules(None).unwrap().lease, None);
+        let lease = queue_args(&["--item-timeout", "1.5s"]).rules(None).unwrap().lease.unwrap();
+        assert_eq!(lease.item_timeout, Duration::from_millis(1500));
+        assert!(lease.grace > common::limits::COMMAND_END, "an honest consumer is heard first");
+        let refused = Cli::try_parse_from(["coordinator", "--item-timeout", "0s"]).unwrap_err().to_string();
+        assert!(refused.contains("give 1ms or more"), "{refused}");
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub const JOINS_MAX: u32 = 4096;
 /// How often whoever supervises the coordinator is told how things are, while anything happens: often enough to be looked at.
 pub const STATUS_NOTICE: Duration = Duration::from_secs(5);
 
+/// An item is taken back so long after its timeout: a consumer that runs a command ends it and says so in [`common::limits::COMMAND_END`],
+/// and may be held up by a busy machine as long again.
+pub const LEASE_GRACE: Duration = Duration::from_millis(2000);
+
+/// With `--keep-order`, results that wait for an earlier one, and the items that they are of: as much as the queue holds by default. Once
+/// so much waits, nothing is handed out but the item that all of it waits for; what consumers have in hand by then still comes.
+pub const EARLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// How long children may take to end after the connection to them is closed: time to end their commands, before they are killed.
 pub const CHILD_END: Duration = Duration::from_millis(500);
 

@@ -8,7 +8,7 @@ fn session(item_bytes_max: u64, prefetch: Option<u32>) -> ConsumerSession {
 }
 
 fn greeting(item_bytes_max: u64) -> Greeting {
-    Greeting { pid: 1, item_bytes_max, position: Position(0), announce_from: 2, checksum: None }
+    Greeting { pid: 1, item_bytes_max, position: Position(0), announce_from: 2, checksum: None, lease: None }
 }
 
 fn held(id: u64) -> Held {
@@ -60,7 +60,7 @@ fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
     assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
     deliver(&mut session, 5, &[b"five"]);
     assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
-    assert_eq!(session.ack(held(5), || 10 * MS), Settled::Gathering);
+    assert_eq!(session.ack(held(5), || 10 * MS).unwrap(), Settled::Gathering);
     session.refill(10 * MS, true);
     let one_more = Message::Demand { items: 1, bytes: "five".len() as u64 };
     assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one_more]);
@@ -72,7 +72,7 @@ fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
     deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);
     while take(&mut session).is_some() {}
     for id in [0, 1, 3] {
-        session.ack(held(id), || MS);
+        session.ack(held(id), || MS).unwrap();
     }
     assert_eq!(session.next_timeout(), Some(MS + FLUSH_DELAY));
     session.handle_timeout(MS + FLUSH_DELAY);
@@ -386,11 +386,11 @@ fn bytes_beyond_the_demand_are_made_up_for_by_the_next() {
 #[test]
 fn settled_items_gather_until_their_frame_is_full() {
     let mut session = session(1 << 20, None);
-    assert_eq!([0, 1, 4].map(|id| session.ack(held(id), || MS)), [Settled::Gathering, Settled::Gathered, Settled::Gathered]);
+    assert_eq!([0, 1, 4].map(|id| session.ack(held(id), || MS).unwrap()), [Settled::Gathering, Settled::Gathered, Settled::Gathered]);
     for n in 3..ACK_RANGES_MAX as u64 {
-        assert_eq!(session.ack(held(2 * n), || MS), Settled::Gathered);
+        assert_eq!(session.ack(held(2 * n), || MS).unwrap(), Settled::Gathered);
     }
-    assert_eq!((session.ack(held(1 << 40), || MS), session.next_timeout()), (Settled::Ready, None));
+    assert_eq!((session.ack(held(1 << 40), || MS).unwrap(), session.next_timeout()), (Settled::Ready, None));
     assert!(matches!(&sent(&mut session)[..], [Message::Ack { ranges }] if ranges.len() == ACK_RANGES_MAX));
     let large = [b'x'; crate::limits::BATCH_BYTES_TARGET];
     let settled = [&b"small"[..], b"another", &large].map(|result| session.ack_with(held(9), result, || MS).unwrap());
@@ -409,7 +409,7 @@ fn a_range_ends_where_its_count_does() {
 #[test]
 fn what_is_settled_does_not_leave_before_its_delay_unless_it_is_sent() {
     let mut session = session(1000, None);
-    session.ack(held(0), || MS);
+    session.ack(held(0), || MS).unwrap();
     session.handle_timeout(MS + FLUSH_DELAY - Duration::from_nanos(1));
     assert_eq!(sent(&mut session), []);
     session.send_settled();
@@ -450,7 +450,7 @@ fn a_goodbye_settles_what_is_done_and_gives_back_the_rest() {
     let mut session = session(1000, None);
     deliver(&mut session, 0, &[&b"a"[..]; 3]);
     take(&mut session);
-    session.ack(held(0), || MS);
+    session.ack(held(0), || MS).unwrap();
     session.goodbye();
     let close = Message::Close { reason: CloseReason::Goodbye, words: String::new() };
     let rest = Message::Return { range: range(1, 2), outcome: Outcome::Unstarted };
@@ -485,7 +485,7 @@ fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
     let held = |epoch| move |id| Held { id: ItemId(id), epoch };
     let (before, after) = (held(0), held(1));
     (0..4).for_each(|_| assert!(take(&mut session).is_some()));
-    session.ack(before(5), || MS);
+    session.ack(before(5), || MS).unwrap();
     session.ack_with(before(6), b"result", || MS).unwrap();
     session.lose();
     assert!(!session.has_local() && !session.is_stopped());
@@ -495,10 +495,10 @@ fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
     assert!(matches!(sent(&mut session)[..], [Message::Demand { bytes: PREFETCH_BYTES_MAX, .. }]), "all of it is asked for anew");
     deliver(&mut session, 5, &[b"a", b"b", b"c"]);
     take(&mut session);
-    assert_eq!(session.ack(after(5), || MS), Settled::Gathering);
+    assert_eq!(session.ack(after(5), || MS).unwrap(), Settled::Gathering);
     assert!(!session.ack_quick(before(6)), "it follows upon an item of the new connection");
-    assert_eq!(session.ack(before(6), || MS), Settled::Gathered);
-    session.give_back(before(7), Outcome::Released);
+    assert_eq!(session.ack(before(6), || MS).unwrap(), Settled::Gathered);
+    session.give_back(before(7), Outcome::Released).unwrap();
     session.ack_with(before(8), b"result", || MS).unwrap();
     session.send_settled();
     assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }]);

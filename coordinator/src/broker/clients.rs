@@ -120,14 +120,14 @@ impl Broker {
                 self.queue.handle(Input::ProducerJoined { client, name }, self.now());
             }
             Role::Consumer => {
-                self.welcome(client, Position(0), None);
+                self.welcome(client, Position(0), None, self.queue.item_timeout());
                 self.queue.handle(Input::ConsumerJoined { client }, self.now());
             }
-            Role::Control => self.welcome(client, Position(0), None),
+            Role::Control => self.welcome(client, Position(0), None, None),
         }
     }
 
-    pub(super) fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>) {
+    pub(super) fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>, item_timeout: Option<Duration>) {
         let message = Message::Welcome {
             version: PROTOCOL_VERSION,
             pid: std::process::id(),
@@ -135,6 +135,7 @@ impl Broker {
             position,
             announce_from: self.queue.announce_from(),
             checksum,
+            lease_ms: item_timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         };
         self.send(client, &message);
     }

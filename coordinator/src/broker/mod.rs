@@ -423,7 +423,7 @@ impl Broker {
                     }
                     self.writer.write(ticket, record);
                 }
-                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
+                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum, None),
                 Output::Journal(entry) => {
                     if let Some(journal) = &mut self.journal {
                         journal.keep(entry);
