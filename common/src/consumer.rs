@@ -328,12 +328,12 @@ impl<T: Decode + ?Sized> Consumer<T> {
     fn take_quick(&self) -> Option<Result<Delivery<'_, T>, Error>> {
         let mut state = self.connection.lock();
         let next = state.session.next_quick()?;
-        let (held, attempt) = (next.held, next.attempt);
+        let held = next.held;
         let decoded = T::decode(next.batch, next.index);
         state.session.take_quick();
         Some(match decoded {
             // Made in this one place, so that it can stay where it is made.
-            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held, attempt }, item }),
+            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held }, item }),
             Err(why) => Err(*self.connection.give_back_undecodable(state, held, why)),
         })
     }
@@ -454,7 +454,6 @@ pub struct Delivery<'c, T: Decode + ?Sized> {
 struct Claim<'c> {
     connection: &'c Connection<ConsumerSession>,
     held: Held,
-    attempt: u32,
 }
 
 impl<T: Decode + ?Sized> Delivery<'_, T> {
@@ -544,7 +543,7 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn attempt(&self) -> u32 {
-        self.claim.attempt
+        self.claim.held.attempt
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.
@@ -752,6 +751,6 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("id", &self.claim.held.id).field("attempt", &self.claim.attempt).field("item", &self.item).finish_non_exhaustive()
+        shown.field("id", &self.claim.held.id).field("attempt", &self.claim.held.attempt).field("item", &self.item).finish_non_exhaustive()
     }
 }

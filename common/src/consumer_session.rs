@@ -42,6 +42,8 @@ struct Current {
 pub struct Held {
     /// Its number.
     pub id: ItemId,
+    /// Which delivery of it this is: an earlier one may still be in somebody's hands, who was too slow.
+    pub attempt: u32,
     /// How many connections were lost before.
     pub epoch: u32,
 }
@@ -51,12 +53,16 @@ pub struct Held {
 pub struct Next<'a> {
     /// Which.
     pub held: Held,
-    /// Which delivery of it this is.
-    pub attempt: u32,
     /// Where it lies.
     pub batch: &'a Batch,
     /// Which of the batch's it is.
     pub index: u32,
+}
+
+impl Held {
+    fn delivery(self) -> (ItemId, u32) {
+        (self.id, self.attempt)
+    }
 }
 
 impl Current {
@@ -87,8 +93,8 @@ pub struct ConsumerSession {
     announce_from: u32,
     /// How long an attempt may take, if that is limited.
     lease: Option<Duration>,
-    /// Then: each item that is announced and not settled.
-    leased: BTreeMap<ItemId, Leased>,
+    /// Then: each delivery that is announced and not settled, by its item and its attempt.
+    leased: BTreeMap<(ItemId, u32), Leased>,
     current: Option<Current>,
     /// What was delivered behind the current batch.
     behind: VecDeque<Delivered>,
@@ -169,8 +175,8 @@ impl ConsumerSession {
     #[inline(always)]
     pub fn next_quick(&self) -> Option<Next<'_>> {
         let current = self.current.as_ref()?;
-        let (held, attempt) = (Held { id: current.next_id(), epoch: self.epoch }, current.attempt);
-        (current.next < current.quick_end).then_some(Next { held, attempt, batch: &current.batch, index: current.next })
+        let held = Held { id: current.next_id(), attempt: current.attempt, epoch: self.epoch };
+        (current.next < current.quick_end).then_some(Next { held, batch: &current.batch, index: current.next })
     }
 
     /// Takes what [`ConsumerSession::next_quick`] has given.
@@ -192,7 +198,7 @@ impl ConsumerSession {
             let id = current.next_id();
             self.outbox.push(&Message::Begin { id });
             if let Some(lease) = self.lease {
-                self.leased.entry(id).or_insert(Leased { until: now.saturating_add(lease), expired: false });
+                self.leased.entry((id, current.attempt)).or_insert(Leased { until: now.saturating_add(lease), expired: false });
             }
         }
         let bytes = if current.left() == 1 { self.behind_bytes } else { self.local_bytes() };
@@ -346,12 +352,12 @@ impl ConsumerSession {
 
     /// True when an item's time is over, as far as that is known here: the coordinator may just have said so.
     pub fn is_overdue(&self, held: Held, now: impl FnOnce() -> Duration) -> bool {
-        self.is_held(held) && self.leased.get(&held.id).is_some_and(|leased| leased.until <= now())
+        self.is_held(held) && self.leased.get(&held.delivery()).is_some_and(|leased| leased.until <= now())
     }
 
     /// An error if the item was taken back.
     pub fn check_lease(&self, held: Held) -> Result<(), Error> {
-        match (self.lease, self.leased.get(&held.id)) {
+        match (self.lease, self.leased.get(&held.delivery())) {
             (Some(item_timeout), Some(Leased { expired: true, .. })) if self.is_held(held) => {
                 Err(Error::Expired { id: held.id, item_timeout })
             }
@@ -361,9 +367,9 @@ impl ConsumerSession {
 
     /// Nothing is said of this item any more but what is said now; an error if it was taken back.
     fn end_lease(&mut self, held: Held) -> Result<(), Error> {
-        self.check_lease(held).inspect_err(|_| _ = self.leased.remove(&held.id))?;
-        self.leased.remove(&held.id);
-        Ok(())
+        let checked = self.check_lease(held);
+        self.leased.remove(&held.delivery());
+        checked
     }
 
     /// Asks for so much more time for an item, from now on. None: there is no need to ask.
@@ -375,7 +381,7 @@ impl ConsumerSession {
         if self.lease.is_none() {
             return Ok(None);
         }
-        if let Some(leased) = self.leased.get_mut(&held.id) {
+        if let Some(leased) = self.leased.get_mut(&held.delivery()) {
             leased.until = leased.until.max(now.saturating_add(by));
         }
         Ok(Some(self.questions.extend(held.id, by, &mut self.outbox)))
@@ -485,7 +491,7 @@ impl ConsumerSession {
         while let Some(current) = &self.current {
             let range = ItemRange { first: current.next_id(), count: current.left() };
             // It may have been announced already.
-            self.leased.remove(&range.first);
+            self.leased.remove(&(range.first, current.attempt));
             self.outbox.push(&Message::Return { range, outcome: Outcome::Unstarted });
             self.next_batch();
         }
@@ -495,7 +501,7 @@ impl ConsumerSession {
     fn revoke(&mut self, ranges: &[ItemRange]) {
         self.send_settled();
         for range in ranges {
-            for (_, leased) in self.leased.range_mut(range.first..ItemId(range.first.0.saturating_add(range.count.into()))) {
+            for (_, leased) in self.leased.range_mut((range.first, 0)..(ItemId(range.first.0.saturating_add(range.count.into())), 0)) {
                 leased.expired = true;
             }
         }
@@ -505,7 +511,7 @@ impl ConsumerSession {
             let left = current.batch.slice(current.next, current.left());
             // It may have been announced, but nobody has taken it.
             if ranges.iter().any(|range| index_in(range, first).is_some()) {
-                self.leased.remove(&first);
+                self.leased.remove(&(first, attempt));
             }
             kept.extend(without(ranges, Delivered { first, attempt, batch: left }));
             self.next_batch();

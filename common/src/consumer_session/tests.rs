@@ -12,7 +12,7 @@ fn greeting(item_bytes_max: u64) -> Greeting {
 }
 
 fn held(id: u64) -> Held {
-    Held { id: ItemId(id), epoch: 0 }
+    Held { id: ItemId(id), attempt: 1, epoch: 0 }
 }
 
 fn deliver(session: &mut ConsumerSession, first: u64, items: &[&[u8]]) {
@@ -482,7 +482,7 @@ fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
     let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 5, &[b"a", b"b", b"c", b"d", b"e"]);
-    let held = |epoch| move |id| Held { id: ItemId(id), epoch };
+    let held = |epoch| move |id| Held { id: ItemId(id), attempt: 1, epoch };
     let (before, after) = (held(0), held(1));
     (0..4).for_each(|_| assert!(take(&mut session).is_some()));
     session.ack(before(5), || MS).unwrap();
