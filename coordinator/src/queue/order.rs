@@ -86,7 +86,7 @@ impl Order {
 
     /// How many of a run of ready items may be handed out: none, unless it is what the others wait for, once enough waits.
     pub(super) fn most(&self, ready: Run) -> u64 {
-        match self.early_bytes < self.early_bytes_max {
+        match self.early.is_empty() || self.early_bytes < self.early_bytes_max {
             true => ready.count,
             false => u64::from(ready.first == self.next),
         }
