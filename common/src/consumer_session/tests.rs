@@ -1,3 +1,5 @@
+mod leases;
+
 use super::*;
 use crate::message::Position;
 
