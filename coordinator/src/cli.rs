@@ -173,7 +173,8 @@ pub struct QueueArgs {
 
     /// How soon a failed item comes again
     ///
-    /// At first, and at most: it doubles from failure to failure of the same item.
+    /// At first, and at most: it doubles from failure to failure of the same item, and each item's is up to a quarter shorter, so that not
+    /// all come again at once.
     #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Failure")]
     pub retry_delay: Backoff,
 
