@@ -220,13 +220,8 @@ impl Consumers {
     pub(super) fn next_expired(&mut self, now: Duration) -> Option<Expired> {
         let &(_, client, id) = self.due.first().filter(|(due, ..)| *due <= now)?;
         let consumer = self.consumers.get(&client)?;
-        let runs: Vec<(Run, bool)> = consumer
-            .blamed()
-            .into_iter()
-            .filter(|(run, _)| id == Some(run.first) || !consumer.begun.contains_key(&run.first))
-            // What lay beside it is not to blame for it.
-            .map(|(run, failed)| (run, failed && (id.is_none() || id == Some(run.first))))
-            .collect();
+        let runs: Vec<(Run, bool)> =
+            consumer.blamed().into_iter().filter(|(run, _)| id == Some(run.first) || !consumer.begun.contains_key(&run.first)).collect();
         let was_hungry = consumer.is_hungry();
         for (run, _) in &runs {
             self.drop_held(client, run.first, run.count);
