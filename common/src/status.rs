@@ -15,7 +15,7 @@ pub struct Status {
     pub ready: u64,
     /// Items that wait for their retry delay to pass.
     pub delayed: u64,
-    /// Items that consumers hold, or whose results are being written.
+    /// Items that consumers hold, or whose results or dead letters are being written or wait for that.
     pub held: u64,
     /// Items in the dead letters.
     pub dead: u64,
