@@ -286,6 +286,16 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// How long an attempt at an item may take (the coordinator's `--item-timeout`), if that is limited; see [`Delivery::extend`].
+    ///
+    /// ```
+    /// # use common::Consumer;
+    /// # use std::time::Duration;
+    /// # let queue = tests::LocalQueue::serve(&["--item-timeout", "30s"]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?; // to a coordinator with `--item-timeout 30s`
+    /// assert_eq!(consumer.item_timeout(), Some(Duration::from_secs(30)));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn item_timeout(&self) -> Option<Duration> {
         self.connection.lock().greeting.lease
     }
@@ -514,6 +524,19 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
 
     /// Asks for more time for this item: `by` from now on, should that be later than when its time is over anyway. Waits for the
     /// coordinator's answer, so that after `Ok` the item is this consumer's for that long. Without a limit ([`Consumer::item_timeout`]) it does nothing.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # use std::time::Duration;
+    /// # let queue = tests::LocalQueue::serve(&["--item-timeout", "30s"]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.extend(Duration::from_secs(300))?; // this one takes longer than others
+    /// delivery.ack()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Expired`] when the item was taken back before, [`Error::Gone`] when the connection on which it came was lost.

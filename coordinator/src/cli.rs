@@ -178,9 +178,9 @@ pub struct QueueArgs {
     #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Failure")]
     pub retry_delay: Backoff,
 
-    /// End an attempt that takes longer, as a failed one [default: no limit]
+    /// End an attempt that takes longer
     ///
-    /// A command gets TERM, with all that it has started, and KILL a second later. From a consumer that does not end it by itself, the item is
+    /// It counts as a failed one; without this, an attempt may take any time. A command gets TERM, with all that it has started, and KILL a second later. From a consumer that does not end it by itself, the item is
     /// taken back two seconds after its time.
     #[arg(long, value_name = "DUR", value_parser = parse_item_timeout, env = "PROCQ_ITEM_TIMEOUT", help_heading = "Failure")]
     pub item_timeout: Option<Duration>,
