@@ -361,6 +361,11 @@ impl Broker {
                 self.send(client, &status);
                 Ok(())
             }
+            (State::Open(Role::Control), Message::ClientsRequest { from }) => {
+                let (clients, more_from) = self.clients(from);
+                self.send(client, &Message::Clients { clients, more_from });
+                Ok(())
+            }
             (State::Open(Role::Control), Message::Shutdown { now }) => {
                 self.events.push(Event::Shutdown { now });
                 self.send(client, &Message::ShuttingDown);

@@ -1,8 +1,10 @@
 //! The consumers: what each may still be sent, and what each holds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use common::message::CloseReason;
+use common::message::{CloseReason, ItemId};
+use common::status::{AtHand, Work};
 
 use super::runs::{Run, Runs};
 use super::{ClientId, Refusal};
@@ -27,11 +29,25 @@ struct Consumer {
     held: Runs,
     /// Held items that it is known to have begun.
     begun: BTreeSet<u64>,
+    /// When it last got something into empty hands, began or settled something.
+    moved: Duration,
+    done: u64,
+    failed: u64,
 }
 
 impl Consumer {
     fn is_hungry(&self) -> bool {
         self.demand_items > 0 && self.demand_bytes > 0
+    }
+
+    fn at_hand(&self, now: Duration) -> Option<AtHand> {
+        let first = self.held.first()?;
+        let (id, past) = match self.begun.first() {
+            None => (first.first, first.past),
+            Some(&begun) => (begun, self.held.past_of(begun)?),
+        };
+        let for_ms = now.saturating_sub(self.moved).as_millis() as u64;
+        Some(AtHand { id: ItemId(id), attempt: past.attempts, for_ms })
     }
 }
 
@@ -108,8 +124,11 @@ impl Consumers {
     }
 
     /// Notes that the consumer at the front of the queue gets `run`.
-    pub(super) fn deliver(&mut self, client: ClientId, run: Run, body_bytes: u64) {
+    pub(super) fn deliver(&mut self, client: ClientId, run: Run, body_bytes: u64, now: Duration) {
         let Some(consumer) = self.consumers.get_mut(&client) else { panic!("{client:?} gets items but has left") };
+        if consumer.held.items() == 0 {
+            consumer.moved = now;
+        }
         consumer.held.insert(run);
         self.held_items += run.count;
         consumer.demand_items -= run.count as u32;
@@ -123,14 +142,36 @@ impl Consumers {
         }
     }
 
-    pub(super) fn begin(&mut self, client: ClientId, id: u64) -> Result<(), Refusal> {
+    pub(super) fn begin(&mut self, client: ClientId, id: u64, now: Duration) -> Result<(), Refusal> {
         let consumer = self.get(client, "Begin")?;
         // It may cross an end that the coordinator has put to the delivery; nothing to blame on anyone then.
         if let Some(runs) = consumer.held.take(id, 1) {
             runs.into_iter().for_each(|run| consumer.held.insert(run));
             consumer.begun.insert(id);
+            consumer.moved = now;
         }
         Ok(())
+    }
+
+    /// Notes that a consumer has settled so many of what was taken out of its hands: done, failed, or neither.
+    pub(super) fn settled(&mut self, client: ClientId, done: u64, failed: u64, now: Duration) {
+        if let Some(consumer) = self.consumers.get_mut(&client) {
+            consumer.done += done;
+            consumer.failed += failed;
+            consumer.moved = now;
+        }
+    }
+
+    /// What a consumer does.
+    pub(super) fn work(&self, client: ClientId, now: Duration) -> Option<Work> {
+        let consumer = self.consumers.get(&client)?;
+        Some(Work::Consumer {
+            held: consumer.held.items(),
+            at_hand: consumer.at_hand(now),
+            waiting: consumer.is_hungry(),
+            done: consumer.done,
+            failed: consumer.failed,
+        })
     }
 
     /// Takes items out of a consumer's hands.
@@ -201,7 +242,7 @@ mod tests {
         consumers.demand(b, u32::MAX, 1).unwrap_err();
         assert_eq!(consumers.hungry(), 1);
         assert_eq!(consumers.next_hungry(), Some((a, 2, 200)));
-        consumers.deliver(a, Run::one(0, Past::default()), 500);
+        consumers.deliver(a, Run::one(0, Past::default()), 500, Duration::ZERO);
         assert_eq!((consumers.hungry(), consumers.next_hungry()), (0, None));
         consumers.demand(a, 0, 1000).unwrap();
         assert_eq!(consumers.hungry(), 1);

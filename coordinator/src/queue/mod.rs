@@ -28,7 +28,7 @@ use bytes::Bytes;
 use common::batch::Batch;
 use common::limits::{batch_cost_bytes, body_bytes_max, result_bytes_max};
 use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position};
-use common::status::{Phase, Status};
+use common::status::{Phase, Status, Work};
 
 use consumers::Consumers;
 pub use entry::{Entry, Load, Loaded, Progress, Recovered};
@@ -148,7 +148,7 @@ impl Queue {
             Input::Tick => {}
         }
         self.admit();
-        self.dispatch();
+        self.dispatch(now);
         self.load_ahead();
         self.answer_joins();
         self.check_done();
@@ -216,6 +216,11 @@ impl Queue {
         }
     }
 
+    /// What a producer or consumer does; none for a client that is neither, or waits until it is known how far its name has come.
+    pub fn work(&self, client: ClientId, now: Duration) -> Option<Work> {
+        self.intake.work(client).or_else(|| self.consumers.work(client, now))
+    }
+
     fn said(&mut self, client: ClientId, message: Message, batch: Option<Batch>, now: Duration) -> Result<(), Refusal> {
         match (message, batch) {
             (Message::Put { position, checksum, .. }, Some(batch)) => {
@@ -236,25 +241,29 @@ impl Queue {
             (Message::Withdraw, None) => {
                 // Grant or deliver first what can be: the answer comes behind it.
                 self.admit();
-                self.dispatch();
+                self.dispatch(now);
                 self.intake.withdraw(client);
                 self.consumers.withdraw(client);
                 self.flush_confirmations();
                 self.send(client, Message::Withdrawn);
                 Ok(())
             }
-            (Message::Begin { id }, None) => self.consumers.begin(client, id.0),
+            (Message::Begin { id }, None) => self.consumers.begin(client, id.0, now),
             (Message::Ack { ranges }, None) => {
+                let mut done = 0;
                 for ItemRange { first, count } in ranges {
                     self.consumers.take(client, first.0, u64::from(count), "acknowledged")?;
                     self.settle(first.0, u64::from(count), None);
+                    done += u64::from(count);
                 }
+                self.consumers.settled(client, done, 0, now);
                 Ok(())
             }
             (Message::Result { first, .. }, Some(batch)) => {
                 let count = u64::from(batch.count());
                 check_sizes(&batch, result_bytes_max(self.rules.item_bytes_max), self.rules.item_bytes_max, "result")?;
                 self.consumers.take(client, first.0, count, "sent results of")?;
+                self.consumers.settled(client, count, 0, now);
                 self.write(first.0, count, None, Record::Results(batch));
                 Ok(())
             }
@@ -322,7 +331,11 @@ impl Queue {
     }
 
     fn returned(&mut self, client: ClientId, range: ItemRange, outcome: Outcome, now: Duration) -> Result<(), Refusal> {
-        for run in self.consumers.take(client, range.first.0, u64::from(range.count), "returned")? {
+        let count = u64::from(range.count);
+        let runs = self.consumers.take(client, range.first.0, count, "returned")?;
+        let is_failure = matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. });
+        self.consumers.settled(client, 0, if is_failure { count } else { 0 }, now);
+        for run in runs {
             let failed = Past { failures: run.past.failures + 1, ..run.past };
             let last = failed.failures >= self.rules.attempts_max;
             match &outcome {
@@ -513,7 +526,7 @@ impl Queue {
     }
 
     /// Hands ready items to consumers that ask, first to first.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, now: Duration) {
         if !matches!(self.phase, Phase::Running | Phase::Draining) {
             return;
         }
@@ -530,7 +543,7 @@ impl Queue {
             let past = Past { attempts: run.past.attempts + 1, ..run.past };
             self.redelivered += if past.attempts > 1 { u64::from(count) } else { 0 };
             let delivered = Run { first: run.first, count: u64::from(count), past };
-            self.consumers.deliver(client, delivered, part.body_bytes());
+            self.consumers.deliver(client, delivered, part.body_bytes(), now);
             let message = Message::Deliver { first: ItemId(run.first), attempt: past.attempts, batch: part.header() };
             self.outputs.push_back(Output::Send { client, message, batch: Some(part) });
         }

@@ -61,6 +61,12 @@ impl Runs {
         self.runs.first_key_value().map(|(_, run)| *run)
     }
 
+    /// What is known of an item, if it is in.
+    pub(super) fn past_of(&self, id: u64) -> Option<Past> {
+        let (_, run) = self.runs.range(..=id).next_back()?;
+        (id < run.end()).then_some(run.past)
+    }
+
     /// Removes the first `count` items of the first run.
     pub(super) fn remove_first(&mut self, count: u64) {
         let Some((_, run)) = self.runs.pop_first() else { panic!("there is no first run to cut") };

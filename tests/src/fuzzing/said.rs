@@ -133,25 +133,31 @@ impl Watched {
                 }
                 true
             }
-            (Message::Ack { ranges }, Kind::Consumer(_)) => ranges.iter().all(|range| {
-                let done = self.take(client, range.first.0, range.count);
-                done.inspect(|done| {
-                    if journaled {
-                        return self.settling(done, None, false);
-                    }
-                    self.acknowledged += done.len() as u64;
-                    done.iter().for_each(|id| drop(self.items.remove(id)));
+            (Message::Ack { ranges }, Kind::Consumer(consumer)) => {
+                consumer.done += ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
+                ranges.iter().all(|range| {
+                    let done = self.take(client, range.first.0, range.count);
+                    done.inspect(|done| {
+                        if journaled {
+                            return self.settling(done, None, false);
+                        }
+                        self.acknowledged += done.len() as u64;
+                        done.iter().for_each(|id| drop(self.items.remove(id)));
+                    })
+                    .is_some()
                 })
-                .is_some()
-            }),
-            (Message::Result { first, .. }, Kind::Consumer(_)) => {
+            }
+            (Message::Result { first, .. }, Kind::Consumer(consumer)) => {
+                consumer.done += batch.map_or(0, |batch| u64::from(batch.count()));
                 largest <= result_bytes_max(self.rules.item_bytes_max)
                     && self.take(client, first.0, batch.map_or(0, Batch::count)).is_some_and(|done| {
                         done.iter().for_each(|id| self.set(*id, State::Done));
                         true
                     })
             }
-            (Message::Return { range, outcome }, Kind::Consumer(_)) => {
+            (Message::Return { range, outcome }, Kind::Consumer(consumer)) => {
+                let is_failure = matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. });
+                consumer.failed += if is_failure { u64::from(range.count) } else { 0 };
                 let taken = self.take(client, range.first.0, range.count);
                 taken.iter().flatten().for_each(|id| self.give_back(*id, outcome));
                 taken.is_some()

@@ -4,6 +4,7 @@ mod credit;
 mod edges;
 mod journaled;
 mod model;
+mod shown;
 
 use super::*;
 use crate::journal::model::Model;
