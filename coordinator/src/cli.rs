@@ -14,6 +14,7 @@ use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
 use crate::limits::{NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::progress::When;
 use crate::queue::{Rules, Window};
 
 const EXAMPLES: &str = "\
@@ -152,6 +153,10 @@ pub struct QueueArgs {
     /// After the first INT or TERM, how long to wait for what consumers hold
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE")]
     pub grace: Duration,
+
+    /// Show on stderr how the run gets on; `auto`: a run with --input, on a terminal
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto, env = "PROCQ_PROGRESS")]
+    pub progress: When,
 
     /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]

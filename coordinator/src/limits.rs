@@ -96,3 +96,18 @@ pub const JOURNAL_CHECK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Dead letters that are listed when a journal is looked at: as many as one reads.
 pub const SHOWN_LETTERS_MAX: usize = 100;
+
+/// How often the progress line is drawn: a person sees no more.
+pub const PROGRESS_REFRESH: Duration = Duration::from_millis(100);
+
+/// How often progress is told where it cannot be drawn: a log of an hour stays short enough to be read.
+pub const PROGRESS_LOG: Duration = Duration::from_secs(5);
+
+/// The time over which a pace is taken: long enough to be steady, short enough to follow.
+pub const PROGRESS_WINDOW: Duration = Duration::from_secs(10);
+
+/// How long something said without a line end keeps the progress line away: time for the rest of it to come.
+pub const PROGRESS_LINE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long another thread waits for the loop's figures: a turn takes some milliseconds at most, on a loaded machine longer.
+pub const FIGURES_WAIT: Duration = Duration::from_millis(200);

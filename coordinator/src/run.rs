@@ -25,6 +25,7 @@ use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::orphans::end_commands_of;
 use crate::outputs::DeadLetters;
+use crate::progress::{Known, Progress, Shown, When};
 use crate::queue::{Input, Rules};
 use crate::supervisor::{Exit, Kind, Record, Verdict};
 use crate::writer::WriteFailure;
@@ -36,8 +37,9 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
     let endpoint = args.queue.endpoint();
-    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue, true)?;
     let narrates = args.input.is_empty();
+    let auto = if narrates { When::Never } else { When::Auto };
+    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue, auto, true)?;
     if narrates {
         // Its consumers take a pause after the last number, too.
         coordinator.patience = DONE_LINGER.saturating_add(args.pause.0);
@@ -60,7 +62,7 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
 pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     raise_descriptor_limit();
     let endpoint = args.queue.endpoint();
-    let coordinator = Coordinator::start(&endpoint, rules, &args.queue, false)?;
+    let coordinator = Coordinator::start(&endpoint, rules, &args.queue, When::Never, false)?;
     tell(PROGRAM, format_args!("ready at {} (pid {})", endpoint.path().display(), std::process::id()));
     coordinator.run_to_end()
 }
@@ -128,10 +130,12 @@ struct Coordinator {
     patience: Duration,
     /// Something went wrong, but the rest was brought to its end.
     flawed: bool,
+    progress: Option<Shown>,
 }
 
 impl Coordinator {
-    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs, own_producers: bool) -> Result<Coordinator> {
+    /// `auto`: when progress is shown if the user has no wish. Where we do not start all who write to the terminal, or let them, there is none.
+    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs, auto: When, own_producers: bool) -> Result<Coordinator> {
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
@@ -141,8 +145,13 @@ impl Coordinator {
         let signals = signals.context("cannot catch signals")?;
         let listener = endpoint.bind()?;
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
-        let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, spin: args.spin };
+        let when = if args.progress == When::Auto { auto } else { args.progress };
+        let progress = Progress::new(when, auto == When::Never && own_producers).context("cannot show progress")?;
+        let known = Known { producers_expected: rules.producers_expected };
+        let screen = progress.screen_of_results();
+        let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, screen, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
+        let progress = progress.show(broker.asker(), known).context("cannot show progress")?;
         Ok(Coordinator {
             broker,
             signals,
@@ -153,6 +162,7 @@ impl Coordinator {
             done_at: None,
             patience: DONE_LINGER,
             flawed: false,
+            progress,
         })
     }
 
@@ -171,7 +181,11 @@ impl Coordinator {
             tell(PROGRAM, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
         });
-        let left = self.broker.status().stored();
+        let status = self.broker.status();
+        let left = status.stored();
+        if let Some(progress) = self.progress.take() {
+            progress.end(status);
+        }
         let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
         if left > 0 && !quiet {
             let were = if left == 1 { "item was" } else { "items were" };

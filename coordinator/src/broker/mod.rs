@@ -27,6 +27,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::connection::{Broken, Connection, State};
 use crate::door::Door;
+use crate::figures::{Asker, Figures};
 use crate::journal::{Answer, Fsync, Journal, JournalError};
 use crate::limits::{FRAMES_PER_TURN, RESULTS_BYTES_MAX};
 use crate::outputs::{Outputs, Results};
@@ -64,7 +65,7 @@ pub struct Broker {
     spin: Duration,
     poll: Poll,
     /// Kept beyond the writer's end: dropped, a waker takes back what it has just woken for.
-    _waker: Arc<Waker>,
+    waker: Arc<Waker>,
     news: Events,
     listener: Listener,
     accept_at: Option<Duration>,
@@ -78,6 +79,7 @@ pub struct Broker {
     unflushed: BTreeSet<ClientId>,
     deadlines: BTreeSet<(Duration, ClientId)>,
     queue: Queue,
+    figures: Figures,
     item_bytes_max: u64,
     writer: Writer,
     journal: Option<Journal>,
@@ -94,7 +96,7 @@ pub struct Broker {
 impl Broker {
     /// A broker that listens, and reports when `watched` is readable.
     pub fn new(listener: Listener, setup: Setup<'_>, watched: &UnixStream) -> Result<Broker> {
-        let Setup { rules, keeping, output, dead_letters, spin } = setup;
+        let Setup { rules, keeping, output, dead_letters, screen, spin } = setup;
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
@@ -111,7 +113,7 @@ impl Broker {
             None => (None, Recovered::default()),
         };
         let results = match (output, keeping) {
-            (None, _) => Results::stdout()?,
+            (None, _) => Results::stdout(screen)?,
             (Some(path), None) => Results::create(path)?,
             (Some(path), Some(_)) => Results::resume(path, recovered.output_bytes)?,
         };
@@ -125,7 +127,7 @@ impl Broker {
             started: Instant::now(),
             spin,
             poll,
-            _waker: waker,
+            waker,
             news: Events::with_capacity(1024),
             listener,
             accept_at: Some(Duration::ZERO),
@@ -138,6 +140,7 @@ impl Broker {
             deadlines: BTreeSet::new(),
             item_bytes_max: rules.item_bytes_max,
             queue: Queue::recover(rules, &recovered),
+            figures: Figures::default(),
             writer,
             journal,
             pool: Pool::default(),
@@ -163,6 +166,15 @@ impl Broker {
     pub fn status(&self) -> Status {
         let uptime_ms = self.now().as_millis() as u64;
         Status { pid: std::process::id(), uptime_ms, ..self.queue.status() }
+    }
+
+    /// Lets another thread ask for these figures.
+    pub fn asker(&self) -> Asker {
+        let waker = Arc::clone(&self.waker);
+        self.figures.asker(move || {
+            // It fails only when the loop is gone.
+            let _ = waker.wake();
+        })
     }
 
     /// True when all results and dead letters are written, and all that counts is in the journal.
@@ -216,6 +228,9 @@ impl Broker {
         }
         self.keep_deadlines();
         self.move_outputs();
+        if self.figures.is_asked() {
+            self.figures.answer(self.status());
+        }
         Ok(std::mem::take(&mut self.events))
     }
 
