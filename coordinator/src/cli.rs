@@ -14,6 +14,7 @@ use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
 use crate::limits::{NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::metrics::Loopback;
 use crate::progress::When;
 use crate::queue::{Rules, Window};
 
@@ -158,6 +159,10 @@ pub struct QueueArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto, env = "PROCQ_PROGRESS")]
     pub progress: When,
 
+    /// Serve the queue's figures for Prometheus at http://ADDR/metrics, say 127.0.0.1:9464; on loopback only, to anyone on this machine
+    #[arg(long, value_name = "ADDR", env = "PROCQ_METRICS")]
+    pub metrics: Option<Loopback>,
+
     /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
     pub spin: Duration,
@@ -169,6 +174,10 @@ pub struct StatusArgs {
     /// As one line of JSON
     #[arg(long, env = "PROCQ_JSON")]
     pub json: bool,
+
+    /// In Prometheus' text format
+    #[arg(long, env = "PROCQ_PROMETHEUS", conflicts_with = "json")]
+    pub prometheus: bool,
 
     /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
     #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]

@@ -20,6 +20,7 @@ pub mod door;
 pub mod figures;
 pub mod journal;
 pub mod limits;
+pub mod metrics;
 pub mod orphans;
 pub mod outputs;
 pub mod pace;
@@ -42,7 +43,7 @@ use clap::CommandFactory;
 use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
 use common::{Control, Endpoint};
 
-use cli::{Cli, Command, JournalCommand};
+use cli::{Cli, Command, JournalCommand, StatusArgs};
 use journal::inspect;
 
 /// What this program calls itself in messages.
@@ -70,7 +71,11 @@ fn run_command(cli: &Cli) -> Result<u8> {
         Some(Command::Serve(args)) => run::serve(args, checked(&args.queue, args.expect_producers)),
         Some(Command::Status(args)) => {
             let status = Control::connect(&Endpoint::named(args.socket.as_deref()))?.status()?;
-            let shown = if args.json { status::as_json(&status) + "\n" } else { status::in_words(&status) };
+            let shown = match args {
+                StatusArgs { json: true, .. } => status::as_json(&status) + "\n",
+                StatusArgs { prometheus: true, .. } => status::prometheus::as_text(&status),
+                _ => status::in_words(&status),
+            };
             std::io::stdout().lock().write_all(shown.as_bytes())?;
             Ok(EXIT_DONE)
         }

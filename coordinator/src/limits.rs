@@ -111,3 +111,21 @@ pub const PROGRESS_LINE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long another thread waits for the loop's figures: a turn takes some milliseconds at most, on a loaded machine longer.
 pub const FIGURES_WAIT: Duration = Duration::from_millis(200);
+
+/// HTTP connections to the metrics at once: a scraper has one, and a few people look in.
+pub const HTTP_CLIENTS_MAX: usize = 32;
+
+/// How long one may take to ask and to read its answer.
+pub const HTTP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Bytes of a request: browsers send some hundreds.
+pub const HTTP_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Headers of a request: browsers send some twenty.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// After the system had no descriptor for a connection, the next try to accept one comes after this long.
+pub const HTTP_ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Metrics that were served so recently are served again: however many ask, the loop is asked ten times a second.
+pub const METRICS_FRESH: Duration = Duration::from_millis(100);

@@ -23,6 +23,7 @@ use crate::broker::{Broker, Event, Keeping, Setup};
 use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
+use crate::metrics::Metrics;
 use crate::orphans::end_commands_of;
 use crate::outputs::DeadLetters;
 use crate::progress::{Known, Progress, Shown, When};
@@ -144,6 +145,7 @@ impl Coordinator {
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
         let listener = endpoint.bind()?;
+        let metrics = args.metrics.map(Metrics::bind).transpose()?;
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
         let when = if args.progress == When::Auto { auto } else { args.progress };
         let progress = Progress::new(when, auto == When::Never && own_producers).context("cannot show progress")?;
@@ -151,6 +153,10 @@ impl Coordinator {
         let screen = progress.screen_of_results();
         let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, screen, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
+        if let Some(metrics) = metrics {
+            tell(PROGRAM, format_args!("metrics at http://{}/metrics", metrics.address()?));
+            metrics.serve(broker.asker()).context("cannot serve metrics")?;
+        }
         let progress = progress.show(broker.asker(), known).context("cannot show progress")?;
         Ok(Coordinator {
             broker,

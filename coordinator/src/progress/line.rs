@@ -164,10 +164,7 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_shows_what_matters_most() {
-        assert_eq!(
-            line().fitted(79, PLAIN),
-            "[=====>         ]  42%  421/1,000  83/s  ETA 7s  8 in flight  3 retried  1 dead"
-        );
+        assert_eq!(line().fitted(79, PLAIN), "[=====>         ]  42%  421/1,000  83/s  ETA 7s  8 in flight  3 retried  1 dead");
         assert_eq!(line().fitted(44, PLAIN), " 42%  421/1,000  83/s  ETA 7s  1 dead");
         assert_eq!(line().fitted(16, PLAIN), " 42%  421/1,000");
         assert_eq!(line().fitted(9, PLAIN), "421/1,000");
