@@ -13,7 +13,7 @@ use common::limits::{CAPACITY_BYTES_DEFAULT, CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_
 use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
-use crate::limits::{NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::limits::{NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX};
 use crate::metrics::Loopback;
 use crate::progress::When;
 use crate::queue::{Rules, Window};
@@ -46,6 +46,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show what a coordinator's queue is doing
     Status(StatusArgs),
+    /// Show it live, over the whole screen: figures and their course, each producer and consumer and what it has at hand
+    Top(TopArgs),
     /// End a coordinator: by default it takes no more items and ends once all are settled
     Stop(StopArgs),
     /// Look at a journal that no coordinator has open
@@ -184,6 +186,18 @@ pub struct StatusArgs {
     pub socket: Option<OsString>,
 }
 
+/// Watching.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// How often to look
+    #[arg(long, value_name = "DUR", value_parser = interval, default_value = "1s", env = "PROCQ_INTERVAL")]
+    pub interval: Duration,
+
+    /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
+    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    pub socket: Option<OsString>,
+}
+
 /// Ending.
 #[derive(Debug, Args)]
 pub struct StopArgs {
@@ -223,6 +237,17 @@ pub enum JournalCommand {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+}
+
+/// How often to look at a coordinator: not so often that it has much to do with that.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let range = TOP_INTERVAL_MIN..=TOP_INTERVAL_MAX;
+    if range.contains(&interval) {
+        return Ok(interval);
+    }
+    let [min, max] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
+    Err(format!("at least {min}, at most {max}"))
 }
 
 impl Cli {

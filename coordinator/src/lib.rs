@@ -30,6 +30,7 @@ pub mod run;
 pub mod status;
 pub mod style;
 pub mod supervisor;
+pub mod top;
 pub mod words;
 pub mod writer;
 
@@ -79,6 +80,7 @@ fn run_command(cli: &Cli) -> Result<u8> {
             std::io::stdout().lock().write_all(shown.as_bytes())?;
             Ok(EXIT_DONE)
         }
+        Some(Command::Top(args)) => top::top(&Endpoint::named(args.socket.as_deref()), args.interval),
         Some(Command::Journal(args)) => look_at_journal(&args.command),
         Some(Command::Stop(args)) => {
             let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;

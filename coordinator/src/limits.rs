@@ -112,8 +112,20 @@ pub const PROGRESS_LINE_WAIT: Duration = Duration::from_secs(1);
 /// How long another thread waits for the loop's figures: a turn takes some milliseconds at most, on a loaded machine longer.
 pub const FIGURES_WAIT: Duration = Duration::from_millis(200);
 
-/// HTTP connections to the metrics at once: a scraper has one, and a few people look in.
-pub const HTTP_CLIENTS_MAX: usize = 32;
+/// How soon a key, a signal or news are seen while the whole screen is shown.
+pub const TOP_LOOK: Duration = Duration::from_millis(100);
+
+/// How often it may be looked at a coordinator: a look at 16,384 clients takes some milliseconds of its time.
+pub const TOP_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// And how seldom: beyond that, it is no live view.
+pub const TOP_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Figures of the past that are shown: as many as the widest screen has columns.
+pub const TOP_HISTORY_MAX: usize = 512;
+
+/// HTTP connections to the metrics at once: a scraper has one, and somebody looks in. They are among the [`DESCRIPTORS_KEPT`].
+pub const HTTP_CLIENTS_MAX: usize = 4;
 
 /// How long one may take to ask and to read its answer.
 pub const HTTP_DEADLINE: Duration = Duration::from_secs(5);

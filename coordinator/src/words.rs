@@ -64,6 +64,15 @@ pub fn exact_time(time: Duration) -> String {
     }
 }
 
+/// The same in seven columns: `40ms`, `1.5s`, `59s`, `1m 05s`.
+pub fn brief_time(time: Duration) -> String {
+    match time.as_millis() {
+        ms @ 0..1000 => format!("{ms}ms"),
+        ms @ 1000..10_000 => format!("{}.{}s", ms / 1000, ms / 100 % 10),
+        _ => self::time(time),
+    }
+}
+
 /// `12.3 MiB`.
 pub fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
@@ -92,6 +101,8 @@ mod tests {
     fn times_have_two_units_at_most() {
         let shown = [0, 59, 65, 3599, 7384, 273_600].map(|seconds| time(Duration::from_secs(seconds)));
         assert_eq!(shown, ["0s", "59s", "1m 05s", "59m 59s", "2h 03m", "3d 04h"]);
+        let shown = [0, 999, 1599, 9999, 10_000, 65_000].map(|ms| brief_time(Duration::from_millis(ms)));
+        assert_eq!(shown, ["0ms", "999ms", "1.5s", "9.9s", "10s", "1m 05s"]);
         let shown = [7, 1234, 12_345, 65_000].map(|ms| exact_time(Duration::from_millis(ms)));
         assert_eq!(shown, ["7 ms", "1.23s", "12.3s", "1m 05s"]);
     }
