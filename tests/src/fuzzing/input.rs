@@ -118,6 +118,8 @@ pub fn options(data: &[u8]) {
         max_attempts: given.max_attempts.max(1),
         retry_delay: delay.unwrap_or(Backoff { min: Duration::ZERO, max: Duration::ZERO }),
         dead_letters: None,
+        progress: coordinator::progress::When::Never,
+        metrics: None,
         spin: Duration::ZERO,
         grace: Duration::ZERO,
     };
