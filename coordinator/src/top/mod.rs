@@ -93,11 +93,11 @@ fn watch(terminal: &mut DefaultTerminal, state: &mut State, feed: &Feed, caught:
             Wish::Quit(code) => return Ok(End::Quit(code)),
             Wish::Order(order) => feed.order(order),
             Wish::Suspend => {
+                terminal.show_cursor().context("cannot show the cursor")?;
                 ratatui::restore();
                 // The shell has the terminal until it continues us.
                 let _ = kill_process(getpid(), Signal::TSTP);
                 *terminal = ratatui::try_init().context("cannot use this terminal")?;
-                terminal.clear().context("cannot draw")?;
             }
         }
     }
