@@ -43,7 +43,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a queue to producers and consumers that are started by others, until stopped
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show what a coordinator's queue is doing
     Status(StatusArgs),
     /// Show it live, over the whole screen: figures and their course, each producer and consumer and what it has at hand

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::str::FromStr;
 use std::thread;
 use std::time::Instant;
@@ -30,7 +30,7 @@ impl FromStr for Loopback {
         let words = "give an address and a port, such as 127.0.0.1:9464; port 0 takes any that is free";
         // `localhost` is looked up, as nothing else is: a name may lead elsewhere tomorrow.
         let address = match text.strip_prefix("localhost:") {
-            Some(port) => (&*format!("127.0.0.1:{port}")).to_socket_addrs().ok().and_then(|mut all| all.next()),
+            Some(port) => port.parse::<u16>().ok().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
             None => text.parse().ok(),
         };
         let address = address.ok_or(words)?;

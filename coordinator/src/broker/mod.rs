@@ -87,6 +87,8 @@ pub struct Broker {
     scratch: Scratch,
     frames: Vec<Bytes>,
     events: Vec<Event>,
+    /// What was said last took as long to answer as many other messages: its connection has had its turn.
+    has_had_its_turn: bool,
     /// It was said that no more connections can be accepted, and some still wait.
     told_of_crowd: bool,
     /// The last user that a connection was refused to, as far as it was known.
@@ -147,6 +149,7 @@ impl Broker {
             scratch: Scratch::default(),
             frames: Vec::new(),
             events: Vec::new(),
+            has_had_its_turn: false,
             told_of_crowd: false,
             told_of_foreigner: None,
         })
@@ -321,6 +324,9 @@ impl Broker {
                 return self.end(client, broken);
             }
             self.fill_outboxes();
+            if std::mem::take(&mut self.has_had_its_turn) {
+                break;
+            }
         }
         // What came before an end counts.
         let Some(connection) = self.connections.get_mut(&client) else { return };
@@ -379,6 +385,7 @@ impl Broker {
             (State::Open(Role::Control), Message::ClientsRequest { from }) => {
                 let (clients, more_from) = self.clients(from);
                 self.send(client, &Message::Clients { clients, more_from });
+                self.has_had_its_turn = true;
                 Ok(())
             }
             (State::Open(Role::Control), Message::Shutdown { now }) => {

@@ -226,8 +226,8 @@ fn list(
     let shown = &clients[first..(first + fitting).min(clients.len())];
     let title = match clients.len() {
         0 => format!("NO {title}"),
-        all if shown.len() < all && !shown.is_empty() => format!("{}-{} OF {all}", first + 1, first + shown.len()),
-        all => format!("{all} {}", if all == 1 { &title[..title.len() - 1] } else { title }),
+        1 => format!("1 {}", title.trim_end_matches('S')),
+        all => format!("{all}{} {title}", more(first > 0, first + shown.len() < all, looks)),
     };
     let aligned = |text: Span<'static>, numbers: bool| {
         let alignment = if numbers { Alignment::Right } else { Alignment::Left };
@@ -245,6 +245,19 @@ fn list(
     let table = Table::new(rows, widths).header(Row::new(headings.collect::<Vec<_>>())).column_spacing(1);
     frame.buffer_mut().set_style(Rect { height: area.height.min(1), ..area }, looks.heading());
     frame.render_widget(table, area);
+}
+
+/// Where there is more than is shown.
+fn more(above: bool, below: bool, looks: Looks) -> &'static str {
+    match (above, below, looks.style.unicode) {
+        (false, false, _) => "",
+        (true, true, true) => "↕",
+        (true, false, true) => "↑",
+        (false, true, true) => "↓",
+        (true, true, false) => "^v",
+        (true, false, false) => "^",
+        (false, true, false) => "v",
+    }
 }
 
 fn pid(client: &ClientStatus) -> Span<'static> {
@@ -359,7 +372,7 @@ mod tests {
         let mut state = state(100);
         state.scroll = usize::MAX;
         let rows = screen(80, 24, &state, PLAIN);
-        assert!(rows.iter().any(|row| row.contains(" OF 100")) && rows.iter().any(|row| row.contains("40103")), "{rows:#?}");
+        assert!(rows.iter().any(|row| row.contains("100^ CONSUMERS")) && rows.iter().any(|row| row.contains("40103")), "{rows:#?}");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use super::*;
 use common::status::AtHand;
 
-fn consumer(bench: &Bench, client: u64) -> (u64, Option<(u64, u32, u64)>, bool, u64, u64) {
+/// Items held; the one at hand, its attempt and for how many milliseconds; whether it waits; how many it has done, and failed.
+type Shown = (u64, Option<(u64, u32, u64)>, bool, u64, u64);
+
+fn consumer(bench: &Bench, client: u64) -> Shown {
     let Some(Work::Consumer { held, at_hand, waiting, done, failed }) = bench.queue.work(ClientId(client), bench.now) else {
         panic!("{client} is no consumer");
     };
