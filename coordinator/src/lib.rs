@@ -10,7 +10,9 @@
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`status`]: showing the queue's figures; [`limits`]: every limit with its reason.
+//!   [`supervisor`]: when one is started again; [`limits`]: every limit with its reason;
+//! - to be seen: [`status`], [`metrics`]: the queue's figures; [`progress`]: how a run gets on; [`top`]: a live view; [`figures`]: how their threads get
+//!   what they show; [`pace`], [`words`], [`style`]: rates, numbers and characters.
 
 pub mod broker;
 pub mod children;

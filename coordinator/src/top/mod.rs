@@ -1,7 +1,7 @@
 //! A live view of a queue, over a terminal's whole screen. The only folder that names `ratatui` and `crossterm`.
 //!
-//! [`feed`]: a thread that asks the coordinator, so that a slow answer holds up no key; [`state`]: what is known and what the user looks at;
-//! [`draw`]: how that looks. Here: the terminal, its keys and signals.
+//! `feed`: a thread that asks the coordinator, so that a slow answer holds up no key; `state`: what is known and what the user looks at;
+//! `draw`: how that looks. Here: the terminal, its keys and signals.
 
 mod draw;
 mod feed;
