@@ -149,7 +149,7 @@ impl Coordinator {
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
         let when = if args.progress == When::Auto { auto } else { args.progress };
         let progress = Progress::new(when, auto == When::Never && own_producers).context("cannot show progress")?;
-        let known = Known { producers_expected: rules.producers_expected };
+        let producers_expected = rules.producers_expected;
         let screen = progress.screen_of_results();
         let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, screen, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
@@ -157,6 +157,8 @@ impl Coordinator {
             tell(PROGRAM, format_args!("metrics at http://{}/metrics", metrics.address()?));
             metrics.serve(broker.asker()).context("cannot serve metrics")?;
         }
+        let status = broker.status();
+        let known = Known { producers_expected, done_before: status.acknowledged + status.dead };
         let progress = progress.show(broker.asker(), known).context("cannot show progress")?;
         Ok(Coordinator {
             broker,

@@ -209,3 +209,34 @@ fn a_run_in_the_background_does_not_write_over_what_its_user_does() {
     terminal.finish();
     assert!(!terminal.rows().iter().any(|row| row.contains('%')), "{:#?}", terminal.rows());
 }
+
+#[test]
+fn what_a_journal_has_done_before_is_told_apart_from_what_is_done_now() {
+    let (folder, input) = input(5);
+    let journal = folder.path().join("journal");
+    let out = folder.path().join("out");
+    let [journal, out] = [&journal, &out].map(|path| path.to_str().unwrap());
+    let arguments = ["--progress=always", "--journal", journal, "--output", out, "--input", &input, "--consumers", "1"];
+    for closing in ["coordinator: 5 done in ", "coordinator: 0 done in "] {
+        let (code, _, stderr) = Process::start("coordinator", &socket(&folder), &arguments).finish();
+        assert_eq!(code, 0, "{stderr}");
+        let last = stderr.lines().last().unwrap();
+        assert!(last.starts_with(closing), "{stderr}");
+        assert_eq!(last.ends_with("; 5 done before"), closing.contains('0'), "{stderr}");
+    }
+}
+
+#[test]
+fn a_command_that_has_left_something_behind_which_never_stops_talking_does_not_keep_the_run_from_its_end() {
+    let (folder, input) = input(1);
+    let pid = folder.path().join("pid");
+    // Neither its group nor its environment tells whose it is.
+    let command =
+        format!("env -i setsid sh -c 'echo $$ > {}; exec yes' >&2 & while [ ! -s {} ]; do sleep 0.01; done", pid.display(), pid.display());
+    let mut terminal = run_on((20, 80), &folder, &input, &command);
+    assert_eq!(terminal.finish(), 0);
+    assert!(terminal.rows().iter().any(|row| row.starts_with("coordinator: 1 done in ")));
+    // With us, its pipe has gone, and so it goes.
+    let pid: u32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    eventually("the end of what was left behind", || (!tests::is_alive(pid)).then_some(()));
+}

@@ -29,6 +29,9 @@ use crate::style::{self, Style};
 use line::{Line, closing};
 use screen::Shared;
 
+/// At the end, so often what was said is read: a pipe holds 64 KiB on most systems, and a MiB at most.
+const LAST_READS: u32 = 16;
+
 /// When to show how a run gets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum When {
@@ -45,6 +48,8 @@ pub enum When {
 pub struct Known {
     /// How many producers have to finish until nothing more comes.
     pub producers_expected: Option<u64>,
+    /// Items that were settled before it began, by a journal.
+    pub done_before: u64,
 }
 
 /// How progress is shown here, before there is a queue to show.
@@ -158,27 +163,26 @@ struct Watch {
     known: Known,
     started: Instant,
     pace: Pace,
-    /// What was done when it began.
-    before: Option<u64>,
 }
 
 impl Watch {
     fn new(asker: Asker, known: Known) -> Watch {
-        Watch { asker, known, started: Instant::now(), pace: Pace::over(PROGRESS_WINDOW), before: None }
+        let mut pace = Pace::over(PROGRESS_WINDOW);
+        pace.note(Duration::ZERO, known.done_before);
+        Watch { asker, known, started: Instant::now(), pace }
     }
 
     /// The line as it is now; none if the loop is busy with something long.
     fn look(&mut self) -> Option<Line> {
         let status = self.asker.ask(FIGURES_WAIT)?;
         let done = status.acknowledged + status.dead;
-        self.before.get_or_insert(done);
         self.pace.note(self.started.elapsed(), done);
         let all_put = self.known.producers_expected.is_some_and(|expected| status.producers_finished >= expected);
         Some(Line::new(&status, all_put.then_some(status.accepted), self.pace.per_second()))
     }
 
     fn closing(&self, status: &Status) -> String {
-        closing(status, self.before.unwrap_or_default(), self.started.elapsed())
+        closing(status, self.known.done_before, self.started.elapsed())
     }
 }
 
@@ -211,7 +215,8 @@ fn draw(mut watch: Watch, screen: &Shared, mut said: File, ended: &Receiver<Stat
         }
         let end = ended.try_recv();
         if end != Err(TryRecvError::Empty) {
-            while pass_on(&mut said, &mut buffer, screen) {}
+            // Not without end: what a command has left behind may go on for ever.
+            let _ = (0..LAST_READS).take_while(|_| pass_on(&mut said, &mut buffer, screen)).count();
             screen.close();
             if let Ok(status) = end {
                 screen.end_line();
