@@ -29,16 +29,50 @@ pub struct Consumer<T: Decode + ?Sized> {
 
 impl<T: Decode + ?Sized> Consumer<T> {
     /// Connects. How many items are asked for ahead adapts to how long they take: long ones come one by one.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let numbers = Consumer::<u32>::connect(&endpoint)?;
+    /// let bytes = Consumer::<[u8]>::connect(&endpoint)?; // as they are, not copied
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn connect(endpoint: &Endpoint) -> Result<Consumer<T>, Error> {
         Consumer::open(endpoint, None)
     }
 
     /// Connects, and always asks for `items` ahead of the one being worked on.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect_with_prefetch(&endpoint, 0)?; // one item at a time
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn connect_with_prefetch(endpoint: &Endpoint, items: u32) -> Result<Consumer<T>, Error> {
         Consumer::open(endpoint, Some(items))
     }
 
     /// Waits for the next item. `None`: Stop; there is and will be nothing more.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&["--expect-producers", "1"]);
+    /// # let endpoint = queue.endpoint();
+    /// # let producer = Producer::<u32>::connect(&endpoint)?;
+    /// # producer.put_all(&[1, 2, 3])?;
+    /// # producer.finish()?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let mut sum = 0;
+    /// while let Some(delivery) = consumer.get()? {
+    ///     sum += delivery.item();
+    ///     delivery.ack()?;
+    /// }
+    /// assert_eq!(sum, 6);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     #[inline(always)]
     pub fn get(&self) -> Result<Option<Delivery<'_, T>>, Error> {
         loop {
@@ -54,11 +88,33 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// An item, if the queue has one now. `Ok(None)`: Stop.
+    ///
+    /// ```
+    /// use common::GetError;
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert!(matches!(consumer.try_get(), Err(GetError::Empty)));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn try_get(&self) -> Result<Option<Delivery<'_, T>>, GetError> {
         self.get_with(Patience::None)
     }
 
     /// Waits for the next item for `wait` at most, the whole call included. `Ok(None)`: Stop.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use common::GetError;
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert!(matches!(consumer.get_timeout(Duration::from_millis(10)), Err(GetError::Empty)));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn get_timeout(&self, wait: Duration) -> Result<Option<Delivery<'_, T>>, GetError> {
         // A wait beyond what the clock can express is one without end.
         let patience = Instant::now().checked_add(wait).map_or(Patience::Endless, Patience::Until);
@@ -66,12 +122,45 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// Deliveries until Stop.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&["--expect-producers", "1"]);
+    /// # let endpoint = queue.endpoint();
+    /// # let producer = Producer::<u32>::connect(&endpoint)?;
+    /// # producer.put_all(&[1, 2, 3])?;
+    /// # producer.finish()?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// for delivery in consumer.iter() {
+    ///     let delivery = delivery?;
+    ///     println!("{}", delivery.item());
+    ///     delivery.ack()?;
+    /// }
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = Result<Delivery<'_, T>, Error>> {
         std::iter::from_fn(|| self.get().transpose())
     }
 
     /// Ends the getting, from any thread: what is not begun goes back, and every `get` gives `None` from now on. Deliveries in hand can
     /// still be settled.
+    ///
+    /// ```
+    /// use std::thread;
+    ///
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// thread::scope(|scope| {
+    ///     let worker = scope.spawn(|| consumer.get().map(|delivery| delivery.is_none()));
+    ///     consumer.stop()?;
+    ///     assert!(worker.join().expect("a worker")?);
+    ///     Ok(())
+    /// })
+    /// # .map_err(|error: common::Error| error)?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn stop(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
         state.session.stop();
@@ -83,6 +172,17 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// Returns once every item that the queue has accepted so far is settled. What this consumer itself still holds keeps it waiting.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// consumer.get()?.expect("an item").ack()?;
+    /// consumer.join()?; // all that the queue had is settled
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn join(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
         state.session.send_settled();
@@ -91,21 +191,60 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// Items that wait in the queue to be delivered; those delayed for a retry count, those that consumers hold don't.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[1, 2, 3])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert_eq!(consumer.len()?, 3);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn len(&self) -> Result<u64, Error> {
         self.stats().map(|status| status.ready + status.delayed)
     }
 
     /// True when no item waits to be delivered.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert!(consumer.is_empty()?);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn is_empty(&self) -> Result<bool, Error> {
         self.len().map(|len| len == 0)
     }
 
     /// True when the queue takes no further item now.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert!(!consumer.is_full()?);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn is_full(&self) -> Result<bool, Error> {
         self.stats().map(|status| status.is_full())
     }
 
     /// The queue's state, what this consumer has settled before included.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// consumer.get()?.expect("an item").ack()?;
+    /// assert_eq!(consumer.stats()?.acknowledged, 1);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn stats(&self) -> Result<Status, Error> {
         let mut state = self.connection.lock();
         state.session.send_settled();
@@ -114,17 +253,48 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     /// The largest result that the coordinator takes, in bytes: an item of the largest size and the end of its line.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&["--max-item", "1KiB"]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert_eq!(consumer.result_bytes_max(), 1025);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn result_bytes_max(&self) -> u64 {
         result_bytes_max(self.connection.lock().greeting.item_bytes_max)
     }
 
     /// The descriptor of the connection that there is now, to wait for its end beside other things (`POLLHUP`); see also
     /// [`Delivery::is_held`]. Reading from it would break the connection.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    ///
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let descriptor = consumer.descriptor();
+    /// let to_be_polled = descriptor.as_fd(); // beside a child's pipes, say, for POLLHUP
+    /// # let _ = to_be_polled;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn descriptor(&self) -> impl AsFd + use<T> {
         self.connection.stream()
     }
 
     /// The coordinator's process id.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert_eq!(consumer.coordinator_pid(), std::process::id()); // of this example's, which is in this process
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn coordinator_pid(&self) -> u32 {
         self.connection.lock().greeting.pid
     }
@@ -284,60 +454,197 @@ struct Claim<'c> {
 
 impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// The item.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<(u32, String)>::connect(&endpoint)?.put(&(7, "seven".into()))?;
+    /// let consumer = Consumer::<(u32, String)>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// let (number, name) = delivery.item();
+    /// # assert_eq!((*number, &name[..]), (7, "seven"));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     #[inline]
     pub fn item(&self) -> &T {
         self.item.borrow()
     }
 
     /// Its number, the same in every delivery.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let first = consumer.get()?.expect("an item");
+    /// let id = first.id();
+    /// drop(first);
+    /// assert_eq!(consumer.get()?.expect("the same again").id(), id);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn id(&self) -> ItemId {
         self.claim.held.id
     }
 
     /// False once the connection on which it came is known to be lost: the item is delivered again, maybe to another, and to settle this
     /// delivery is without effect, and no error.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// assert!(delivery.is_held());
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn is_held(&self) -> bool {
         self.claim.connection.lock().session.is_held(self.claim.held)
     }
 
     /// Which delivery of this item this is, from 1 on.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// drop(consumer.get()?);
+    /// assert_eq!(consumer.get()?.expect("the same again").attempt(), 2);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn attempt(&self) -> u32 {
         self.claim.attempt
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.ack()?;
+    /// # assert_eq!(consumer.stats()?.acknowledged, 1);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     #[inline(always)]
     pub fn ack(self) -> Result<(), Error> {
         self.claim.ack().map_err(|error| *error)
     }
 
     /// The item is done, and this came out: the coordinator writes it to its results, once, before the item counts as done.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// let result = format!("{}\n", delivery.item() * 2);
+    /// delivery.ack_with(result.as_bytes())?;
+    /// consumer.join()?; // it is written: to the coordinator's stdout, or --output
+    /// # assert_eq!(queue.results(), "14\n");
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn ack_with(self, result: &[u8]) -> Result<(), Error> {
         self.claim.ack_with(result)
     }
 
     /// This attempt failed: the item is delivered again after the retry delay, or dead-lettered with `cause` if it was the last.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&["--retry-delay", "1ms..1ms"]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.fail("the server is busy")?;
+    /// assert_eq!(consumer.get()?.expect("the same after a while").attempt(), 2);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn fail(self, cause: impl fmt::Display) -> Result<(), Error> {
         self.claim.give_back(Outcome::Failed { cause: cut_cause(cause.to_string()) })
     }
 
     /// The item can never succeed: it is dead-lettered with `cause` at once.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.reject("there is no such page")?;
+    /// consumer.join()?; // it is in the dead letters
+    /// # assert!(queue.dead_letters().contains("no such page"));
+    /// # assert_eq!(consumer.stats()?.dead, 1);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn reject(self, cause: impl fmt::Display) -> Result<(), Error> {
         self.claim.give_back(Outcome::Rejected { cause: cut_cause(cause.to_string()) })
     }
 
     /// The item shall be delivered again after `wait`; this does not count as a failed attempt.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.retry_after(Duration::from_millis(10))?;
+    /// assert_eq!(consumer.stats()?.delayed, 1);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn retry_after(self, wait: Duration) -> Result<(), Error> {
         let delay_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self.claim.give_back(Outcome::RetryAfter { delay_ms })
     }
 
     /// Gives the item back for another consumer, at once; a failed attempt all the same. What dropping does, with its error.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.release()?;
+    /// assert_eq!(consumer.get()?.expect("the same again").attempt(), 2);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn release(self) -> Result<(), Error> {
         self.claim.give_back(Outcome::Released)
     }
 
     /// Gives the item back as if it had not been delivered: nobody has begun it.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.give_back_unstarted()?;
+    /// assert_eq!(consumer.get()?.expect("the same again").attempt(), 1);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn give_back_unstarted(self) -> Result<(), Error> {
         self.claim.give_back(Outcome::Unstarted)
     }

@@ -20,6 +20,16 @@ pub struct Control {
 
 impl Control {
     /// Connects.
+    ///
+    /// ```
+    /// use common::Control;
+    ///
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let control = Control::connect(&endpoint)?;
+    /// println!("{} items wait", control.status()?.ready);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn connect(endpoint: &Endpoint) -> Result<Control, Error> {
         let endpoint = endpoint.clone().with_reconnect(Duration::ZERO);
         let connection = Connection::open(&endpoint, Role::Control, "", |_| ControlSession::default())?;
@@ -27,6 +37,16 @@ impl Control {
     }
 
     /// The queue's state.
+    ///
+    /// ```
+    /// # use common::Control;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let control = Control::connect(&endpoint)?;
+    /// let status = control.status()?;
+    /// assert_eq!((status.accepted, status.stored(), status.is_full()), (0, 0, false));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn status(&self) -> Result<Status, Error> {
         self.ask(|session| session.questions.ask_status(&mut session.outbox), |session, number| session.questions.status(number))
     }
@@ -45,11 +65,36 @@ impl Control {
     }
 
     /// Asks the coordinator to end: once all items are settled, or at once (`now`). Returns when it has begun to.
+    ///
+    /// ```
+    /// # use common::{Consumer, Control, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let control = Control::connect(&endpoint)?;
+    /// control.stop(false)?; // no more puts; what is there is handed out
+    ///
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// consumer.get()?.expect("the item that was there").ack()?;
+    /// assert!(consumer.get()?.is_none());
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn stop(&self, now: bool) -> Result<(), Error> {
         self.ask(|session| session.ask_shutdown(now), |session, number| session.shutdowns.is_answered(number).then_some(()))
     }
 
     /// Waits until the coordinator is gone.
+    ///
+    /// ```
+    /// # use common::Control;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let control = Control::connect(&endpoint)?;
+    /// control.stop(true)?;
+    /// control.wait_for_end();
+    /// assert!(Control::connect(&endpoint).is_err());
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn wait_for_end(&self) {
         let never = |_: &mut ControlSession| None::<()>;
         // The wait ends by the connection's end, which is what is waited for.
@@ -57,6 +102,15 @@ impl Control {
     }
 
     /// The coordinator's process id.
+    ///
+    /// ```
+    /// # use common::Control;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let control = Control::connect(&endpoint)?;
+    /// assert_eq!(control.coordinator_pid(), std::process::id()); // of this example's, which is in this process
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn coordinator_pid(&self) -> u32 {
         self.connection.lock().greeting.pid
     }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use tracing::{debug, info, trace};
 
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::Error;
@@ -89,6 +90,8 @@ impl<S: Session + 'static> Connection<S> {
         let stream = endpoint.connect()?;
         stream.set_nonblocking(true)?;
         let (greeting, reader, frames) = greet(&stream, role, name, None)?;
+        let Greeting { pid, position, item_bytes_max, .. } = greeting;
+        debug!(?role, name, socket = %endpoint.path().display(), coordinator = pid, position = position.0, item_bytes_max, "greeted");
         let driver = Arc::new(Driver {
             endpoint: endpoint.clone(),
             role,
@@ -293,7 +296,9 @@ impl<S: Session> Driver<S> {
             return;
         }
         let State { session, stream, .. } = &mut *state;
-        let written = session.outbox().write_to(|slices| transport::send(stream, slices));
+        let outbox = session.outbox();
+        trace!(role = ?self.role, bytes = outbox.bytes(), "writing");
+        let written = outbox.write_to(|slices| transport::send(stream, slices));
         if let Err(error) = written {
             // What the coordinator said before it closed is still there to be read, and says more than a broken pipe. Who polls meets
             // the end in any case.
@@ -328,6 +333,9 @@ impl<S: Session> Driver<S> {
     fn fail(&self, state: &mut State<S>, error: Error) {
         if state.failed.is_some() || state.lost.is_some() {
             return;
+        }
+        if !state.closing {
+            debug!(role = ?self.role, %error, "connection lost");
         }
         match error {
             Error::Gone(why) if !state.reconnect.is_zero() => {
@@ -371,6 +379,7 @@ impl<S: Session> Driver<S> {
             break None;
         };
         if let Some(pid) = came_again {
+            info!(role = ?self.role, coordinator = pid, "connected again");
             self.narrate(format_args!("connected again (pid {pid})"));
         }
     }

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,6 +105,13 @@ pub enum Accepted {
 
 impl Endpoint {
     /// The socket that `PROCQ_SOCKET` names; else `$XDG_RUNTIME_DIR/procq/default.sock`; else `/tmp/procq-UID/default.sock`.
+    ///
+    /// ```
+    /// use common::Endpoint;
+    ///
+    /// let endpoint = Endpoint::from_env();
+    /// assert!(endpoint.path().is_absolute() || std::env::var_os("PROCQ_SOCKET").is_some());
+    /// ```
     pub fn from_env() -> Endpoint {
         if let Some(path) = variable(SOCKET_VARIABLE) {
             return Endpoint::at(path);
@@ -117,22 +124,49 @@ impl Endpoint {
     }
 
     /// The socket that was named; without a name, or with an empty one, [`Endpoint::from_env`].
+    ///
+    /// ```
+    /// use std::ffi::OsStr;
+    ///
+    /// # use common::Endpoint;
+    /// assert_eq!(Endpoint::named(Some(OsStr::new("/run/q.sock"))), Endpoint::at("/run/q.sock"));
+    /// assert_eq!(Endpoint::named(None), Endpoint::from_env());
+    /// ```
     pub fn named(path: Option<&OsStr>) -> Endpoint {
         path.filter(|path| !path.is_empty()).map_or_else(Endpoint::from_env, Endpoint::at)
     }
 
     /// The socket at `path`.
+    ///
+    /// ```
+    /// # use common::Endpoint;
+    /// let endpoint = Endpoint::at("/home/me/queues/thumbnails.sock");
+    /// # assert!(endpoint.reconnect().is_zero());
+    /// ```
     pub fn at(path: impl Into<PathBuf>) -> Endpoint {
         Endpoint { path: path.into(), spin: Duration::ZERO, reconnect: Duration::ZERO, narrator: None }
     }
 
     /// Lets clients that connect here keep looking for news for `spin` before they sleep, each time they wait: news comes sooner, for a
     /// core that is busy meanwhile. Pays only where a core is free for each that waits, the coordinator (`--spin`) included.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use common::Endpoint;
+    /// let endpoint = Endpoint::from_env().with_spin(Duration::from_micros(50));
+    /// # assert_eq!(endpoint.spin(), Duration::from_micros(50));
+    /// ```
     pub fn with_spin(self, spin: Duration) -> Endpoint {
         Endpoint { spin, ..self }
     }
 
     /// See [`Endpoint::with_spin`].
+    ///
+    /// ```
+    /// # use common::Endpoint;
+    /// assert!(Endpoint::from_env().spin().is_zero());
+    /// ```
     pub fn spin(&self) -> Duration {
         self.spin
     }
@@ -144,31 +178,75 @@ impl Endpoint {
     /// A producer then keeps what is unconfirmed, and puts again what the coordinator has not accepted: nothing twice. For that it
     /// needs a name; one without gets one that nobody else has, which the coordinator keeps. What a consumer held is delivered again, to
     /// any; to settle a delivery of the lost connection is without effect.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let endpoint = endpoint.with_reconnect(Duration::from_secs(30));
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&7)?; // waits for 30 s at most should the coordinator be gone
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn with_reconnect(self, within: Duration) -> Endpoint {
         Endpoint { reconnect: within, ..self }
     }
 
     /// See [`Endpoint::with_reconnect`]; zero unless that was called.
+    ///
+    /// ```
+    /// # use common::Endpoint;
+    /// assert!(Endpoint::from_env().reconnect().is_zero());
+    /// ```
     pub fn reconnect(&self) -> Duration {
         self.reconnect
     }
 
     /// Lets clients say on stderr, in this program's name, when their connection is lost and when there is one again.
+    ///
+    /// ```
+    /// # use common::Endpoint;
+    /// let endpoint = Endpoint::from_env().with_narrator("thumbnailer");
+    /// # assert_eq!(endpoint.narrator(), Some("thumbnailer"));
+    /// ```
     pub fn with_narrator(self, program: &'static str) -> Endpoint {
         Endpoint { narrator: Some(program), ..self }
     }
 
     /// See [`Endpoint::with_narrator`].
+    ///
+    /// ```
+    /// # use common::Endpoint;
+    /// assert_eq!(Endpoint::from_env().narrator(), None);
+    /// ```
     pub fn narrator(&self) -> Option<&'static str> {
         self.narrator
     }
 
     /// The socket's path.
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// # use common::Endpoint;
+    /// assert_eq!(Endpoint::at("/run/q.sock").path(), Path::new("/run/q.sock"));
+    /// ```
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Connects to the coordinator, after the same checks of directory and socket that it made, and of who it is.
+    ///
+    /// ```
+    /// // What clients do first; `Producer::connect` and its like are what is wanted mostly.
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let stream = endpoint.connect()?;
+    /// assert!(stream.peer_addr()?.as_pathname().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn connect(&self) -> Result<UnixStream, EndpointError> {
         self.check_length()?;
         let directory = match Directory::open(self.directory()) {
@@ -195,6 +273,19 @@ impl Endpoint {
     }
 
     /// Becomes the coordinator of this path: makes the directory, takes the lock, replaces a stale socket, listens.
+    ///
+    /// ```
+    /// use common::Endpoint;
+    /// use common::endpoint::{Accepted, EndpointError};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// let endpoint = Endpoint::at(folder.path().join("q.sock"));
+    /// let listener = endpoint.bind()?;
+    /// assert!(matches!(endpoint.bind(), Err(EndpointError::InUse { .. })));
+    /// let client = endpoint.connect()?;
+    /// assert!(matches!(listener.accept()?, Accepted::Client(..)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn bind(&self) -> Result<Listener, EndpointError> {
         self.check_length()?;
         let directory = Directory::open_or_create(self.directory())?;
@@ -214,8 +305,51 @@ impl Endpoint {
             made => made,
         };
         let listener = listener.map_err(|error| self.io("listen at", error))?;
-        let listener = Listener { listener, endpoint: self.clone(), directory, _lock: lock, inode: None };
+        let listener = Listener { listener, endpoint: self.clone(), directory, _lock: Some(lock), inode: None };
         listener.check_place()
+    }
+
+    /// Listens at a socket that another has made and passed to this process: it stays that one's, lock, file and all. Whether it lies where
+    /// `named` says, if that is given, and whether nobody else can come to it, is checked as if it were ours.
+    ///
+    /// ```
+    /// use std::fs::{Permissions, set_permissions};
+    /// use std::os::unix::fs::PermissionsExt;
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// use common::Endpoint;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("q.sock");
+    /// let passed = UnixListener::bind(&path)?; // by systemd, mostly
+    /// set_permissions(&path, Permissions::from_mode(0o600))?;
+    /// let listener = Endpoint::adopt(passed, None)?;
+    /// assert_eq!(listener.endpoint().path(), path);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn adopt(passed: UnixListener, named: Option<&Path>) -> Result<Listener, EndpointError> {
+        let refuse = |path: &Path, what: &str, advice| Err(EndpointError::Unsafe { path: path.into(), what: what.into(), advice });
+        let address =
+            passed.local_addr().map_err(|source| EndpointError::Io { action: "look at", path: "the passed socket".into(), source })?;
+        let Some(path) = address.as_pathname() else {
+            return refuse(Path::new("the passed socket"), "has no path", "give ListenStream= in the .socket unit a path");
+        };
+        let endpoint = Endpoint::at(path);
+        let inode = |path: &Path| std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+        if named.is_some_and(|named| inode(named) != inode(path)) {
+            return refuse(path, "was passed, but another socket is named", "leave out --socket and PROCQ_SOCKET, or name this one");
+        }
+        let directory = Directory::open(endpoint.directory())?;
+        match directory.socket(&endpoint)? {
+            None => return refuse(path, "was passed, but is not there any more", "restart the .socket unit"),
+            Some(stat) if stat.st_mode & 0o077 != 0 => {
+                return refuse(path, "is open to others", "set SocketMode=0600 in the .socket unit");
+            }
+            Some(_) => {}
+        }
+        let listener = AnyListener::UdSocket(OwnedFd::from(passed).into());
+        listener.set_nonblocking(ListenerNonblockingMode::Accept).map_err(|error| endpoint.io("listen at", error))?;
+        Ok(Listener { listener, endpoint, directory, _lock: None, inode: None })
     }
 
     fn directory(&self) -> &Path {
@@ -301,13 +435,14 @@ impl Endpoint {
     }
 }
 
-/// A coordinator's socket: removed, with its lock file, when dropped.
+/// A coordinator's socket: removed, with its lock file, when dropped, unless it was passed.
 #[derive(Debug)]
 pub struct Listener {
     listener: AnyListener,
     endpoint: Endpoint,
     directory: Directory,
-    _lock: Lock,
+    _lock: Option<Lock>,
+    /// Of the file that is ours to remove.
     inode: Option<u64>,
 }
 
@@ -496,7 +631,6 @@ fn pid_in_words(pid: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
 
     fn private() -> (tempfile::TempDir, Endpoint) {
         let directory = tempfile::tempdir().unwrap();

@@ -14,10 +14,10 @@ pub enum Error {
     #[error(transparent)]
     Endpoint(Arc<EndpointError>),
     /// The connection broke off without a word: the coordinator died, or its machine is out of something.
-    #[error("the coordinator is gone: {0}")]
+    #[error("the coordinator is gone: {0}; what it said last tells why. Start it again; with --reconnect, clients go on by themselves")]
     Gone(String),
     /// The coordinator closed the connection and said why.
-    #[error("the coordinator closed the connection: {words}")]
+    #[error("the coordinator closed the connection: {words}{}", what_to_do(*reason))]
     Closed {
         /// Why, for programs.
         reason: CloseReason,
@@ -25,19 +25,19 @@ pub enum Error {
         words: String,
     },
     /// The coordinator did not answer the greeting in time.
-    #[error("the coordinator did not answer within {} s; is it stopped?", crate::limits::HANDSHAKE.as_secs())]
+    #[error("the coordinator did not answer within {} s; see whether it is stopped (`kill -CONT` lets it go on), or start another", crate::limits::HANDSHAKE.as_secs())]
     Handshake,
     /// The coordinator sent bytes that are no frame.
-    #[error("the coordinator does not speak this protocol")]
+    #[error("the coordinator does not speak this protocol; use one release of procq on both sides, and the socket of its coordinator")]
     Frame(#[from] FrameError),
     /// The coordinator sent a frame that is no message.
-    #[error("the coordinator does not speak this protocol")]
+    #[error("the coordinator does not speak this protocol; use one release of procq on both sides, and the socket of its coordinator")]
     Decode(#[from] DecodeError),
     /// The coordinator sent a message that has no place here.
-    #[error("the coordinator sent an unexpected {0}")]
+    #[error("the coordinator sent an unexpected {0}; use one release of procq on both sides")]
     Unexpected(&'static str),
     /// An item is larger than the coordinator takes. Nothing was put.
-    #[error("an item of {bytes} bytes; the coordinator takes at most {bytes_max} (--max-item)")]
+    #[error("an item of {bytes} bytes; the coordinator takes at most {bytes_max}; raise its --max-item, or put a file's name instead")]
     ItemTooLarge {
         /// The item's size.
         bytes: u64,
@@ -45,10 +45,10 @@ pub enum Error {
         bytes_max: u64,
     },
     /// An item could not be encoded. Nothing was put.
-    #[error("the item cannot be encoded: {0}")]
+    #[error("the item cannot be encoded: {0}; put a type that postcard takes, or bytes")]
     Encode(String),
     /// An item could not be decoded as the type that was asked for. It counts as a failed attempt of this item.
-    #[error("item {id} cannot be decoded as this consumer's type: {why}")]
+    #[error("item {id} cannot be decoded as this consumer's type: {why}; have producers and consumers use one type")]
     Item {
         /// Which.
         id: crate::message::ItemId,
@@ -98,7 +98,7 @@ impl From<std::io::Error> for Error {
 #[non_exhaustive]
 pub enum PutError {
     /// The queue is full. The item was not put.
-    #[error("the queue is full")]
+    #[error("the queue is full; try again later, or wait for room")]
     Full,
     /// Something else went wrong.
     #[error(transparent)]
@@ -110,9 +110,20 @@ pub enum PutError {
 #[non_exhaustive]
 pub enum GetError {
     /// The queue has nothing to give now.
-    #[error("the queue is empty")]
+    #[error("the queue is empty; try again later, or wait for an item")]
     Empty,
     /// Something else went wrong.
     #[error(transparent)]
     Other(#[from] Error),
+}
+
+/// What a coordinator's words leave to be said: they are the same for all clients.
+fn what_to_do(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Protocol => "; use one release of procq on both sides, or mend the client by PROTOCOL.md",
+        CloseReason::Ended => "; start another coordinator to put more",
+        CloseReason::Replaced => "; give each producer a name of its own",
+        CloseReason::Forbidden => "; use a coordinator of your own",
+        CloseReason::Version | CloseReason::Limit | CloseReason::Goodbye => "",
+    }
 }

@@ -91,6 +91,9 @@ pub const LOSS_LOOK: Duration = Duration::from_millis(100);
 /// The path of a local socket, in bytes with the closing NUL: `sun_path` has 108 on Linux, 104 on the BSDs and macOS.
 pub const SOCKET_PATH_BYTES_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };
 
+/// The programs' help is no wider than this, in columns, on the widest of terminals: longer lines are hard to read.
+pub const HELP_COLUMNS_MAX: usize = 100;
+
 /// What the byte bounds count for a batch: its body and the bookkeeping for it.
 pub const fn batch_cost_bytes(body_bytes: u64) -> u64 {
     body_bytes + BATCH_OVERHEAD_BYTES

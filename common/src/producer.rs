@@ -29,6 +29,18 @@ pub struct Producer<T: ?Sized> {
 
 impl<T: Encode + ?Sized> Producer<T> {
     /// Connects without a name.
+    ///
+    /// ```
+    /// use common::Producer;
+    ///
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let numbers = Producer::<u32>::connect(&endpoint)?;
+    /// let lines = Producer::<String>::connect(&endpoint)?;
+    /// let bytes = Producer::<[u8]>::connect(&endpoint)?;
+    /// bytes.put(b"as they are")?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn connect(endpoint: &Endpoint) -> Result<Producer<T>, Error> {
         Producer::connect_named(endpoint, "")
     }
@@ -36,6 +48,20 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// Connects under a name, of at most [`NAME_BYTES_MAX`](crate::limits::NAME_BYTES_MAX) bytes: the coordinator keeps the count
     /// of items accepted under it, so that one that comes again can go on at [`Producer::resumed_at`]. It replaces an older
     /// connection of the same name.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let first = Producer::<u32>::connect_named(&endpoint, "numbers")?;
+    /// first.put_all(&[1, 2, 3])?;
+    /// first.flush()?;
+    /// drop(first); // as if it had been killed
+    ///
+    /// let second = Producer::<u32>::connect_named(&endpoint, "numbers")?;
+    /// assert_eq!(second.resumed_at().0, 3); // go on with the fourth
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn connect_named(endpoint: &Endpoint, name: &str) -> Result<Producer<T>, Error> {
         let open = |name: &str, session: fn(Greeting) -> ProducerSession| Connection::open(endpoint, Role::Producer, name, session);
         let connection = match (endpoint.reconnect().is_zero(), name) {
@@ -49,6 +75,15 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Puts an item; waits while the queue is full.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&7)?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     #[inline(always)]
     pub fn put(&self, item: &T) -> Result<(), Error> {
         let mut state = self.connection.lock();
@@ -59,11 +94,33 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Puts an item if the queue has room now.
+    ///
+    /// ```
+    /// use common::PutError;
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&["--capacity", "1"]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.try_put(&1)?;
+    /// assert!(matches!(producer.try_put(&2), Err(PutError::Full)));
+    /// # Ok::<(), PutError>(())
+    /// ```
     pub fn try_put(&self, item: &T) -> Result<(), PutError> {
         self.put_until(item, Wait::No)
     }
 
     /// Puts an item; waits for room for `wait` at most, the whole call included.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use common::{Producer, PutError};
+    /// # let queue = tests::LocalQueue::serve(&["--capacity", "1"]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&1)?;
+    /// assert!(matches!(producer.put_timeout(&2, Duration::from_millis(10)), Err(PutError::Full)));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn put_timeout(&self, item: &T, wait: Duration) -> Result<(), PutError> {
         // A wait beyond what the clock can express is one without end.
         let deadline = Instant::now().checked_add(wait).map_or(Wait::Forever, Wait::Until);
@@ -71,6 +128,17 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Puts all of an iterator's items; waits while the queue is full.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put_all(&[1, 2, 3])?;
+    /// producer.put_all((4..100).collect::<Vec<_>>().iter())?;
+    /// # assert_eq!(producer.len()?, 99);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn put_all<'a>(&self, items: impl IntoIterator<Item = &'a T>) -> Result<(), Error>
     where
         T: 'a,
@@ -79,6 +147,17 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Returns once all that was put so far is confirmed: in the coordinator's hands, and on disk where it keeps a journal.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&7)?;
+    /// producer.flush()?;
+    /// assert_eq!(producer.confirmed().0, 1);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn flush(&self) -> Result<(), Error> {
         let mut state = self.connection.lock();
         let put = state.session.flush();
@@ -86,6 +165,24 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Returns once every item that the queue has accepted so far, from anyone, is settled: acknowledged or dead-lettered.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # let worker = std::thread::spawn({
+    /// #     let endpoint = endpoint.clone();
+    /// #     move || {
+    /// #         let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// #         consumer.get()?.map_or(Ok(()), |delivery| delivery.ack())
+    /// #     }
+    /// # });
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&7)?;
+    /// producer.join()?; // a consumer has acknowledged it
+    /// # worker.join().unwrap()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn join(&self) -> Result<(), Error> {
         self.flush()?;
         let mut state = self.connection.lock();
@@ -94,6 +191,21 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Ends this producer's stream, after all that it has put is confirmed: the queue knows that nothing more comes from it.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&["--expect-producers", "1"]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&7)?;
+    /// producer.finish()?;
+    ///
+    /// // It was the only one that is expected (`--expect-producers 1`), so the queue ends once its items are settled.
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// consumer.get()?.expect("an item").ack()?;
+    /// assert!(consumer.get()?.is_none());
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn finish(self) -> Result<(), Error> {
         self.flush()?;
         let mut state = self.connection.lock();
@@ -102,21 +214,61 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// Items that wait in the queue to be delivered; those delayed for a retry count, those that consumers hold don't.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put_all(&[1, 2, 3])?;
+    /// assert_eq!(producer.len()?, 3);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn len(&self) -> Result<u64, Error> {
         self.stats().map(|status| status.ready + status.delayed)
     }
 
     /// True when no item waits to be delivered.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// assert!(producer.is_empty()?);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn is_empty(&self) -> Result<bool, Error> {
         self.len().map(|len| len == 0)
     }
 
     /// True when the queue takes no further item now.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&["--capacity", "1"]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&1)?;
+    /// assert!(producer.is_full()?);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn is_full(&self) -> Result<bool, Error> {
         self.stats().map(|status| status.is_full())
     }
 
     /// The queue's state, all that this producer has put before included.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put(&7)?;
+    /// let status = producer.stats()?;
+    /// assert_eq!((status.accepted, status.ready, status.producers), (1, 1, 1));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn stats(&self) -> Result<Status, Error> {
         let mut state = self.connection.lock();
         state.session.send_gathered();
@@ -125,27 +277,82 @@ impl<T: Encode + ?Sized> Producer<T> {
     }
 
     /// How many items the coordinator had accepted under this producer's name before it connected: where to go on.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let items = [1, 2, 3];
+    /// # Producer::<u32>::connect_named(&endpoint, "items")?.put(&1)?;
+    /// let producer = Producer::<u32>::connect_named(&endpoint, "items")?;
+    /// producer.put_all(&items[producer.resumed_at().0 as usize..])?;
+    /// # assert_eq!(producer.len()?, 3);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn resumed_at(&self) -> Position {
         self.greeted.position
     }
 
     /// The [checksum](crate::checksum) of the items before [`Producer::resumed_at`], by which one that comes again knows that they are
     /// those that it would put. None from a coordinator without a journal.
+    ///
+    /// ```
+    /// use common::checksum;
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let items: [&[u8]; 2] = [b"a", b"b"];
+    /// let producer = Producer::<[u8]>::connect_named(&endpoint, "items")?;
+    /// let put_before = &items[..producer.resumed_at().0 as usize];
+    /// let sum = put_before.iter().fold(checksum::START, |sum, item| checksum::add(sum, item));
+    /// assert!(producer.resumed_checksum().is_none_or(|there| there == sum), "other items than before");
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn resumed_checksum(&self) -> Option<u64> {
         self.greeted.checksum
     }
 
     /// How many items are confirmed, [`Producer::resumed_at`] included.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// producer.put_all(&[1, 2, 3])?;
+    /// producer.flush()?;
+    /// assert_eq!(producer.confirmed().0, 3);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn confirmed(&self) -> Position {
         self.connection.lock().session.confirmed()
     }
 
     /// The largest item that the coordinator takes, in bytes.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&["--max-item", "1KiB"]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<[u8]>::connect(&endpoint)?;
+    /// assert_eq!(producer.item_bytes_max(), 1024);
+    /// assert!(producer.put(&[0; 1025]).is_err());
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn item_bytes_max(&self) -> u64 {
         self.connection.lock().greeting.item_bytes_max
     }
 
     /// The coordinator's process id.
+    ///
+    /// ```
+    /// # use common::Producer;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let producer = Producer::<u32>::connect(&endpoint)?;
+    /// assert_eq!(producer.coordinator_pid(), std::process::id()); // of this example's, which is in this process
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn coordinator_pid(&self) -> u32 {
         self.connection.lock().greeting.pid
     }

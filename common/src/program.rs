@@ -9,6 +9,12 @@ use crate::endpoint::EndpointError;
 use crate::error::Error;
 use crate::limits::CONNECT_RETRY;
 
+/// The programs' version, and the commit that they were built from where that is known.
+pub const VERSION: &str = match option_env!("PROCQ_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// All is done.
 pub const EXIT_DONE: u8 = 0;
 /// Something went wrong at run time.
@@ -52,9 +58,38 @@ pub fn is_gone<E: AsRef<dyn StdError + Send + Sync>>(error: &E) -> bool {
 pub fn fail(program: &str, error: &(dyn StdError + 'static), words: impl std::fmt::Display) -> ExitCode {
     let code = exit_code(error);
     if code != EXIT_OUTPUT_CLOSED {
-        tell(program, format_args!("{words}"));
+        tell_error(program, error, words);
     }
     ExitCode::from(code)
+}
+
+/// Says an error, in `words`, and what to do where the system is what refused.
+pub fn tell_error(program: &str, error: &(dyn StdError + 'static), words: impl std::fmt::Display) {
+    match advice(error) {
+        Some(advice) => tell(program, format_args!("{words}; {advice}")),
+        None => tell(program, format_args!("{words}")),
+    }
+}
+
+/// What to do about what the system said, if that is what an error comes from.
+pub fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let error = cause.downcast_ref::<std::io::Error>()?;
+    Some(match error.kind() {
+        ErrorKind::NotFound => "check the path",
+        ErrorKind::PermissionDenied => "check whose it is and its mode, or choose another",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, then start again",
+        ErrorKind::ReadOnlyFilesystem => "choose a place that can be written",
+        ErrorKind::IsADirectory => "give a file",
+        ErrorKind::NotADirectory => "check the path: a part of it is no directory",
+        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => "the system has no more room: raise `ulimit -u`, or start fewer processes",
+        _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => "raise `ulimit -n`",
+        _ => return None,
+    })
 }
 
 /// The exit code for an error: by what stands in its chain.
@@ -124,6 +159,17 @@ pub fn set_process_name(name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_system_refuses_comes_with_what_to_do() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let path = std::path::PathBuf::from("q.sock");
+        assert_eq!(advice(&full()), Some("free some space, then start again"));
+        let within = EndpointError::Io { action: "listen at", path, source: full() };
+        assert_eq!(advice(&Error::from(within)), Some("free some space, then start again"));
+        assert_eq!(advice(&std::io::Error::from_raw_os_error(24)), Some("raise `ulimit -n`"));
+        assert_eq!(advice(&Error::Finished), None);
+    }
 
     #[test]
     fn exit_codes_tell_a_missing_coordinator_from_one_that_is_there() {

@@ -3,31 +3,49 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, ValueHint};
 use common::backoff::Backoff;
+use common::command_line;
 
-/// Takes items out of a procq queue: prints each, or runs a command for each.
+const EXAMPLES: &str = "\
+Examples:
+  consumer > items.txt
+  consumer --wait 5s -- convert {} {}.png
+Exit codes: 0 done, 1 error, 2 usage, 69 no coordinator, 128+signal";
+
+/// Takes items out of a procq queue: prints each, or runs a command for each
+///
+/// Until the queue has ended. Start as many as you like, and kill any: what one held goes to the others at once.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "consumer", version, about)]
+#[command(name = "consumer", after_help = EXAMPLES)]
 pub struct Cli {
-    /// The coordinator's socket
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The coordinator's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET", help_heading = "Connection")]
     pub socket: Option<OsString>,
 
     /// Wait this long for a coordinator that is about to come up
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT", help_heading = "Connection")]
     pub wait: Duration,
 
-    /// When the connection is lost, as when the coordinator is killed and started again, try this long to connect again
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_RECONNECT")]
+    /// When the connection is lost, try this long to connect again
+    ///
+    /// As when the coordinator is killed and started again. Nothing is put twice; what a consumer held is delivered again.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_RECONNECT",
+        help_heading = "Connection")]
     pub reconnect: Duration,
 
-    /// Ask for N items ahead of the one at hand, instead of as many as their pace suggests
-    #[arg(long, value_name = "N", env = "PROCQ_PREFETCH")]
+    /// Ask for N items ahead of the one at hand
+    ///
+    /// Instead of as many as their pace suggests: many while they are short, none while they take long.
+    #[arg(long, value_name = "N", env = "PROCQ_PREFETCH", help_heading = "Work", hide_short_help = true)]
     pub prefetch: Option<u32>,
 
-    /// How soon an item whose command asked for a later retry (exit 75) comes again, at first and at most
-    #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY")]
+    /// How soon an item comes again after exit 75
+    ///
+    /// At first, and at most. A command that ends with exit status 75 asks for a later retry; the delay doubles from one to the next of the same item.
+    #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Work")]
     pub retry_delay: Backoff,
 
     /// What to do with items when there is no command
@@ -38,17 +56,36 @@ pub struct Cli {
     #[arg(long, default_value_t = 0, hide = true)]
     pub pause_ms: u64,
 
-    /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
+    /// Before sleeping, keep looking for news this long, say 50us
+    ///
+    /// Lower latency for a busy core; pays only where one is free for each process that waits.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN", hide_short_help = true)]
     pub spin: Duration,
 
     /// The coordinator that started this process, to die with it
     #[arg(long, value_name = "PID", hide = true)]
     pub child_of: Option<u32>,
 
-    /// Run this for each item; `{}` in an argument is replaced by the item, without `{}` the item is the command's stdin
-    #[arg(last = true, value_name = "CMD")]
+    /// Run this per item (`{}`, or stdin): exit 0 done, 75 later, 65 never
+    ///
+    /// `{}` in an argument is replaced by the item; without `{}` the item is the command's stdin. What the command prints is the item's result,
+    /// which the coordinator writes. Exit status 0 means that the item is done, 75 that it is to come again later, 65 that it can never succeed
+    /// and is a dead letter at once; anything else, or a signal, is a failed attempt. PROCQ_ITEM_ID, PROCQ_ATTEMPT and PROCQ_SOCKET are in its
+    /// environment.
+    #[arg(last = true, value_name = "CMD", help_heading = "Work", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
+}
+
+impl Cli {
+    /// The command line as it is shown to people.
+    pub fn dressed() -> clap::Command {
+        command_line::dressed(Cli::command())
+    }
+
+    /// Parses arguments, the first being the program's name; ends the program if they make no sense.
+    pub fn parse_checked(arguments: impl IntoIterator<Item = OsString>) -> Cli {
+        Cli::from_arg_matches(&command_line::parse(Cli::dressed(), arguments)).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// What becomes of items without a command.
@@ -67,7 +104,6 @@ pub enum Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::SIGCHLD;
+use tracing::trace;
 
 /// Tells a command which consumer runs it; whatever it starts inherits that, so that the coordinator can find it all.
 pub const CONSUMER_VARIABLE: &str = "PROCQ_CONSUMER";
@@ -107,7 +108,7 @@ impl Command {
     ///
     /// With `dies_with_us` the kernel kills it when this thread dies, however it does; it starts more slowly then.
     pub fn find(words: &[OsString], socket: &Path, dies_with_us: bool) -> Result<Command> {
-        let Some((program, arguments)) = words.split_first() else { bail!("an empty command") };
+        let Some((program, arguments)) = words.split_first() else { bail!("the command is empty; give a program's name behind --") };
         if !has_placeholder(program) {
             find_program(program)?;
         }
@@ -138,9 +139,11 @@ impl Command {
         };
         let group = Pid::from_child(&child);
         running.set(Some(group));
+        trace!(item = delivery.id().0, attempt = delivery.attempt(), pid = child.id(), "started a command");
         let input = if self.takes_argument { &[] } else { item };
         let ended = self.attend(&mut child, input, delivery, consumer);
         running.set(None);
+        trace!(item = delivery.id().0, ?ended, "a command ended");
         if !matches!(ended, Ok(Ending::Exited { .. } | Ending::Signalled { .. })) {
             let _ = kill_process_group(group, Signal::KILL);
             let _ = child.wait();
@@ -250,10 +253,10 @@ pub fn find_program(program: &OsStr) -> Result<()> {
     let path = Path::new(program);
     if program.as_bytes().contains(&b'/') {
         if !path.exists() {
-            bail!("there is no command {}", path.display());
+            bail!("there is no command {}; check its path", path.display());
         }
         if !is_program(path) {
-            bail!("{} cannot be run: it is not an executable file", path.display());
+            bail!("{} cannot be run: it is not an executable file; `chmod +x` it, or name what runs it first", path.display());
         }
         return Ok(());
     }

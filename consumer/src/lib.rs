@@ -14,9 +14,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, fail, is_gone, set_process_name, tell};
-use common::{Consumer, Endpoint, Error};
+use common::{Consumer, Endpoint, Error, log};
 
 use cli::Cli;
 use command::{Command, Running};
@@ -27,7 +26,8 @@ pub(crate) const PROGRAM: &str = "consumer";
 
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = Cli::parse_from(arguments);
+    let cli = Cli::parse_checked(arguments);
+    log::start(PROGRAM);
     let signals = match signals::Signals::catch(cli.child_of.is_some()) {
         Ok(signals) => signals,
         Err(error) => return fail(PROGRAM, &error, format_args!("cannot catch signals: {error}")),

@@ -11,9 +11,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use common::log::LOG_VARIABLE;
 use rustix::process::{Pid, Signal, kill_process_group};
+use tracing::debug;
 
 use crate::supervisor::Exit;
+use crate::systemd::NOTIFY_VARIABLE;
 
 /// A role and how to start it.
 #[derive(Clone, Debug)]
@@ -55,10 +58,11 @@ impl Plan {
         command.arg0(self.role).arg(format!("--child-of={}", std::process::id())).args(&self.arguments);
         // What we were told in the environment is passed on as arguments, where it is meant for this role.
         for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PROCQ_") {
+            if name.as_encoded_bytes().starts_with(b"PROCQ_") && name != LOG_VARIABLE {
                 command.env_remove(name);
             }
         }
+        command.env_remove(NOTIFY_VARIABLE);
         command.stdin(match &self.stdin {
             Input::None => Stdio::null(),
             Input::Ours => Stdio::inherit(),
@@ -69,6 +73,7 @@ impl Plan {
             command.process_group(0);
         }
         let child = command.spawn().with_context(|| format!("cannot start a {}", self.role))?;
+        debug!(role = self.role, pid = child.id(), "started a child");
         Ok(Process { child, leads_group: self.leads_group })
     }
 }

@@ -6,29 +6,37 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use common::Endpoint;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use common::backoff::Backoff;
-use common::limits::{CAPACITY_BYTES_DEFAULT, CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_MAX_CEILING, ITEM_BYTES_MAX_DEFAULT, batch_cost_bytes};
+#[cfg(test)]
+use common::limits::CAPACITY_BYTES_DEFAULT;
+use common::limits::{CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_MAX_CEILING, ITEM_BYTES_MAX_DEFAULT, batch_cost_bytes};
+use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
 use crate::limits::{NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX};
+use crate::manual::Shell;
 use crate::metrics::Loopback;
 use crate::progress::When;
 use crate::queue::{Rules, Window};
 
+/// What is said at the end of the help, and in the manual.
 const EXAMPLES: &str = "\
 Examples:
   find . -name '*.rs' -print0 | coordinator --input - --format nul -- sha256sum {}
   coordinator --input urls.txt --consumers 8 --dead-letters failed.jsonl -- curl -sSfO {}
-  coordinator serve            then, elsewhere: producer --input FILE, consumer -- CMD
+Exit codes: 0 done, 1 error, 2 usage, 3 dead letters, 69 no coordinator, 73 socket in use, 128+signal";
 
-Exit codes: 0 done, 1 error, 2 usage, 3 done with dead letters, 69 no coordinator, 73 socket in use, 128+n signal n.";
-
-/// A bounded work queue between processes that nothing can wedge. Without --input: a small demonstration.
+/// A bounded work queue between processes that nothing can wedge
+///
+/// Reads items, one a line or as --format says, and has consumer processes work on them: each runs CMD for each item, or passes the items on
+/// where there is no CMD. What comes out is written once and whole. Any of the processes may die at any time: nothing that was accepted is
+/// lost, and nobody else waits.
+///
+/// Without --input it is a small demonstration: one producer puts random numbers, one consumer takes them.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "coordinator", after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// What to do instead of a run.
     #[command(subcommand)]
@@ -42,57 +50,84 @@ pub struct Cli {
 /// What the coordinator can do besides a run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve a queue to producers and consumers that are started by others, until stopped
+    /// Serve a queue to producers and consumers that others start
+    ///
+    /// Until it is stopped, or all that --expect-producers waits for is done. Started by systemd, it says when it is ready, and takes the socket
+    /// that it is given (a .socket unit).
     Serve(Box<ServeArgs>),
     /// Show what a coordinator's queue is doing
     Status(StatusArgs),
-    /// Show it live, over the whole screen: figures and their course, each producer and consumer and what it has at hand
+    /// Show a queue live, over the whole screen
+    ///
+    /// Its figures and their course, each producer and consumer, and what each has at hand. q quits, s stops the coordinator.
     Top(TopArgs),
-    /// End a coordinator: by default it takes no more items and ends once all are settled
+    /// End a coordinator once all of its items are settled, or now
+    ///
+    /// It takes no more items. Waits until it has ended.
     Stop(StopArgs),
     /// Look at a journal that no coordinator has open
     Journal(JournalArgs),
+    /// Print a script that teaches a shell all three programs' flags
+    ///
+    /// To have it in each bash, say: `source <(coordinator completions bash)` in ~/.bashrc.
+    Completions(CompletionsArgs),
+    /// Print the manual page of a program or subcommand
+    ///
+    /// To read it: `coordinator man | man -l -`. To have all of them found: `coordinator man --dir ~/.local/share/man/man1`.
+    Man(ManArgs),
 }
 
 /// A run from inputs to results, or the default run.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Read items from FILE, `-` for stdin; may be repeated, each input is a producer of its own
-    #[arg(long, value_name = "FILE", env = "PROCQ_INPUT", help_heading = "Input")]
+    /// Read items from FILE, `-` for stdin; may be repeated
+    ///
+    /// Each input is a producer of its own: they are read at the same time. One that cannot be read on stops, the others go on, and the exit code
+    /// is 1.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "PROCQ_INPUT", help_heading = "Input")]
     pub input: Vec<PathBuf>,
 
-    /// What an item is in the inputs
+    /// What an item is
+    ///
+    /// A line, what stands between NUL bytes (as `find -print0` writes), or a line that holds one JSON value.
     #[arg(long, value_enum, default_value_t = Format::Lines, env = "PROCQ_FORMAT", help_heading = "Input")]
     pub format: Format,
 
-    /// How many consumers to start [default: one per CPU with --input, else 1]
+    /// How many consumers to start [default: one per CPU]
+    ///
+    /// In the default run, without --input, one.
     #[arg(long, value_name = "N", env = "PROCQ_CONSUMERS", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Work")]
     pub consumers: Option<u32>,
 
-    /// Let each consumer ask for N items ahead, instead of as many as their pace suggests
-    #[arg(long, value_name = "N", env = "PROCQ_PREFETCH", help_heading = "Work")]
+    /// Let each consumer ask for N items ahead
+    ///
+    /// Instead of as many as their pace suggests: many while they are short, none while they take long.
+    #[arg(long, value_name = "N", env = "PROCQ_PREFETCH", help_heading = "Work", hide_short_help = true)]
     pub prefetch: Option<u32>,
 
-    /// In the default run: how many producers of random numbers to start
-    #[arg(long, value_name = "N", default_value_t = 1, env = "PROCQ_PRODUCERS",
+    /// How many producers of random numbers to start
+    #[arg(long, value_name = "N", default_value_t = 1, env = "PROCQ_PRODUCERS", hide_short_help = true,
         value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Default run")]
     pub producers: u32,
 
-    /// In the default run: how many numbers each producer puts
-    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT", help_heading = "Default run")]
+    /// How many numbers each producer puts
+    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT", hide_short_help = true, help_heading = "Default run")]
     pub count: u64,
 
-    /// In the default run: the longest pause after each number, a duration or `none`
-    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE", help_heading = "Default run")]
+    /// The longest pause after each number, a duration or `none`
+    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE", hide_short_help = true, help_heading = "Default run")]
     pub pause: Pause,
 
     /// The queue.
     #[command(flatten)]
     pub queue: QueueArgs,
 
-    /// Run this for each item; `{}` in an argument is replaced by the item, without `{}` the item is the command's stdin.
-    /// What it prints is the result. Exit 0: done; 75: again later; 65: dead letter at once; else: failed attempt
-    #[arg(last = true, value_name = "CMD", requires = "input")]
+    /// Run this per item (`{}`, or stdin): exit 0 done, 75 later, 65 never
+    ///
+    /// `{}` in an argument is replaced by the item; without `{}` the item is the command's stdin. What the command prints is the item's result.
+    /// Exit status 0 means that the item is done, 75 that it is to come again later, 65 that it can never succeed and is a dead letter at
+    /// once; anything else, or a signal, is a failed attempt. PROCQ_ITEM_ID, PROCQ_ATTEMPT and PROCQ_SOCKET are in its environment.
+    #[arg(last = true, value_name = "CMD", help_heading = "Work", value_hint = ValueHint::CommandWithArguments, requires = "input")]
     pub command: Vec<OsString>,
 }
 
@@ -112,61 +147,89 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Queue")]
 pub struct QueueArgs {
-    /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock. Two coordinators at once need one each. Its directory
+    /// must be the user's own, and writable by nobody else; it is made if it does not exist.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
 
-    /// The most items in the queue, those that consumers hold included
+    /// The most items in the queue
+    ///
+    /// When it is full, producers wait. An item counts until it is settled: those that consumers hold are included.
     #[arg(long, value_name = "ITEMS", default_value_t = CAPACITY_ITEMS_DEFAULT, env = "PROCQ_CAPACITY",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub capacity: u64,
 
     /// The most bytes in the queue
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(CAPACITY_BYTES_DEFAULT), env = "PROCQ_CAPACITY_BYTES")]
+    ///
+    /// An item costs its bytes, and each frame of items 192 more. With --journal this bounds what is on disk.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", env = "PROCQ_CAPACITY_BYTES")]
     pub capacity_bytes: ByteSize,
 
-    /// The largest item, and the largest result [default: 16MiB, or as much as --capacity-bytes can hold]
+    /// The largest item, and the largest result [default: 16MiB]
+    ///
+    /// At most 1GiB; the default is lower where --capacity-bytes holds less.
     #[arg(long, value_name = "SIZE", env = "PROCQ_MAX_ITEM")]
     pub max_item: Option<ByteSize>,
 
-    /// How often an item may fail before it goes to the dead letters
-    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_MAX_ATTEMPTS", value_parser = clap::value_parser!(u32).range(1..))]
+    /// How often an item may fail before it is a dead letter
+    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_MAX_ATTEMPTS", help_heading = "Failure", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_attempts: u32,
 
-    /// How soon a failed item comes again: at first, doubling, and at most
-    #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY")]
+    /// How soon a failed item comes again
+    ///
+    /// At first, and at most: it doubles from failure to failure of the same item.
+    #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Failure")]
     pub retry_delay: Backoff,
 
-    /// Append dead letters to FILE as JSON lines, instead of writing one line each to stderr
-    #[arg(long, value_name = "FILE", env = "PROCQ_DEAD_LETTERS")]
+    /// Append dead letters to FILE as JSON lines, not to stderr
+    ///
+    /// Each has the item's id, the attempts, the cause of the last failure, and the item (`item_base64` for one that is not UTF-8).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "PROCQ_DEAD_LETTERS", help_heading = "Failure")]
     pub dead_letters: Option<PathBuf>,
 
-    /// Write results to FILE instead of stdout; with --journal, each exactly once however often the coordinator dies
-    #[arg(long, value_name = "FILE", env = "PROCQ_OUTPUT")]
+    /// Write results to FILE instead of stdout
+    ///
+    /// With --journal each is in the file exactly once, however often the coordinator dies.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "PROCQ_OUTPUT", help_heading = "Results")]
     pub output: Option<PathBuf>,
 
-    /// Keep the queue in DIR, so that it outlives the coordinator: started again with the same line, the run goes on where it was
-    #[arg(long, value_name = "DIR", env = "PROCQ_JOURNAL")]
+    /// Keep the queue in DIR, so that it outlives the coordinator
+    ///
+    /// Started again with the same line, the run goes on where it was. The directory belongs to one user and one coordinator at a time; it is
+    /// made if it does not exist.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_JOURNAL")]
     pub journal: Option<PathBuf>,
 
-    /// What a confirmed item in the journal survives: `always`, the machine's death too; `never`, that of processes alone
+    /// Wait for the disk
+    ///
+    /// Before a put is confirmed. What is confirmed then survives the machine's death, too; with `never`, the death of processes alone.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Fsync::Always, env = "PROCQ_FSYNC")]
     pub fsync: Fsync,
 
-    /// After the first INT or TERM, how long to wait for what consumers hold
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE")]
+    /// How long a first INT or TERM waits for held items
+    ///
+    /// Those that consumers have at hand are finished, the rest is left. A second one ends it at once.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE", help_heading = "Failure")]
     pub grace: Duration,
 
-    /// Show on stderr how the run gets on; `auto`: a run with --input, on a terminal
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto, env = "PROCQ_PROGRESS")]
+    /// Show progress: auto, always or never
+    ///
+    /// On stderr; auto: of a run with --input, where that is a terminal. While the line is there, what commands write to stderr passes through the coordinator.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto, env = "PROCQ_PROGRESS", help_heading = "Results", hide_possible_values = true)]
     pub progress: When,
 
-    /// Serve the queue's figures for Prometheus at http://ADDR/metrics, say 127.0.0.1:9464; on loopback only, to anyone on this machine
-    #[arg(long, value_name = "ADDR", env = "PROCQ_METRICS")]
+    /// Serve the figures at http://ADDR/metrics, for Prometheus
+    ///
+    /// Say 127.0.0.1:9464, or port 0 for any that is free. On loopback only: anyone on this machine gets to them, and nobody else.
+    #[arg(long, value_name = "ADDR", env = "PROCQ_METRICS", hide_short_help = true)]
     pub metrics: Option<Loopback>,
 
-    /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
+    /// Before sleeping, keep looking for news this long, say 50us
+    ///
+    /// Lower latency for a busy core; pays only where one is free for each process that waits.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN", hide_short_help = true)]
     pub spin: Duration,
 }
 
@@ -181,8 +244,10 @@ pub struct StatusArgs {
     #[arg(long, env = "PROCQ_PROMETHEUS", conflicts_with = "json")]
     pub prometheus: bool,
 
-    /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
 }
 
@@ -193,8 +258,10 @@ pub struct TopArgs {
     #[arg(long, value_name = "DUR", value_parser = interval, default_value = "1s", env = "PROCQ_INTERVAL")]
     pub interval: Duration,
 
-    /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
 }
 
@@ -205,8 +272,10 @@ pub struct StopArgs {
     #[arg(long, env = "PROCQ_NOW")]
     pub now: bool,
 
-    /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
 }
 
@@ -224,7 +293,7 @@ pub enum JournalCommand {
     /// Show what is in it
     Inspect {
         /// The journal's directory
-        #[arg(value_name = "DIR")]
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: PathBuf,
 
         /// As one line of JSON
@@ -234,9 +303,33 @@ pub enum JournalCommand {
     /// Check all of it; exit code 1 if anything is wrong
     Verify {
         /// The journal's directory
-        #[arg(value_name = "DIR")]
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
+}
+
+/// Completing.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+
+    /// Write a file for each program into DIR instead
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Explaining.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// `producer`, `consumer`, or a subcommand: `serve`, `journal inspect`
+    #[arg(value_name = "NAME")]
+    pub name: Vec<String>,
+
+    /// Write all pages into DIR instead
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_DIR", conflicts_with = "name")]
+    pub dir: Option<PathBuf>,
 }
 
 /// How often to look at a coordinator: not so often that it has much to do with that.
@@ -251,16 +344,26 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 impl Cli {
+    /// The command line as it is shown to people.
+    pub fn dressed() -> clap::Command {
+        command_line::dressed(Cli::command())
+    }
+
     /// Parses arguments, the first being the program's name; ends the program if they make no sense.
     pub fn parse_checked(arguments: impl IntoIterator<Item = OsString>) -> Cli {
-        let mut command = Cli::command();
-        let matches = command.clone().get_matches_from(arguments);
+        let mut command = Cli::dressed();
+        let matches = command_line::parse(command.clone(), arguments);
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if !cli.run.input.is_empty() {
-            refuse_given(&mut command, &matches, &["producers", "count", "pause"], "is for the default run, and there is an --input");
+            refuse_given(
+                &mut command,
+                &matches,
+                &["producers", "count", "pause"],
+                "is for the default run, and there is an --input; leave out one of them",
+            );
         }
         if cli.run.input.iter().filter(|input| *input == Path::new("-")).count() > 1 {
-            let words = "stdin (--input -) can be read only once";
+            let words = "stdin (--input -) can be read only once; leave one of them out";
             command.error(ErrorKind::ArgumentConflict, words).exit();
         }
         cli
@@ -332,6 +435,11 @@ mod tests {
     }
 
     #[test]
+    fn the_default_of_the_byte_bound_is_that_of_the_protocol() {
+        assert_eq!(queue_args(&[]).capacity_bytes, ByteSize(CAPACITY_BYTES_DEFAULT));
+    }
+
+    #[test]
     fn a_command_needs_an_input() {
         let refused = Cli::try_parse_from(["coordinator", "--", "true"]).unwrap_err().to_string();
         assert!(refused.contains("--input"), "{refused}");
@@ -340,7 +448,9 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_twin() {
         let command = Cli::command();
-        let subcommands = command.get_subcommands().flat_map(|subcommand| subcommand.get_arguments());
+        let below = |command: &clap::Command| command.get_subcommands().cloned().collect::<Vec<_>>();
+        let subcommands: Vec<_> = below(&command).into_iter().flat_map(|command| [below(&command), vec![command]].concat()).collect();
+        let subcommands = subcommands.iter().flat_map(|subcommand| subcommand.get_arguments());
         for argument in command.get_arguments().chain(subcommands) {
             let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
             let twin = format!("PROCQ_{}", long.to_uppercase().replace('-', "_"));

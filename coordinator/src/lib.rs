@@ -10,7 +10,7 @@
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`limits`]: every limit with its reason;
+//!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`systemd`]: as a service; [`limits`]: every limit with its reason;
 //! - to be seen: [`status`], [`metrics`]: the queue's figures; [`progress`]: how a run gets on; [`top`]: a live view; [`figures`]: how their threads get
 //!   what they show; [`pace`], [`words`], [`style`]: rates, numbers and characters.
 
@@ -22,6 +22,7 @@ pub mod door;
 pub mod figures;
 pub mod journal;
 pub mod limits;
+pub mod manual;
 pub mod metrics;
 pub mod orphans;
 pub mod outputs;
@@ -32,6 +33,7 @@ pub mod run;
 pub mod status;
 pub mod style;
 pub mod supervisor;
+pub mod systemd;
 pub mod top;
 pub mod words;
 pub mod writer;
@@ -41,10 +43,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::CommandFactory;
+use anyhow::{Context, Result};
 use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
-use common::{Control, Endpoint};
+use common::{Control, Endpoint, log};
 
 use cli::{Cli, Command, JournalCommand, StatusArgs};
 use journal::inspect;
@@ -62,6 +63,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ => {}
     }
     let cli = Cli::parse_checked(arguments);
+    log::start(PROGRAM);
     match run_command(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),
@@ -79,11 +81,18 @@ fn run_command(cli: &Cli) -> Result<u8> {
                 StatusArgs { prometheus: true, .. } => status::prometheus::as_text(&status),
                 _ => status::in_words(&status),
             };
-            std::io::stdout().lock().write_all(shown.as_bytes())?;
-            Ok(EXIT_DONE)
+            print(shown.as_bytes())
         }
         Some(Command::Top(args)) => top::top(&Endpoint::named(args.socket.as_deref()), args.interval),
         Some(Command::Journal(args)) => look_at_journal(&args.command),
+        Some(Command::Completions(args)) => match &args.dir {
+            Some(folder) => manual::write_completions(args.shell, folder).map(|()| EXIT_DONE),
+            None => print(&manual::completions(args.shell)),
+        },
+        Some(Command::Man(args)) => match &args.dir {
+            Some(folder) => manual::write_pages(folder).map(|()| EXIT_DONE),
+            None => print(&manual::page(&args.name)?),
+        },
         Some(Command::Stop(args)) => {
             let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;
             control.stop(args.now)?;
@@ -118,8 +127,13 @@ fn look_at_journal(command: &JournalCommand) -> Result<u8> {
             (format!("{}: {found}; {items} items in {batches} batches were checked\n", dir.display()), code)
         }
     };
-    std::io::stdout().lock().write_all(shown.as_bytes())?;
+    print(shown.as_bytes())?;
     Ok(code)
+}
+
+fn print(bytes: &[u8]) -> Result<u8> {
+    std::io::stdout().lock().write_all(bytes).context("cannot write to stdout")?;
+    Ok(EXIT_DONE)
 }
 
 fn expected_producers(run: &cli::RunArgs) -> Option<u64> {
@@ -128,5 +142,5 @@ fn expected_producers(run: &cli::RunArgs) -> Option<u64> {
 
 /// The queue's rules, or the end with a usage error.
 fn checked(args: &cli::QueueArgs, producers_expected: Option<u64>) -> queue::Rules {
-    args.rules(producers_expected).unwrap_or_else(|error| Cli::command().error(clap::error::ErrorKind::ValueValidation, error).exit())
+    args.rules(producers_expected).unwrap_or_else(|error| Cli::dressed().error(clap::error::ErrorKind::ValueValidation, error).exit())
 }

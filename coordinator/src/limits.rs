@@ -48,6 +48,9 @@ pub const DEMAND_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// Joins of one client that wait for their answer: more than there are threads that share it; what is answered at once has to be bounded.
 pub const JOINS_MAX: u32 = 4096;
 
+/// How often whoever supervises the coordinator is told how things are, while anything happens: often enough to be looked at.
+pub const STATUS_NOTICE: Duration = Duration::from_secs(5);
+
 /// How long children may take to end after the connection to them is closed: time to end their commands, before they are killed.
 pub const CHILD_END: Duration = Duration::from_millis(500);
 

@@ -40,12 +40,12 @@ pub enum Results {
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// The system refuses.
-    #[error("cannot write results to {path}: {error}")]
+    #[error("cannot write results to {path}")]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        error: io::Error,
+        source: io::Error,
     },
     /// The journal knows nothing of a file that has something in it.
     #[error("{path} has {came} bytes in it that this journal knows nothing of; remove it, or give another --output")]
@@ -56,7 +56,7 @@ pub enum OutputError {
         came: u64,
     },
     /// It is a pipe, a device or a folder, in which nothing can be found again.
-    #[error("{path} is no regular file; with --journal, --output must be one")]
+    #[error("{path} is no regular file, which --output must be with --journal; give another --output")]
     Irregular {
         /// What it is called.
         path: PathBuf,
@@ -84,7 +84,7 @@ impl Results {
 
     /// To a file that begins anew.
     pub fn create(path: &Path) -> Result<Results, OutputError> {
-        let file = File::create(path).map_err(|error| OutputError::Io { path: path.into(), error })?;
+        let file = File::create(path).map_err(|source| OutputError::Io { path: path.into(), source })?;
         Ok(Results::File { file, path: path.into(), bytes: 0 })
     }
 
@@ -92,7 +92,7 @@ impl Results {
     /// them was being written when its coordinator died: it is cut off, and will be written again. None: no result counts yet, and
     /// the file must be new.
     pub fn resume(path: &Path, bytes: Option<u64>) -> Result<Results, OutputError> {
-        let wrap = |error| OutputError::Io { path: path.into(), error };
+        let wrap = |source| OutputError::Io { path: path.into(), source };
         let (bytes, is_new) = (bytes.unwrap_or(0), bytes.is_none());
         let mut file = match OpenOptions::new().write(true).create(bytes == 0).truncate(false).open(path) {
             Err(error) if bytes > 0 && error.kind() == io::ErrorKind::NotFound => {
@@ -241,7 +241,7 @@ impl Outputs {
     pub fn new(results: Results, dead_letters: DeadLetters, synced: bool) -> Result<Outputs, OutputError> {
         if synced {
             for path in [results.path(), dead_letters.path()].into_iter().flatten() {
-                sync_name(path).map_err(|error| OutputError::Io { path: path.into(), error })?;
+                sync_name(path).map_err(|source| OutputError::Io { path: path.into(), source })?;
             }
         }
         Ok(Outputs { results, dead_letters, synced, gathered: Vec::new(), unsynced_results: false, unsynced_letters: false })

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use common::Endpoint;
+use common::endpoint::Listener;
 use common::limits::NAME_BYTES_MAX;
-use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell};
+use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
 use common::status::Phase;
 use producer::cli::Format;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
+use tracing::{debug, info};
 
 use crate::PROGRAM;
 use crate::broker::{Broker, Event, Keeping, Setup};
@@ -29,6 +31,7 @@ use crate::outputs::DeadLetters;
 use crate::progress::{Known, Progress, Shown, When};
 use crate::queue::{Input, Rules};
 use crate::supervisor::{Exit, Kind, Record, Verdict};
+use crate::systemd::{self, Notifier};
 use crate::writer::WriteFailure;
 
 /// Runs inputs through consumers to results; without inputs, the default run.
@@ -37,10 +40,10 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
         consumer::command::find_program(program)?;
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
-    let endpoint = args.queue.endpoint();
     let narrates = args.input.is_empty();
     let auto = if narrates { When::Never } else { When::Auto };
-    let mut coordinator = Coordinator::start(&endpoint, rules, &args.queue, auto, true)?;
+    let mut coordinator = Coordinator::start(rules, &args.queue, auto, true)?;
+    let endpoint = coordinator.broker.endpoint().clone();
     if narrates {
         // Its consumers take a pause after the last number, too.
         coordinator.patience = DONE_LINGER.saturating_add(args.pause.0);
@@ -62,9 +65,9 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
 /// Serves the queue to others' producers and consumers.
 pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     raise_descriptor_limit();
-    let endpoint = args.queue.endpoint();
-    let coordinator = Coordinator::start(&endpoint, rules, &args.queue, When::Never, false)?;
-    tell(PROGRAM, format_args!("ready at {} (pid {})", endpoint.path().display(), std::process::id()));
+    let coordinator = Coordinator::start(rules, &args.queue, When::Never, false)?;
+    let place = coordinator.broker.endpoint().path().display();
+    tell(PROGRAM, format_args!("ready at {place} (pid {})", std::process::id()));
     coordinator.run_to_end()
 }
 
@@ -121,6 +124,7 @@ type Signals = SignalDelivery<UnixStream, SignalOnly>;
 struct Coordinator {
     broker: Broker,
     signals: Signals,
+    notifier: Notifier,
     slots: Vec<Slot>,
     end: End,
     grace: Duration,
@@ -136,7 +140,7 @@ struct Coordinator {
 
 impl Coordinator {
     /// `auto`: when progress is shown if the user has no wish. Where we do not start all who write to the terminal, or let them, there is none.
-    fn start(endpoint: &Endpoint, rules: Rules, args: &QueueArgs, auto: When, own_producers: bool) -> Result<Coordinator> {
+    fn start(rules: Rules, args: &QueueArgs, auto: When, own_producers: bool) -> Result<Coordinator> {
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
@@ -144,7 +148,7 @@ impl Coordinator {
         let (read, write) = UnixStream::pair().context("cannot make a socket pair")?;
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
-        let listener = endpoint.bind()?;
+        let listener = listen(args)?;
         let metrics = args.metrics.map(Metrics::bind).transpose()?;
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
         let when = if args.progress == When::Auto { auto } else { args.progress };
@@ -160,7 +164,9 @@ impl Coordinator {
         let status = broker.status();
         let known = Known { producers_expected, done_before: status.acknowledged + status.dead };
         let progress = progress.show(broker.asker(), known).context("cannot show progress")?;
+        info!(socket = %broker.endpoint().path().display(), pid = std::process::id(), "listening");
         Ok(Coordinator {
+            notifier: Notifier::from_env(),
             broker,
             signals,
             slots: Vec::new(),
@@ -182,11 +188,13 @@ impl Coordinator {
 
     /// Until it is over, in whatever way; no child outlives this.
     fn run_to_end(mut self) -> Result<u8> {
+        self.notifier.ready(&self.broker.status());
         let code = self.run_until_over();
+        self.notifier.stopping();
         self.end_children();
         let code = code.and_then(|code| self.broker.close_journal().map(|()| code).map_err(anyhow::Error::from));
         let code = code.or_else(|error| {
-            tell(PROGRAM, format_args!("{error:#}"));
+            tell_error(PROGRAM, &*error, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
         });
         let status = self.broker.status();
@@ -241,6 +249,7 @@ impl Coordinator {
                 }
             }
             self.start_pausing()?;
+            self.notifier.news(self.broker.now(), || self.broker.status());
             if let Some(code) = self.is_over() {
                 return Ok(code);
             }
@@ -258,12 +267,13 @@ impl Coordinator {
             End::Now { .. } => Some(Duration::ZERO),
         };
         let linger = self.done_at.map(|done_at| done_at + self.patience).filter(|until| *until > self.broker.now());
-        pauses.chain(end).chain(linger).min()
+        pauses.chain(end).chain(linger).chain(self.notifier.next_timeout()).min()
     }
 
     fn take_signals(&mut self) -> Result<()> {
         let caught: Vec<i32> = self.signals.pending().collect();
         for signal in caught {
+            debug!(signal, "caught a signal");
             match (signal, &self.end) {
                 (SIGCHLD, _) => self.reap()?,
                 (_, End::Open) => self.begin_to_stop(signal),
@@ -285,6 +295,7 @@ impl Coordinator {
                 format_args!("stopping; waiting up to {grace} for what consumers hold ({held} in all); signal again to stop at once"),
             );
         }
+        self.notifier.stopping();
         self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now().saturating_add(self.grace) };
         self.broker.feed(Input::Stop);
     }
@@ -296,6 +307,7 @@ impl Coordinator {
             let Some(exit) = process.try_reap()? else { continue };
             let pid = process.pid();
             slot.place = Place::Empty;
+            debug!(role = slot.plan.role, pid, %exit, "a child ended");
             slot.died = matches!(exit, Exit::Signal(_)).then_some(pid);
             slot.end_orphans();
             self.child_ended(index, pid, exit)?;
@@ -332,7 +344,10 @@ impl Coordinator {
                 slot.place = Place::Pausing(self.broker.now() + after);
             }
             (Verdict::GiveUp, Kind::Consumer) => {
-                bail!("consumers keep failing without getting anything done, so the run ends; the last one (pid {pid}) ended by {exit}");
+                bail!(
+                    "consumers keep failing without getting anything done, so the run ends; the last one (pid {pid}) ended by {exit}: \
+                     see what was said before, or more with PROCQ_LOG=debug"
+                );
             }
             (Verdict::GiveUp, _) => {
                 tell(PROGRAM, format_args!("{role} {pid} ended by {exit}; what it has put is brought to its end"));
@@ -391,6 +406,12 @@ fn write_failed(WriteFailure { place, is_stdout, error }: WriteFailure) -> Resul
         return Ok(EXIT_OUTPUT_CLOSED);
     }
     Err(error).with_context(|| format!("cannot write to {place}; nothing is done whose result was not written"))
+}
+
+/// Listens at the queue's socket, or at one that was passed.
+fn listen(args: &QueueArgs) -> Result<Listener> {
+    let Some(passed) = systemd::passed_listener()? else { return Ok(args.endpoint().bind()?) };
+    Ok(Endpoint::adopt(passed, args.socket.as_deref().filter(|path| !path.is_empty()).map(Path::new))?)
 }
 
 fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {

@@ -6,47 +6,66 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum, ValueHint};
+use common::command_line;
 
-/// Puts items into a procq queue: what it reads, or a few random numbers.
+const EXAMPLES: &str = "\
+Examples:
+  producer --input urls.txt
+  find . -name '*.rs' -print0 | producer --input - --format nul --wait 5s
+Exit codes: 0 done, 1 error, 2 usage, 69 no coordinator, 128+signal";
+
+/// Puts items into a procq queue: what it reads, or random numbers
+///
+/// It ends once all of them are in the coordinator's hands, and on disk where that keeps a journal.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "producer", version, about)]
+#[command(name = "producer", after_help = EXAMPLES)]
 pub struct Cli {
     /// Read items from FILE, `-` for stdin; without it, put random numbers
-    #[arg(long, value_name = "FILE", env = "PROCQ_INPUT")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "PROCQ_INPUT", help_heading = "Input")]
     pub input: Option<PathBuf>,
 
-    /// What an item is in the input
-    #[arg(long, value_enum, default_value_t = Format::Lines, env = "PROCQ_FORMAT")]
+    /// What an item is
+    ///
+    /// A line, what stands between NUL bytes (as `find -print0` writes), or a line that holds one JSON value.
+    #[arg(long, value_enum, default_value_t = Format::Lines, env = "PROCQ_FORMAT", help_heading = "Input")]
     pub format: Format,
 
     /// How many random numbers to put
-    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT")]
+    #[arg(long, value_name = "N", default_value_t = 5, env = "PROCQ_COUNT", help_heading = "Input")]
     pub count: u64,
 
-    /// The longest pause after each random number: a duration, or `none`
-    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE")]
+    /// The longest pause after each, a duration or `none`
+    #[arg(long, value_name = "DUR", default_value = "1s", env = "PROCQ_PAUSE", help_heading = "Input")]
     pub pause: Pause,
 
-    /// A name under which the coordinator keeps how far this producer is: one that comes again under it goes on there. Where there is a
-    /// journal, a file that is the input gives it one
-    #[arg(long, value_name = "NAME", env = "PROCQ_NAME")]
+    /// A name under which to go on where an earlier producer was
+    ///
+    /// The coordinator keeps how far the producer of each name is. Where it keeps a journal, a file that is the input gives its producer one.
+    #[arg(long, value_name = "NAME", env = "PROCQ_NAME", help_heading = "Input")]
     pub name: Option<String>,
 
-    /// The coordinator's socket
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The coordinator's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET", help_heading = "Connection")]
     pub socket: Option<OsString>,
 
     /// Wait this long for a coordinator that is about to come up
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT")]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_WAIT", help_heading = "Connection")]
     pub wait: Duration,
 
-    /// When the connection is lost, as when the coordinator is killed and started again, try this long to connect again
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_RECONNECT")]
+    /// When the connection is lost, try this long to connect again
+    ///
+    /// As when the coordinator is killed and started again. Nothing is put twice; what a consumer held is delivered again.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_RECONNECT",
+        help_heading = "Connection")]
     pub reconnect: Duration,
 
-    /// Before sleeping, keep looking for news this long, say 50us: lower latency for a busy core; pays only where one is free
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN")]
+    /// Before sleeping, keep looking for news this long, say 50us
+    ///
+    /// Lower latency for a busy core; pays only where one is free for each process that waits.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "0s", env = "PROCQ_SPIN", hide_short_help = true)]
     pub spin: Duration,
 
     /// The coordinator that started this process, to die with it
@@ -59,12 +78,22 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// The command line as it is shown to people.
+    pub fn dressed() -> clap::Command {
+        command_line::dressed(Cli::command())
+    }
+
     /// Parses arguments, the first being the program's name; ends the program if they make no sense.
     pub fn parse_checked(arguments: impl IntoIterator<Item = OsString>) -> Cli {
-        let matches = Cli::command().get_matches_from(arguments);
+        let matches = command_line::parse(Cli::dressed(), arguments);
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if cli.input.is_some() {
-            refuse_given(&mut Cli::command(), &matches, &["count", "pause"], "is for random numbers, and there is an --input");
+            refuse_given(
+                &mut Cli::dressed(),
+                &matches,
+                &["count", "pause"],
+                "is for random numbers, and there is an --input; leave out one of them",
+            );
         }
         cli
     }

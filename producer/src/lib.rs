@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use common::error::Error;
 use common::program::{EXIT_DONE, EXIT_ERROR, connect_within, die_with_parent, fail, is_gone, set_process_name, tell};
-use common::{Endpoint, Producer};
+use common::{Endpoint, Producer, log};
 use rand::RngExt;
 
 use cli::Cli;
@@ -28,6 +28,7 @@ const PROGRAM: &str = "producer";
 /// Runs the program with these arguments, the first being its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_checked(arguments);
+    log::start(PROGRAM);
     if let Some(parent) = cli.child_of {
         set_process_name("producer");
         if !die_with_parent(parent, false) {
@@ -107,7 +108,7 @@ fn put_random_numbers(producer: &Producer<[u8]>, cli: &Cli) -> Result<()> {
         // Said before it is put, so that no consumer's line about it can come first.
         say(&format!("Producer: Put {number} into the queue."))?;
         match producer.put(number.to_string().as_bytes()) {
-            Err(Error::Closed { words, .. }) => bail!("the coordinator refuses: {words}"),
+            Err(Error::Closed { words, .. }) => bail!("the coordinator refuses: {words}; start another to put more"),
             put => put?,
         }
         pause(&mut rng, cli.pause.0);

@@ -80,7 +80,10 @@ impl Source {
     /// checksum. Without one, only an input that can be read again is taken to be the same.
     pub fn skip(&mut self, count: u64, checksum: Option<u64>) -> Result<()> {
         if !self.can_be_read_again && checksum.is_none() {
-            bail!("{} cannot be read again from its beginning, and {count} of its items are put already", self.name);
+            bail!(
+                "{} cannot be read again from its beginning, and {count} of its items are put already; put all of it under another --name",
+                self.name
+            );
         }
         let mut came = checksum::START;
         for n in 0..count {

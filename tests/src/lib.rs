@@ -5,6 +5,7 @@
 mod build;
 pub mod fuzzing;
 mod load;
+mod local_queue;
 mod process;
 pub mod random;
 pub mod raw;
@@ -13,6 +14,7 @@ pub mod terminal;
 
 pub use build::program;
 pub use load::{Load, Pace};
+pub use local_queue::LocalQueue;
 pub use process::{Process, Queue};
 
 use std::time::{Duration, Instant};

@@ -75,8 +75,13 @@ impl Process {
     }
 
     /// Starts any command, with its input and output caught.
-    pub fn spawn_plain(mut command: Command) -> Process {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn spawn_plain(command: Command) -> Process {
+        Process::spawn_reading(command, Stdio::piped())
+    }
+
+    /// Starts any command that has this for its stdin, with its output caught.
+    pub fn spawn_reading(mut command: Command, stdin: impl Into<Stdio>) -> Process {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a program to start");
         let stdout = Gathered::from(child.stdout.take().expect("a pipe"));
         let stderr = Gathered::from(child.stderr.take().expect("a pipe"));

@@ -11,6 +11,7 @@ use common::program::tell;
 use common::status::{ClientStatus, Work};
 use common::transport;
 use mio::Token;
+use tracing::debug;
 
 use super::Broker;
 use crate::PROGRAM;
@@ -46,6 +47,7 @@ impl Broker {
                         let who = uid.map_or("of an unknown user".into(), |uid| format!("of user {uid}"));
                         tell(PROGRAM, format_args!("refused a connection {who}"));
                     }
+                    debug!(uid, "refused another user's connection");
                     refuse(&stream, CloseReason::Forbidden, "this queue belongs to another user");
                     continue;
                 }
@@ -71,6 +73,7 @@ impl Broker {
             }
             let client = ClientId(self.next_client);
             self.next_client += 1;
+            debug!(client = client.0, "accepted a connection");
             let deadline = self.now() + GREETING;
             match Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline, self.pool.clone()) {
                 Ok(connection) => self.connections.insert(client, connection.of_peer(pid, self.now())),
@@ -109,6 +112,7 @@ impl Broker {
             self.deadlines.remove(&(deadline, client));
         }
         connection.open(role, self.item_bytes_max);
+        debug!(client = client.0, ?role, name, "greeted");
         self.door.greeted(client);
         self.note_room();
         match role {
@@ -164,6 +168,7 @@ impl Broker {
         if let Some(deadline) = connection.deadline.take() {
             self.deadlines.remove(&(deadline, client));
         }
+        debug!(client = client.0, ?reason, words, "closing a connection");
         connection.linger(reason, words, now + LINGER);
         self.door.closed(client);
         self.deadlines.insert((now + LINGER, client));
@@ -174,6 +179,7 @@ impl Broker {
     /// Drops a connection.
     pub(super) fn forget(&mut self, client: ClientId, orderly: bool) {
         let Some(connection) = self.connections.remove(&client) else { return };
+        debug!(client = client.0, orderly, "a connection is gone");
         if let Some(deadline) = connection.deadline {
             self.deadlines.remove(&(deadline, client));
         }

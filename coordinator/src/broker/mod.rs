@@ -16,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
+use common::Endpoint;
 use common::endpoint::Listener;
-use common::message::{CloseReason, Incoming, Message, Role};
+use common::message::{CloseReason, Incoming, Message, Outcome, Role};
 use common::pool::Pool;
 use common::spin::look_for;
 use common::status::Status;
 use common::transport::Scratch;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use tracing::{debug, info, trace};
 
 use crate::connection::{Broken, Connection, State};
 use crate::door::Door;
@@ -31,7 +33,7 @@ use crate::figures::{Asker, Figures};
 use crate::journal::{Answer, Fsync, Journal, JournalError};
 use crate::limits::{FRAMES_PER_TURN, RESULTS_BYTES_MAX};
 use crate::outputs::{Outputs, Results};
-use crate::queue::{ClientId, Entry, Input, Output, Queue, Recovered};
+use crate::queue::{ClientId, Entry, Input, Output, Queue, Record, Recovered};
 use crate::writer::{WriteFailure, Writer};
 
 pub use setup::{Keeping, Setup};
@@ -158,6 +160,11 @@ impl Broker {
     /// Time since the broker began: what all of its deadlines count in.
     pub fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.listener.endpoint()
     }
 
     /// The queue, to be looked at.
@@ -389,12 +396,20 @@ impl Broker {
                 Ok(())
             }
             (State::Open(Role::Control), Message::Shutdown { now }) => {
+                info!(client = client.0, now, "told to end");
                 self.events.push(Event::Shutdown { now });
                 self.send(client, &Message::ShuttingDown);
                 Ok(())
             }
             (State::Open(_), message) => {
                 connection.gave_results |= matches!(message, Message::Result { .. });
+                match &message {
+                    Message::Return { outcome: Outcome::Unstarted, .. } => {}
+                    Message::Return { range, outcome } => {
+                        debug!(client = client.0, first = range.first.0, count = range.count, ?outcome, "given back");
+                    }
+                    other => trace!(client = client.0, message = other.name(), "received"),
+                }
                 self.queue.handle(Input::Said { client, message, batch }, now);
                 Ok(())
             }
@@ -429,7 +444,12 @@ impl Broker {
                     }
                 }
                 Output::Close { client, reason, words } => self.close(client, reason, words),
-                Output::Write { ticket, record } => self.writer.write(ticket, record),
+                Output::Write { ticket, record } => {
+                    if let Record::DeadLetter(letter) = &record {
+                        info!(item = letter.id.0, attempts = letter.attempts, cause = &*letter.cause, "dead letter");
+                    }
+                    self.writer.write(ticket, record);
+                }
                 Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
                 Output::Journal(entry) => {
                     if let Some(journal) = &mut self.journal {

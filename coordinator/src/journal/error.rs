@@ -108,7 +108,7 @@ pub enum JournalError {
         given: u64,
     },
     /// The system refused.
-    #[error("cannot {action} {}{}", path.display(), advice(source))]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -118,7 +118,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// It has failed before.
-    #[error("the journal {} has failed before: nothing is kept any more", path.display())]
+    #[error("the journal {} has failed before: nothing is kept any more; mend what was said then, and start again", path.display())]
     Ended {
         /// The directory.
         path: PathBuf,
@@ -132,13 +132,5 @@ impl JournalError {
 
     pub(super) fn damaged(path: &Path, what: impl ToString) -> JournalError {
         JournalError::Damaged { path: path.into(), what: what.to_string() }
-    }
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => " (free some space and start again: all that was confirmed is there)",
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => " (a journal needs a directory that can be written)",
-        _ => "",
     }
 }

@@ -24,8 +24,10 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use clap::ValueEnum;
+use tracing::debug;
 
 pub use disk::sync_name;
 pub use error::JournalError;
@@ -239,7 +241,9 @@ impl Worker {
             first || bytes <= JOURNAL_COMMIT_BYTES_MAX
         };
         let entries = self.entries.iter().take_while(|entry| fits(entry)).count();
+        let began = Instant::now();
         self.store.commit(self.entries.drain(..entries))?;
+        debug!(entries, micros = began.elapsed().as_micros() as u64, "committed");
         Ok(Answer::Kept(entries))
     }
 }
