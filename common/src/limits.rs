@@ -47,6 +47,9 @@ pub const PREFETCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How many ranges of acknowledgements ride in one frame at most; out-of-order settling makes many.
 pub const ACK_RANGES_MAX: usize = 4096;
 
+/// Clients in one answer to who is connected: with the longest names they take 170 KiB, which a message holds.
+pub const CLIENTS_SHOWN_MAX: usize = 512;
+
 /// A producer's name, in bytes: a path's length would do, a novel would not.
 pub const NAME_BYTES_MAX: usize = 255;
 

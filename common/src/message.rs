@@ -10,8 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, BatchError, BatchHeader};
-use crate::limits::{ACK_RANGES_MAX, CAUSE_BYTES_MAX, FRAME_PREFIX_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
-use crate::status::Status;
+use crate::limits::{
+    ACK_RANGES_MAX, CAUSE_BYTES_MAX, CLIENTS_SHOWN_MAX, FRAME_PREFIX_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION,
+};
+use crate::status::{ClientStatus, Status};
 
 /// An item's number: given by the coordinator in the order of acceptance, from 0 on, and kept through every redelivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -255,6 +257,18 @@ pub enum Message {
     },
     /// The answer to `Extend`: the time is granted, unless a `Revoke` of the item has come before this.
     Extended,
+    /// Asks who is connected, and what each does.
+    ClientsRequest {
+        /// From which connection's number on.
+        from: u64,
+    },
+    /// The answer to `ClientsRequest`.
+    Clients {
+        /// Clients in the order of their numbers, at most [`CLIENTS_SHOWN_MAX`].
+        clients: Vec<ClientStatus>,
+        /// From where on there are more.
+        more_from: Option<u64>,
+    },
 }
 
 /// A decoded frame: the message, and its batch where it has one.
@@ -368,6 +382,8 @@ impl Message {
             Message::Revoked => "Revoked",
             Message::Extend { .. } => "Extend",
             Message::Extended => "Extended",
+            Message::ClientsRequest { .. } => "ClientsRequest",
+            Message::Clients { .. } => "Clients",
         }
     }
 
@@ -380,6 +396,7 @@ impl Message {
             Message::Hello { name, .. } => ("bytes of name", name.len(), NAME_BYTES_MAX),
             Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
             Message::Revoke { ranges } => ("revoked ranges", ranges.len(), ACK_RANGES_MAX),
+            Message::Clients { clients, .. } => ("clients", clients.len(), CLIENTS_SHOWN_MAX),
             Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. } => {
                 ("bytes of cause", cause.len(), CAUSE_BYTES_MAX)
             }

@@ -95,13 +95,13 @@ impl Question {
         self.answered >= number
     }
 
-    /// Counts an answer; one that nobody asked for is an error.
-    pub(crate) fn answer(&mut self, name: &'static str) -> Result<(), Error> {
+    /// Counts an answer, and says to which question; one that nobody asked for is an error.
+    pub(crate) fn answer(&mut self, name: &'static str) -> Result<u64, Error> {
         if self.answered == self.asked {
             return Err(Error::Unexpected(name));
         }
         self.answered += 1;
-        Ok(())
+        Ok(self.answered)
     }
 }
 

@@ -15,8 +15,10 @@ use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
-use crate::limits::{EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::limits::{EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX};
 use crate::manual::Shell;
+use crate::metrics::Loopback;
+use crate::progress::When;
 use crate::queue::{Lease, Rules, Window};
 
 /// What is said at the end of the help, and in the manual.
@@ -52,9 +54,13 @@ pub enum Command {
     ///
     /// Until it is stopped, or all that --expect-producers waits for is done. Started by systemd, it says when it is ready, and takes the socket
     /// that it is given (a .socket unit).
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show what a coordinator's queue is doing
     Status(StatusArgs),
+    /// Show a queue live, over the whole screen
+    ///
+    /// Its figures and their course, each producer and consumer, and what each has at hand. q quits, s stops the coordinator.
+    Top(TopArgs),
     /// End a coordinator once all of its items are settled, or now
     ///
     /// It takes no more items. Waits until it has ended.
@@ -222,6 +228,18 @@ pub struct QueueArgs {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE", help_heading = "Failure")]
     pub grace: Duration,
 
+    /// Show progress: auto, always or never
+    ///
+    /// On stderr; auto: of a run with --input, where that is a terminal. While the line is there, what commands write to stderr passes through the coordinator.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto, env = "PROCQ_PROGRESS", help_heading = "Results", hide_possible_values = true)]
+    pub progress: When,
+
+    /// Serve the figures at http://ADDR/metrics, for Prometheus
+    ///
+    /// Say 127.0.0.1:9464, or port 0 for any that is free. On loopback only: anyone on this machine gets to them, and nobody else.
+    #[arg(long, value_name = "ADDR", env = "PROCQ_METRICS", hide_short_help = true)]
+    pub metrics: Option<Loopback>,
+
     /// Before sleeping, keep looking for news this long, say 50us
     ///
     /// Lower latency for a busy core; pays only where one is free for each process that waits.
@@ -235,6 +253,24 @@ pub struct StatusArgs {
     /// As one line of JSON
     #[arg(long, env = "PROCQ_JSON")]
     pub json: bool,
+
+    /// In Prometheus' text format
+    #[arg(long, env = "PROCQ_PROMETHEUS", conflicts_with = "json")]
+    pub prometheus: bool,
+
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
+    pub socket: Option<OsString>,
+}
+
+/// Watching.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// How often to look
+    #[arg(long, value_name = "DUR", value_parser = interval, default_value = "1s", env = "PROCQ_INTERVAL")]
+    pub interval: Duration,
 
     /// The queue's socket [default: one per user]
     ///
@@ -308,6 +344,17 @@ pub struct ManArgs {
     /// Write all pages into DIR instead
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_DIR", conflicts_with = "name")]
     pub dir: Option<PathBuf>,
+}
+
+/// How often to look at a coordinator: not so often that it has much to do with that.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let range = TOP_INTERVAL_MIN..=TOP_INTERVAL_MAX;
+    if range.contains(&interval) {
+        return Ok(interval);
+    }
+    let [min, max] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
+    Err(format!("at least {min}, at most {max}"))
 }
 
 impl Cli {

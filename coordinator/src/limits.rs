@@ -107,3 +107,48 @@ pub const JOURNAL_CHECK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Dead letters that are listed when a journal is looked at: as many as one reads.
 pub const SHOWN_LETTERS_MAX: usize = 100;
+
+/// How often the progress line is drawn: a person sees no more.
+pub const PROGRESS_REFRESH: Duration = Duration::from_millis(100);
+
+/// How often progress is told where it cannot be drawn: a log of an hour stays short enough to be read.
+pub const PROGRESS_LOG: Duration = Duration::from_secs(5);
+
+/// The time over which a pace is taken: long enough to be steady, short enough to follow.
+pub const PROGRESS_WINDOW: Duration = Duration::from_secs(10);
+
+/// How long something said without a line end keeps the progress line away: time for the rest of it to come.
+pub const PROGRESS_LINE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long another thread waits for the loop's figures: a turn takes some milliseconds at most, on a loaded machine longer.
+pub const FIGURES_WAIT: Duration = Duration::from_millis(200);
+
+/// How soon a key, a signal or news are seen while the whole screen is shown.
+pub const TOP_LOOK: Duration = Duration::from_millis(100);
+
+/// How often it may be looked at a coordinator: a look at 16,384 clients takes some milliseconds of its time.
+pub const TOP_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// And how seldom: beyond that, it is no live view.
+pub const TOP_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Figures of the past that are shown: as many as the widest screen has columns.
+pub const TOP_HISTORY_MAX: usize = 512;
+
+/// HTTP connections to the metrics at once: a scraper has one, and somebody looks in. They are among the [`DESCRIPTORS_KEPT`].
+pub const HTTP_CLIENTS_MAX: usize = 4;
+
+/// How long one may take to ask and to read its answer.
+pub const HTTP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Bytes of a request: browsers send some hundreds.
+pub const HTTP_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Headers of a request: browsers send some twenty.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// After the system had no descriptor for a connection, the next try to accept one comes after this long.
+pub const HTTP_ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Metrics that were served so recently are served again: however many ask, the loop is asked ten times a second.
+pub const METRICS_FRESH: Duration = Duration::from_millis(100);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::limits::ACK_RANGES_MAX;
-use common::message::CloseReason;
+use common::message::{CloseReason, ItemId};
+use common::status::{AtHand, Work};
 
 use super::runs::{Run, Runs};
 use super::{ClientId, Lease, Refusal};
@@ -39,6 +40,10 @@ struct Consumer {
     revoked: Runs,
     /// How many messages about that it has to answer.
     revokes: u32,
+    /// When it last got something into empty hands, began or settled something.
+    moved: Duration,
+    done: u64,
+    failed: u64,
 }
 
 /// What is taken back from a consumer.
@@ -54,6 +59,16 @@ pub(super) struct Expired {
 impl Consumer {
     fn is_hungry(&self) -> bool {
         self.demand_items > 0 && self.demand_bytes > 0 && self.revokes == 0
+    }
+
+    fn at_hand(&self, now: Duration) -> Option<AtHand> {
+        let first = self.held.first()?;
+        let (id, past) = match self.begun.first_key_value() {
+            None => (first.first, first.past),
+            Some((&begun, _)) => (begun, self.held.covering(begun)?.past),
+        };
+        let for_ms = now.saturating_sub(self.moved).as_millis() as u64;
+        Some(AtHand { id: ItemId(id), attempt: past.attempts, for_ms })
     }
 
     /// What it holds, in order, and whether the attempt of each is known to have failed if it has failed altogether: it has begun it, or
@@ -167,6 +182,9 @@ impl Consumers {
     /// Notes that the consumer at the front of the queue gets `run`.
     pub(super) fn deliver(&mut self, client: ClientId, run: Run, body_bytes: u64, now: Duration) {
         let Some(consumer) = self.consumers.get_mut(&client) else { panic!("{client:?} gets items but has left") };
+        if consumer.held.items() == 0 {
+            consumer.moved = now;
+        }
         consumer.held.insert(run);
         self.held_items += run.count;
         consumer.demand_items -= run.count as u32;
@@ -187,6 +205,7 @@ impl Consumers {
         // It may cross an end that the coordinator has put to the delivery; nothing to blame on anyone then.
         if consumer.held.covering(id).is_some() && !consumer.begun.contains_key(&id) {
             consumer.begun.insert(id, due);
+            consumer.moved = now;
             self.note_due(due, client, Some(id));
             self.watch(client, now);
         }
@@ -250,6 +269,27 @@ impl Consumers {
         }
         self.note_hunger(client, was_hungry);
         Ok(())
+    }
+
+    /// Notes that a consumer has settled so many of what was taken out of its hands: done, failed, or neither.
+    pub(super) fn settled(&mut self, client: ClientId, done: u64, failed: u64, now: Duration) {
+        if let Some(consumer) = self.consumers.get_mut(&client) {
+            consumer.done += done;
+            consumer.failed += failed;
+            consumer.moved = now;
+        }
+    }
+
+    /// What a consumer does.
+    pub(super) fn work(&self, client: ClientId, now: Duration) -> Option<Work> {
+        let consumer = self.consumers.get(&client)?;
+        Some(Work::Consumer {
+            held: consumer.held.items(),
+            at_hand: consumer.at_hand(now),
+            waiting: consumer.is_hungry(),
+            done: consumer.done,
+            failed: consumer.failed,
+        })
     }
 
     /// Takes items out of a consumer's hands; those that were taken back before it could know are passed over.

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use common::batch::Batch;
 use common::limits::{batch_cost_bytes, body_bytes_max, result_bytes_max};
 use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position};
-use common::status::{Phase, Status};
+use common::status::{Phase, Status, Work};
 
 use consumers::Consumers;
 pub use entry::{Entry, Load, Loaded, Progress, Recovered};
@@ -240,6 +240,11 @@ impl Queue {
         }
     }
 
+    /// What a producer or consumer does; none for a client that is neither, or waits until it is known how far its name has come.
+    pub fn work(&self, client: ClientId, now: Duration) -> Option<Work> {
+        self.intake.work(client).or_else(|| self.consumers.work(client, now))
+    }
+
     fn said(&mut self, client: ClientId, message: Message, batch: Option<Batch>, now: Duration) -> Result<(), Refusal> {
         match (message, batch) {
             (Message::Put { position, checksum, .. }, Some(batch)) => {
@@ -275,19 +280,23 @@ impl Queue {
             }
             (Message::Revoked, None) => self.consumers.revoked(client),
             (Message::Ack { ranges }, None) => {
+                let mut done = 0;
                 for ItemRange { first, count } in ranges {
                     let runs = self.consumers.take(client, first.0, u64::from(count), "acknowledged", now)?;
                     for (first, count) in joined(&runs) {
                         self.settle(first, count, None);
                         self.pass(first, count);
+                        done += count;
                     }
                 }
+                self.consumers.settled(client, done, 0, now);
                 Ok(())
             }
             (Message::Result { first, .. }, Some(batch)) => {
                 let count = u64::from(batch.count());
                 check_sizes(&batch, result_bytes_max(self.rules.item_bytes_max), self.rules.item_bytes_max, "result")?;
                 let runs = self.consumers.take(client, first.0, count, "sent results of", now)?;
+                self.consumers.settled(client, items_in(&runs), 0, now);
                 for (from, count) in joined(&runs) {
                     let results = batch.slice((from - first.0) as u32, count as u32);
                     let items = runs.iter().filter(|run| (from..from + count).contains(&run.first));
@@ -359,7 +368,10 @@ impl Queue {
     }
 
     fn returned(&mut self, client: ClientId, range: ItemRange, outcome: Outcome, now: Duration) -> Result<(), Refusal> {
-        for run in self.consumers.take(client, range.first.0, u64::from(range.count), "returned", now)? {
+        let runs = self.consumers.take(client, range.first.0, u64::from(range.count), "returned", now)?;
+        let is_failure = matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. });
+        self.consumers.settled(client, 0, if is_failure { items_in(&runs) } else { 0 }, now);
+        for run in runs {
             match &outcome {
                 Outcome::Unstarted => self.requeue_unstarted(run, now),
                 Outcome::Released => self.fail(run, "its consumer let it go unsettled", Retry::AtOnce, now),
@@ -664,6 +676,10 @@ impl Queue {
     fn send(&mut self, client: ClientId, message: Message) {
         self.outputs.push_back(Output::Send { client, message, batch: None });
     }
+}
+
+fn items_in(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| run.count).sum()
 }
 
 /// Runs that follow each other count as one: first and count of each.

@@ -122,6 +122,8 @@ pub fn options(data: &[u8]) {
         item_timeout: None,
         keep_order: false,
         dead_letters: None,
+        progress: coordinator::progress::When::Never,
+        metrics: None,
         spin: Duration::ZERO,
         grace: Duration::ZERO,
     };

@@ -155,6 +155,7 @@ impl Watched {
             }
             (Message::Ack { ranges }, Kind::Consumer(_)) => ranges.iter().all(|range| {
                 let done = self.take(client, range.first.0, range.count);
+                self.note_settled(client, done.as_ref().map_or(0, Vec::len), 0);
                 done.inspect(|done| {
                     if journaled {
                         return self.settling(done, None, false);
@@ -167,12 +168,15 @@ impl Watched {
             (Message::Result { first, .. }, Kind::Consumer(_)) => {
                 largest <= result_bytes_max(self.rules.item_bytes_max)
                     && self.take(client, first.0, batch.map_or(0, Batch::count)).is_some_and(|done| {
+                        self.note_settled(client, done.len(), 0);
                         done.iter().for_each(|id| self.set(*id, State::Done));
                         true
                     })
             }
             (Message::Return { range, outcome }, Kind::Consumer(_)) => {
+                let is_failure = matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. });
                 let taken = self.take(client, range.first.0, range.count);
+                self.note_settled(client, 0, taken.as_ref().filter(|_| is_failure).map_or(0, Vec::len));
                 taken.iter().flatten().for_each(|id| self.give_back(*id, outcome));
                 taken.is_some()
             }
@@ -193,6 +197,13 @@ impl Watched {
         consumer.begun.retain(|id, _| !range.contains(id));
         consumer.sits = None;
         Some(ids)
+    }
+
+    fn note_settled(&mut self, client: ClientId, done: usize, failed: usize) {
+        if let Some(Client { kind: Kind::Consumer(consumer), .. }) = self.clients.get_mut(&client) {
+            consumer.done += done as u64;
+            consumer.failed += failed as u64;
+        }
     }
 
     fn give_back(&mut self, id: u64, outcome: &Outcome) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::batch::Batch;
 use common::message::{CloseReason, Message};
-use common::status::Phase;
+use common::status::{Phase, Work};
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
 
 use super::journaled::Journal;
@@ -92,6 +92,9 @@ pub(super) struct Consumer {
     pub(super) revokes: u32,
     /// Questions for more time that have no answer.
     pub(super) extends: u32,
+    /// Settled by it as done, and as failed.
+    pub(super) done: u64,
+    pub(super) failed: u64,
     stops: u32,
 }
 
@@ -452,6 +455,7 @@ impl Watched {
         let is_hungry = |kind: &Kind| matches!(kind, Kind::Consumer(consumer) if consumer.is_hungry());
         assert_eq!(status.consumers_waiting, count(is_hungry));
         let may_end = phase == Phase::Draining || self.rules.producers_expected.is_some_and(|expected| self.finished >= expected);
+        self.check_shown();
         let (mut parked, mut waiting) = (false, 0);
         let first_unsettled = self.first_unsettled();
         for (id, client) in &self.clients {
@@ -482,6 +486,32 @@ impl Watched {
         }
         for (name, position) in &self.positions {
             assert_eq!(self.queue.position(name).0, *position, "the position of {name}");
+        }
+    }
+    /// Each client is shown as it is.
+    fn check_shown(&self) {
+        for (id, client) in &self.clients {
+            let shown = self.queue.work(*id, self.now);
+            match &client.kind {
+                Kind::Producer(Producer { welcomed: false, .. }) | Kind::Control => assert_eq!(shown, None),
+                Kind::Producer(producer) => {
+                    let Some(Work::Producer { name, accepted, parked, finished, .. }) = shown else { panic!("{id:?} is {shown:?}") };
+                    let (own_name, journaled) = (producer.name.as_deref().unwrap_or_default(), self.journal.is_some());
+                    let (certain, waits) = if journaled {
+                        (producer.certain, producer.parked.iter().map(|(batch, _)| u64::from(batch.count())).sum())
+                    } else {
+                        (producer.confirmed, producer.put - producer.confirmed)
+                    };
+                    assert_eq!((&name[..], accepted, parked, finished), (own_name, certain, waits, producer.finished), "{id:?}");
+                }
+                Kind::Consumer(consumer) => {
+                    let Some(Work::Consumer { held, at_hand, done, failed, .. }) = shown else { panic!("{id:?} is {shown:?}") };
+                    assert_eq!((held, done, failed), (consumer.held.len() as u64, consumer.done, consumer.failed), "{id:?}");
+                    let first = consumer.begun.keys().next().or_else(|| consumer.held.first());
+                    let expected = first.map(|first| (*first, self.items[first].attempts));
+                    assert_eq!(at_hand.map(|at_hand| (at_hand.id.0, at_hand.attempt)), expected, "what {id:?} has at hand");
+                }
+            }
         }
     }
 }

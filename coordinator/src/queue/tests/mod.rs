@@ -6,6 +6,7 @@ mod journaled;
 mod leases;
 mod model;
 mod order;
+mod shown;
 
 use super::*;
 use crate::journal::model::Model;
