@@ -99,3 +99,13 @@ pub const JOURNAL_CHECK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Dead letters that are listed when a journal is looked at: as many as one reads.
 pub const SHOWN_LETTERS_MAX: usize = 100;
+
+/// Dead letters that are kept in memory where there is no journal: more than anybody looks through one by one.
+pub const DEAD_LETTERS_MAX: u64 = 64 * 1024;
+
+/// Bytes that these cost at most, each 192 beyond its own: a quarter of what the queue itself may take by default. All of them were
+/// written where dead letters go before.
+pub const DEAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A share of failures halts a run from so many of them on: the first items of a run say little.
+pub const HALT_PERCENT_LETTERS_MIN: u64 = 3;

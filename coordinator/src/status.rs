@@ -23,6 +23,8 @@ pub fn as_json(status: &Status) -> String {
 /// A few lines of text.
 pub fn in_words(status: &Status) -> String {
     let phase = match status.phase {
+        Phase::Running if status.paused => "paused: hands out nothing",
+        Phase::Draining if status.paused => "draining, and paused: takes no more items, and hands out nothing",
         Phase::Running => "running",
         Phase::Draining => "draining: takes no more items",
         Phase::Stopping => "stopping: waits for what consumers hold",

@@ -18,8 +18,23 @@ const FOUND: [(u64, &str); 4] = [
 ];
 
 /// What has to go wrong in these stories at least so often, together.
-const TROUBLES: [&str; 10] =
-    ["coordinator deaths", "cuts", "deaths", "full links", "hangs", "hangs for good", "lost producers", "rogues", "stalls", "torn pieces"];
+const TROUBLES: [&str; 15] = [
+    "coordinator deaths",
+    "cuts",
+    "deaths",
+    "dead letters dropped",
+    "dead letters put again",
+    "full links",
+    "hangs",
+    "hangs for good",
+    "lists",
+    "lost producers",
+    "pauses",
+    "resumes",
+    "rogues",
+    "stalls",
+    "torn pieces",
+];
 const TROUBLES_MIN: u64 = 100;
 
 /// Plays the stories of these seeds on all CPUs; returns how often what has happened, and where that was not dealt with.

@@ -117,6 +117,7 @@ pub fn options(data: &[u8]) {
         max_item,
         max_attempts: given.max_attempts.max(1),
         retry_delay: delay.unwrap_or(Backoff { min: Duration::ZERO, max: Duration::ZERO }),
+        halt: coordinator::halt::Halt::Never,
         dead_letters: None,
         spin: Duration::ZERO,
         grace: Duration::ZERO,

@@ -110,6 +110,23 @@ pub(super) enum Step<'a> {
     Kept,
     /// The coordinator dies, if it has a journal, and another goes on.
     Die,
+    Pause {
+        paused: bool,
+    },
+    /// The control connection deals with dead letters.
+    Dead {
+        from: u8,
+        count: u8,
+        how: Dead,
+    },
+}
+
+/// What it does with them.
+#[derive(Arbitrary, Debug)]
+pub(super) enum Dead {
+    List,
+    Requeue,
+    Drop,
 }
 
 /// How an item comes back.
@@ -140,6 +157,8 @@ impl Bounds {
             attempts_max: 1 + u32::from(self.attempts % 4),
             retry_delay: Backoff { min, max: min * 3 },
             producers_expected: self.producers_expected.map(|expected| u64::from(expected % 4)),
+            dead_letters_max: u64::from(self.items % 4),
+            dead_bytes_max: u64::from(self.bytes),
             journaled: self.window(),
         }
     }

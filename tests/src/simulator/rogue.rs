@@ -7,7 +7,7 @@ use common::Error;
 use common::batch::{Batch, BatchHeader, Layout};
 use common::frame::FrameReader;
 use common::limits::{PROTOCOL_VERSION, frame_bytes_max};
-use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position, Role};
+use common::message::{CloseReason, DeadFate, ItemId, ItemRange, Message, Outcome, Position, Role};
 use common::outbox::Outbox;
 use common::transport::{self, Came, Wire};
 use coordinator::queue::ClientId;
@@ -35,6 +35,7 @@ enum Trick {
     GivesBackUnasked,
     SaysHelloTwice,
     SaysStop,
+    Steers,
     SendsGarbage,
     SendsEmptyFrame,
     SendsLongFrame,
@@ -43,7 +44,7 @@ enum Trick {
     NeverReads,
 }
 
-const TRICKS: [Trick; 21] = [
+const TRICKS: [Trick; 22] = [
     Trick::SettlesTwice,
     Trick::SettlesOthers,
     Trick::SettlesTheFuture,
@@ -59,6 +60,7 @@ const TRICKS: [Trick; 21] = [
     Trick::GivesBackUnasked,
     Trick::SaysHelloTwice,
     Trick::SaysStop,
+    Trick::Steers,
     Trick::SendsGarbage,
     Trick::SendsEmptyFrame,
     Trick::SendsLongFrame,
@@ -210,6 +212,16 @@ impl Rogue {
                 self.say(&Message::Recalled);
             }
             Trick::SaysHelloTwice => self.say(&Message::Hello { version: PROTOCOL_VERSION, role: Role::Control, name: String::new() }),
+            Trick::Steers => {
+                let (from, until) = (ItemId(0), ItemId(u64::MAX));
+                let words = [
+                    Message::SetPaused { paused: true },
+                    Message::DeadList { from, until },
+                    Message::DeadRemove { from, until, fate: DeadFate::Drop },
+                ];
+                let which = stage.random.below(words.len() as u64) as usize;
+                self.say(&words[which]);
+            }
             Trick::SaysStop => self.say(&Message::Stop),
             Trick::SendsGarbage => self.raw = vec![3, 0, 0, 0, 200, 201, 202],
             Trick::SendsEmptyFrame => self.raw = vec![0; 4],

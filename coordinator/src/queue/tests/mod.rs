@@ -4,6 +4,7 @@ mod credit;
 mod edges;
 mod journaled;
 mod model;
+mod steering;
 
 use super::*;
 use crate::journal::model::Model;
@@ -18,6 +19,8 @@ const RULES: Rules = Rules {
     attempts_max: 3,
     retry_delay: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(3) },
     producers_expected: None,
+    dead_letters_max: 20,
+    dead_bytes_max: 20_000,
     journaled: None,
 };
 
@@ -39,6 +42,7 @@ struct Bench {
     /// Entries that are in the journal and not reported.
     kept: usize,
     loads: Vec<Load>,
+    dead_loads: Vec<DeadRange>,
     /// The journal answers only when it is told to.
     slow_journal: bool,
 }
@@ -59,6 +63,7 @@ impl Bench {
             journal,
             kept: 0,
             loads: Vec::new(),
+            dead_loads: Vec::new(),
             slow_journal: false,
         }
     }
@@ -78,6 +83,7 @@ impl Bench {
                     self.kept += 1;
                 }
                 Output::Load(load) => self.loads.push(load),
+                Output::LoadDead(range) => self.dead_loads.push(range),
                 output => self.outputs.push(output),
             }
         }
@@ -96,10 +102,18 @@ impl Bench {
             let batches = self.journal.load(load);
             self.handle(Input::Loaded { batches });
         }
+        for range in std::mem::take(&mut self.dead_loads) {
+            let page = self.journal.load_dead(range);
+            self.handle(Input::DeadLoaded(page));
+        }
     }
 
     fn say(&mut self, client: u64, message: Message) {
         self.handle(Input::Said { client: ClientId(client), message, batch: None });
+    }
+
+    fn steer(&mut self, client: u64, message: Message) {
+        self.handle(Input::Steered { client: ClientId(client), message });
     }
 
     fn producer(&mut self, client: u64) {
