@@ -218,9 +218,9 @@ pub struct QueueArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Fsync::Always, env = "PROCQ_FSYNC")]
     pub fsync: Fsync,
 
-    /// How long a first INT, TERM or HUP waits for held items
+    /// How long a first signal waits for held items
     ///
-    /// Those that consumers have at hand are finished, the rest is left. A second one ends it at once.
+    /// INT, TERM or HUP. Those that consumers have at hand are finished, the rest is left. A second one ends it at once.
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE", help_heading = "Failure")]
     pub grace: Duration,
 
