@@ -262,8 +262,10 @@ pub struct StopArgs {
 /// Which coordinator.
 #[derive(Debug, Args)]
 pub struct SocketArgs {
-    /// The socket [default: $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock]
-    #[arg(long, value_name = "PATH", env = "PROCQ_SOCKET")]
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
 }
 
