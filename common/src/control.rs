@@ -120,11 +120,28 @@ impl Control {
     }
 
     /// Asks the queue to hand out nothing for now: what consumers hold goes on, and puts are taken until it is full.
+    ///
+    /// ```
+    /// # use common::Control;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// let control = Control::connect(&queue.endpoint())?;
+    /// assert!(control.pause()?.changed);
+    /// assert!(control.status()?.paused);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn pause(&self) -> Result<PauseState, Error> {
         self.set_paused(true)
     }
 
     /// Asks the queue to go on.
+    ///
+    /// ```
+    /// # use common::Control;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// let control = Control::connect(&queue.endpoint())?;
+    /// assert!(!control.resume()?.changed); // it was not paused
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn resume(&self) -> Result<PauseState, Error> {
         self.set_paused(false)
     }
@@ -132,6 +149,15 @@ impl Control {
     /// The first dead letters of items with numbers in `range`: up to
     /// [`DEAD_PAGE_LETTERS_MAX`](crate::limits::DEAD_PAGE_LETTERS_MAX), or so many as bring
     /// [`DEAD_PAGE_BYTES_MAX`](crate::limits::DEAD_PAGE_BYTES_MAX).
+    ///
+    /// ```
+    /// # use common::{Control, ItemId};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// let control = Control::connect(&queue.endpoint())?;
+    /// let page = control.dead_letters(ItemId(0)..ItemId(u64::MAX))?;
+    /// assert!(page.letters.is_empty() && page.next.is_none());
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn dead_letters(&self, range: Range<ItemId>) -> Result<DeadPage, Error> {
         self.ask_of_dead(Message::DeadList { from: range.start, until: range.end }, |answer| match answer {
             DeadAnswer::Listed(page) => Some(page),
@@ -141,12 +167,29 @@ impl Control {
 
     /// Puts the first dead letters of items with numbers in `range` again, likewise so many at once: each becomes a new item with a number of
     /// its own and all its attempts before it. They need room as any item does.
+    ///
+    /// ```
+    /// # use common::{Control, ItemId};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// let control = Control::connect(&queue.endpoint())?;
+    /// let done = control.requeue_dead(ItemId(0)..ItemId(u64::MAX))?;
+    /// assert_eq!((done.count, done.obstacle), (0, None));
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn requeue_dead(&self, range: Range<ItemId>) -> Result<DeadRemoval, Error> {
         self.remove_dead(range, DeadFate::Requeue)
     }
 
     /// Forgets the first dead letters of items with numbers in `range`, likewise so many at once. A range from 0 on that ends behind those
     /// that the coordinator has let go of counts them, too.
+    ///
+    /// ```
+    /// # use common::{Control, ItemId};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// let control = Control::connect(&queue.endpoint())?;
+    /// assert_eq!(control.drop_dead(ItemId(0)..ItemId(u64::MAX))?.count, 0);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn drop_dead(&self, range: Range<ItemId>) -> Result<DeadRemoval, Error> {
         self.remove_dead(range, DeadFate::Drop)
     }
