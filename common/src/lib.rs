@@ -125,7 +125,7 @@ pub mod transport;
 mod unconfirmed;
 
 pub use consumer::{Consumer, Delivery};
-pub use control::Control;
+pub use control::{Control, DeadLetter};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, GetError, PutError};
 pub use message::{ItemId, Message, Position};

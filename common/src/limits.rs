@@ -56,6 +56,12 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// A cause of failure, in bytes: a few lines of an error's text. Longer ones are cut at a character.
 pub const CAUSE_BYTES_MAX: usize = 4096;
 
+/// Dead letters that one question is about at most: a few milliseconds of work, between which others have their turn.
+pub const DEAD_PAGE_LETTERS_MAX: usize = 1024;
+
+/// Bytes of such letters, the one with which they are more included: what one question may cost the coordinator's memory.
+pub const DEAD_PAGE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// The largest item unless `--max-item` says otherwise.
 pub const ITEM_BYTES_MAX_DEFAULT: u64 = 16 * 1024 * 1024;
 

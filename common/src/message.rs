@@ -1,5 +1,5 @@
 //! The messages between coordinator, producers and consumers, and how a frame holds one: a postcard-encoded [`Message`],
-//! and behind a `Put`, `Deliver` or `Result` the body of its batch. `PROTOCOL.md` tells when each is sent and how it is answered.
+//! and behind a `Put`, `Deliver`, `Result` or `DeadLetter` the body of its batch. `PROTOCOL.md` tells when each is sent and how it is answered.
 //!
 //! postcard numbers variants by their order here: append, never reorder. `Hello`, `Welcome` and `Close` keep their numbers and
 //! their first fields for ever, so that peers of different versions can tell each other so.
@@ -269,6 +269,79 @@ pub enum Message {
         /// From where on there are more.
         more_from: Option<u64>,
     },
+    /// Asks the queue to hand out nothing for now, or to go on.
+    SetPaused {
+        /// Nothing.
+        paused: bool,
+    },
+    /// The answer to `SetPaused`.
+    PausedSet {
+        /// Nothing is handed out now. A queue that is about to end cannot be paused.
+        paused: bool,
+        /// That was not so before.
+        changed: bool,
+    },
+    /// Asks for the dead letters of items `from..until`, or the first of them.
+    DeadList {
+        /// The lowest number.
+        from: ItemId,
+        /// The number behind the highest.
+        until: ItemId,
+    },
+    /// A dead letter, whose item follows, on the way to a `DeadListed`.
+    DeadLetter {
+        /// Its item's number.
+        id: ItemId,
+        /// How often it was delivered.
+        attempts: u32,
+        /// What became of the last attempt.
+        cause: String,
+        /// The batch behind this message: one item.
+        batch: BatchHeader,
+    },
+    /// The answer to `DeadList`, behind the letters.
+    DeadListed {
+        /// Where to go on, if there may be more.
+        next: Option<ItemId>,
+        /// Dead letters that are not kept here any more: they were written where dead letters go.
+        unkept: u64,
+    },
+    /// Asks that the dead letters of items `from..until`, or the first of them, be put again or dropped.
+    DeadRemove {
+        /// The lowest number.
+        from: ItemId,
+        /// The number behind the highest.
+        until: ItemId,
+        /// What shall become of them.
+        fate: DeadFate,
+    },
+    /// The answer to `DeadRemove`: with a journal, it is there for good.
+    DeadRemoved {
+        /// How many are no dead letters any more.
+        count: u64,
+        /// Where to go on, if there may be more; with an obstacle, the letter that could not be put again.
+        next: Option<ItemId>,
+        /// Why it did not get further.
+        obstacle: Option<Obstacle>,
+    },
+}
+
+/// What shall become of dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeadFate {
+    /// Each is put again: a new item, with a number of its own.
+    Requeue,
+    /// They are forgotten.
+    Drop,
+}
+
+/// Why a dead letter could not be put again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Obstacle {
+    /// The queue has no room for it now.
+    Full,
+    /// The queue hands out nothing any more.
+    Ending,
 }
 
 /// A decoded frame: the message, and its batch where it has one.
@@ -276,7 +349,7 @@ pub enum Message {
 pub struct Incoming {
     /// What was said.
     pub message: Message,
-    /// The checked batch of a `Put`, `Deliver` or `Result`.
+    /// The checked batch of a `Put`, `Deliver`, `Result` or `DeadLetter`.
     pub batch: Option<Batch>,
 }
 
@@ -341,9 +414,10 @@ impl Message {
         let message_bytes = bytes.min(MESSAGE_BYTES_MAX) - rest.len();
         message.check_limits()?;
         let batch = match &message {
-            Message::Put { batch, .. } | Message::Deliver { batch, .. } | Message::Result { batch, .. } => {
-                Some(Batch::check(*batch, frame.slice(message_bytes..))?)
-            }
+            Message::Put { batch, .. }
+            | Message::Deliver { batch, .. }
+            | Message::Result { batch, .. }
+            | Message::DeadLetter { batch, .. } => Some(Batch::check(*batch, frame.slice(message_bytes..))?),
             _ if message_bytes < bytes => return Err(DecodeError::Trailing { bytes: bytes - message_bytes }),
             _ => None,
         };
@@ -384,6 +458,13 @@ impl Message {
             Message::Extended => "Extended",
             Message::ClientsRequest { .. } => "ClientsRequest",
             Message::Clients { .. } => "Clients",
+            Message::SetPaused { .. } => "SetPaused",
+            Message::PausedSet { .. } => "PausedSet",
+            Message::DeadList { .. } => "DeadList",
+            Message::DeadLetter { .. } => "DeadLetter",
+            Message::DeadListed { .. } => "DeadListed",
+            Message::DeadRemove { .. } => "DeadRemove",
+            Message::DeadRemoved { .. } => "DeadRemoved",
         }
     }
 
@@ -397,9 +478,8 @@ impl Message {
             Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
             Message::Revoke { ranges } => ("revoked ranges", ranges.len(), ACK_RANGES_MAX),
             Message::Clients { clients, .. } => ("clients", clients.len(), CLIENTS_SHOWN_MAX),
-            Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. } => {
-                ("bytes of cause", cause.len(), CAUSE_BYTES_MAX)
-            }
+            Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. }
+            | Message::DeadLetter { cause, .. } => ("bytes of cause", cause.len(), CAUSE_BYTES_MAX),
             _ => return Ok(()),
         };
         if came > max { Err(DecodeError::Limit { field, came, max }) } else { Ok(()) }

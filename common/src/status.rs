@@ -19,7 +19,7 @@ pub struct Status {
     pub delayed: u64,
     /// Items that consumers hold, or whose results or dead letters are being written or wait for that.
     pub held: u64,
-    /// Items in the dead letters.
+    /// Items in the dead letters now.
     pub dead: u64,
     /// Items acknowledged so far.
     pub acknowledged: u64,
@@ -43,6 +43,10 @@ pub struct Status {
     pub consumers: u64,
     /// Consumers that wait for items.
     pub consumers_waiting: u64,
+    /// It is paused: it hands out nothing for now.
+    pub paused: bool,
+    /// Items that were dead letters and are none any more: put again, under a number of their own, or dropped.
+    pub dead_removed: u64,
 }
 
 impl Status {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder, BatchHeader, Layout};
 use common::frame::FrameReader;
 use common::limits;
-use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position, Role};
+use common::message::{CloseReason, DeadFate, ItemId, ItemRange, Message, Obstacle, Outcome, Position, Role};
 use common::status::{AtHand, ClientStatus, Phase, Status, Work};
 
 const DOCUMENT: &str = include_str!("../../PROTOCOL.md");
@@ -30,10 +30,12 @@ macro_rules! variants {
 
 variants!(MESSAGES, message_name, Message: Hello Welcome Close Stop Put Confirm Want Finish Finished Join Joined Demand Deliver Withdraw
     Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled Revoke Revoked
-    Extend Extended ClientsRequest Clients);
+    Extend Extended ClientsRequest Clients SetPaused PausedSet DeadList DeadLetter DeadListed DeadRemove DeadRemoved);
 variants!(ROLES, role_name, Role: Producer Consumer Control);
 variants!(REASONS, reason_name, CloseReason: Version Goodbye Protocol Ended Replaced Forbidden Limit);
 variants!(OUTCOMES, outcome_name, Outcome: Unstarted Released Failed Rejected RetryAfter);
+variants!(FATES, fate_name, DeadFate: Requeue Drop);
+variants!(OBSTACLES, obstacle_name, Obstacle: Full Ending);
 variants!(PHASES, phase_name, Phase: Running Draining Stopping Done);
 
 /// A value that the document shows, and its batch where it has one.
@@ -143,7 +145,33 @@ fn samples() -> Vec<Sample> {
         sample("Extended", Message::Extended),
         sample("ClientsRequest", Message::ClientsRequest { from: 300 }),
         sample("Clients", Message::Clients { clients: clients(), more_from: Some(812) }),
+        sample("SetPaused", Message::SetPaused { paused: true }),
+        sample("PausedSet", Message::PausedSet { paused: true, changed: true }),
+        sample("DeadList", Message::DeadList { from: ItemId(0), until: ItemId(1000) }),
+        with_batch("DeadLetter", Batch::one(b"bad url"[..].into()), |batch| Message::DeadLetter {
+            id: ItemId(300),
+            attempts: 5,
+            cause: "exit status 1".into(),
+            batch,
+        }),
+        sample("DeadListed.all", Message::DeadListed { next: None, unkept: 0 }),
+        sample("DeadListed.more", Message::DeadListed { next: Some(ItemId(400)), unkept: 7 }),
+        removal(DeadFate::Requeue),
+        removal(DeadFate::Drop),
+        removed("all", 3, None, None),
+        removed("Full", 2, Some(ItemId(400)), Some(Obstacle::Full)),
+        removed("Ending", 0, Some(ItemId(300)), Some(Obstacle::Ending)),
     ]
+}
+
+fn removal(fate: DeadFate) -> Sample {
+    let message = Message::DeadRemove { from: ItemId(300), until: ItemId(500), fate };
+    sample(format!("DeadRemove.{}", fate_name(&fate)), message)
+}
+
+fn removed(name: &str, count: u64, next: Option<ItemId>, obstacle: Option<Obstacle>) -> Sample {
+    assert!(obstacle.is_none_or(|obstacle| obstacle_name(&obstacle) == name));
+    sample(format!("DeadRemoved.{name}"), Message::DeadRemoved { count, next, obstacle })
 }
 
 fn status() -> Status {
@@ -155,7 +183,7 @@ fn status() -> Status {
         delayed: 2,
         held: 3,
         dead: 1,
-        acknowledged: 984,
+        acknowledged: 983,
         accepted: 1000,
         redelivered: 4,
         bytes: 5000,
@@ -166,6 +194,8 @@ fn status() -> Status {
         producers_waiting: 1,
         consumers: 4,
         consumers_waiting: 0,
+        paused: false,
+        dead_removed: 1,
     }
 }
 
@@ -286,6 +316,8 @@ fn every_variant_has_an_example_under_its_name_and_number() {
     let shown = |message: &str, variant: &str| names.contains(&&format!("{message}.{variant}")[..]);
     assert!(ROLES.iter().all(|role| shown("Hello", &role.to_lowercase())));
     assert!(REASONS.iter().all(|reason| shown("Close", reason)));
+    assert!(FATES.iter().all(|fate| shown("DeadRemove", fate)));
+    assert!(OBSTACLES.iter().all(|obstacle| shown("DeadRemoved", obstacle)));
     assert!(OUTCOMES.iter().all(|outcome| shown("Return", outcome)));
 }
 
@@ -295,6 +327,8 @@ fn the_tables_give_every_variant_its_number() {
     assert_eq!(numbers_in_document(ROLES, "| number | role "), all_numbers(ROLES));
     assert_eq!(numbers_in_document(REASONS, "| number | reason "), all_numbers(REASONS));
     assert_eq!(numbers_in_document(OUTCOMES, "| number | outcome "), all_numbers(OUTCOMES));
+    assert_eq!(numbers_in_document(FATES, "| number | fate "), all_numbers(FATES));
+    assert_eq!(numbers_in_document(OBSTACLES, "| number | obstacle "), all_numbers(OBSTACLES));
     assert_eq!(numbers_in_document(PHASES, "| number | phase "), all_numbers(PHASES));
     // What the lists here say of the numbers is what the encoding says; for messages and the others' examples, see above.
     for (number, phase) in [Phase::Running, Phase::Draining, Phase::Stopping, Phase::Done].into_iter().enumerate() {
@@ -306,6 +340,7 @@ fn the_tables_give_every_variant_its_number() {
             Message::Hello { role, .. } => assert_eq!(ROLES[usize::from(encoded[6])], role_name(role)),
             Message::Close { reason, .. } => assert_eq!(REASONS[usize::from(encoded[5])], reason_name(reason)),
             // Behind the number come a first item of two bytes, and a count.
+            Message::DeadRemove { fate, .. } => assert_eq!(FATES[usize::from(encoded[9])], fate_name(fate)),
             Message::Return { outcome, .. } => assert_eq!(OUTCOMES[usize::from(encoded[8])], outcome_name(outcome)),
             _ => {}
         }
@@ -333,7 +368,7 @@ fn the_checksum_of_the_worked_example_is_what_the_code_computes() {
 
 #[test]
 fn the_table_of_limits_gives_their_values() {
-    let limits: [(&str, u64); 19] = [
+    let limits: [(&str, u64); 21] = [
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
         ("FRAME_PREFIX_BYTES", limits::FRAME_PREFIX_BYTES as u64),
         ("HELLO_FRAME_BYTES_MAX", limits::HELLO_FRAME_BYTES_MAX as u64),
@@ -351,6 +386,8 @@ fn the_table_of_limits_gives_their_values() {
         ("CAPACITY_BYTES_DEFAULT", limits::CAPACITY_BYTES_DEFAULT),
         ("CREDIT_ITEMS_MAX", limits::CREDIT_ITEMS_MAX),
         ("CREDIT_BYTES_MAX", limits::CREDIT_BYTES_MAX),
+        ("DEAD_PAGE_LETTERS_MAX", limits::DEAD_PAGE_LETTERS_MAX as u64),
+        ("DEAD_PAGE_BYTES_MAX", limits::DEAD_PAGE_BYTES_MAX),
         ("PREFETCH_BYTES_MAX", limits::PREFETCH_BYTES_MAX),
         ("PREFETCH_ITEMS_MAX", limits::PREFETCH_ITEMS_MAX.into()),
     ];

@@ -14,8 +14,11 @@ use common::limits::{CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_MAX_CEILING, ITEM_BYTES_
 use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
+use crate::halt::Halt;
 use crate::journal::Fsync;
-use crate::limits::{EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX};
+use crate::limits::{
+    DEAD_BYTES_MAX, DEAD_LETTERS_MAX, EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX,
+};
 use crate::manual::Shell;
 use crate::metrics::Loopback;
 use crate::progress::When;
@@ -65,6 +68,14 @@ pub enum Command {
     ///
     /// It takes no more items. Waits until it has ended.
     Stop(StopArgs),
+    /// Let a coordinator hand out nothing for now
+    ///
+    /// What consumers hold goes on, and puts are taken until the queue is full.
+    Pause(SocketArgs),
+    /// Let a coordinator that is paused go on
+    Resume(SocketArgs),
+    /// Look at a coordinator's dead letters, send them again, or drop them
+    Dead(DeadArgs),
     /// Look at a journal that no coordinator has open
     Journal(JournalArgs),
     /// Print a script that teaches a shell all three programs' flags
@@ -197,6 +208,13 @@ pub struct QueueArgs {
     #[arg(long, env = "PROCQ_KEEP_ORDER", help_heading = "Results")]
     pub keep_order: bool,
 
+    /// Give up when too many items are dead letters
+    ///
+    /// `soon,fail=N` begins no more items once N have gone to the dead letters, and ends when what runs is done; `now,fail=N` ends what runs,
+    /// too. `fail=X%` is a share of the items done or dead, from the third dead one on. Exit code 1.
+    #[arg(long, value_name = "WHEN", default_value_t = Halt::Never, env = "PROCQ_HALT", help_heading = "Failure")]
+    pub halt: Halt,
+
     /// Append dead letters to FILE as JSON lines, not to stderr
     ///
     /// Each has the item's id, the attempts, the cause of the last failure, and the item (`item_base64` for one that is not UTF-8).
@@ -222,9 +240,9 @@ pub struct QueueArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Fsync::Always, env = "PROCQ_FSYNC")]
     pub fsync: Fsync,
 
-    /// How long a first INT or TERM waits for held items
+    /// How long a first signal waits for held items
     ///
-    /// Those that consumers have at hand are finished, the rest is left. A second one ends it at once.
+    /// INT, TERM or HUP. Those that consumers have at hand are finished, the rest is left. A second one ends it at once.
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE", help_heading = "Failure")]
     pub grace: Duration,
 
@@ -291,6 +309,61 @@ pub struct StopArgs {
     /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
     pub socket: Option<OsString>,
+}
+
+/// Which coordinator.
+#[derive(Debug, Args)]
+pub struct SocketArgs {
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
+    pub socket: Option<OsString>,
+}
+
+/// Dealing with dead letters.
+#[derive(Debug, Args)]
+pub struct DeadArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: DeadCommand,
+}
+
+/// What can be done with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// Show them, a line each
+    List {
+        /// As lines of JSON, like those of --dead-letters
+        #[arg(long, env = "PROCQ_JSON")]
+        json: bool,
+
+        /// Which coordinator.
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Put them into the queue again
+    ///
+    /// Each becomes a new item, with a number of its own and all its attempts before it. It needs room like any other.
+    Requeue(WhichDead),
+    /// Forget them
+    Drop(WhichDead),
+}
+
+/// Some dead letters of a coordinator.
+#[derive(Debug, Args)]
+pub struct WhichDead {
+    /// The numbers of their items
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<u64>,
+
+    /// All that there are now
+    #[arg(long, env = "PROCQ_ALL")]
+    pub all: bool,
+
+    /// Which coordinator.
+    #[command(flatten)]
+    pub socket: SocketArgs,
 }
 
 /// Looking at a journal.
@@ -423,6 +496,8 @@ impl QueueArgs {
             lease: self.item_timeout.map(|item_timeout| Lease { item_timeout, grace: LEASE_GRACE }),
             early_bytes_max: self.keep_order.then_some(EARLY_BYTES_MAX),
             producers_expected,
+            dead_letters_max: DEAD_LETTERS_MAX,
+            dead_bytes_max: DEAD_BYTES_MAX,
             journaled: self.journal.as_ref().map(|_| Window { near_bytes: NEAR_BYTES, unwritten_bytes: UNWRITTEN_BYTES_MAX }),
         })
     }

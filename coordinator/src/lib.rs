@@ -10,7 +10,8 @@
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`systemd`]: as a service; [`limits`]: every limit with its reason;
+//!   [`supervisor`]: when one is started again; [`halt`]: when all is given up; [`manual`]: manual pages and completions; [`steer`]: steering a
+//!   coordinator that runs; [`systemd`]: as a service; [`limits`]: every limit with its reason;
 //! - to be seen: [`status`], [`metrics`]: the queue's figures; [`progress`]: how a run gets on; [`top`]: a live view; [`figures`]: how their threads get
 //!   what they show; [`pace`], [`words`], [`style`]: rates, numbers and characters.
 
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod connection;
 pub mod door;
 pub mod figures;
+pub mod halt;
 pub mod journal;
 pub mod limits;
 pub mod manual;
@@ -31,6 +33,7 @@ pub mod progress;
 pub mod queue;
 pub mod run;
 pub mod status;
+pub mod steer;
 pub mod style;
 pub mod supervisor;
 pub mod systemd;
@@ -93,17 +96,10 @@ fn run_command(cli: &Cli) -> Result<u8> {
             Some(folder) => manual::write_pages(folder).map(|()| EXIT_DONE),
             None => print(&manual::page(&args.name)?),
         },
-        Some(Command::Stop(args)) => {
-            let control = Control::connect(&Endpoint::named(args.socket.as_deref()))?;
-            control.stop(args.now)?;
-            let left = if args.now { 0 } else { control.status().map_or(0, |status| status.stored()) };
-            if left > 0 {
-                let advice = "end this wait with Ctrl-C, or everything with `coordinator stop --now`";
-                tell(PROGRAM, format_args!("waiting until {left} items are settled; {advice}"));
-            }
-            control.wait_for_end();
-            Ok(EXIT_DONE)
-        }
+        Some(Command::Stop(args)) => steer::stop(args),
+        Some(Command::Pause(args)) => steer::pause(args),
+        Some(Command::Resume(args)) => steer::resume(args),
+        Some(Command::Dead(args)) => steer::dead(args),
     }
 }
 

@@ -152,3 +152,13 @@ pub const HTTP_ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Metrics that were served so recently are served again: however many ask, the loop is asked ten times a second.
 pub const METRICS_FRESH: Duration = Duration::from_millis(100);
+
+/// Dead letters that are kept in memory where there is no journal: more than anybody looks through one by one.
+pub const DEAD_LETTERS_MAX: u64 = 64 * 1024;
+
+/// Bytes that these cost at most, each 192 beyond its own: a quarter of what the queue itself may take by default. All of them were
+/// written where dead letters go before.
+pub const DEAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A share of failures halts a run from so many of them on: the first items of a run say little.
+pub const HALT_PERCENT_LETTERS_MIN: u64 = 3;

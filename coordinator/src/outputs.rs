@@ -290,7 +290,8 @@ impl Outputs {
     }
 }
 
-fn in_words(letter: &DeadLetter) -> String {
+/// A line for people.
+pub(crate) fn in_words(letter: &DeadLetter) -> String {
     let shown = &letter.item[..letter.item.len().min(SHOWN_ITEM_BYTES_MAX)];
     let more = if shown.len() < letter.item.len() { "…" } else { "" };
     let (id, attempts, cause) = (letter.id, letter.attempts, &letter.cause);
@@ -310,7 +311,7 @@ struct Line<'a> {
 }
 
 /// One line; an item that is no UTF-8 is in `item_base64` instead of `item`.
-fn as_json(letter: &DeadLetter) -> String {
+pub(crate) fn as_json(letter: &DeadLetter) -> String {
     let text = std::str::from_utf8(&letter.item).ok();
     let line = Line {
         id: letter.id.0,

@@ -15,7 +15,7 @@ use common::limits::NAME_BYTES_MAX;
 use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
 use common::status::Phase;
 use producer::cli::Format;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use tracing::{debug, info};
@@ -24,6 +24,7 @@ use crate::PROGRAM;
 use crate::broker::{Broker, Event, Keeping, Setup};
 use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
+use crate::halt::Halt;
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::metrics::Metrics;
 use crate::orphans::end_commands_of;
@@ -113,6 +114,8 @@ impl Slot {
 enum End {
     /// When all is done.
     Open,
+    /// Once what consumers hold is done, however long that takes: too much has failed.
+    Halting,
     /// Soon, with this code; at the deadline whatever is left.
     Soon { code: u8, deadline: Duration },
     /// Now, with this code.
@@ -127,6 +130,9 @@ struct Coordinator {
     notifier: Notifier,
     slots: Vec<Slot>,
     end: End,
+    halt: Halt,
+    /// It was given up because too much has failed.
+    halted: bool,
     grace: Duration,
     /// Where what is left will be found.
     journal: Option<PathBuf>,
@@ -146,7 +152,9 @@ impl Coordinator {
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
         };
         let (read, write) = UnixStream::pair().context("cannot make a socket pair")?;
-        let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
+        let mut caught = vec![SIGINT, SIGTERM, SIGCHLD];
+        caught.extend((!is_ignored(SIGHUP)).then_some(SIGHUP));
+        let signals = SignalDelivery::with_pipe(read, write, SignalOnly, caught);
         let signals = signals.context("cannot catch signals")?;
         let listener = listen(args)?;
         let metrics = args.metrics.map(Metrics::bind).transpose()?;
@@ -171,6 +179,8 @@ impl Coordinator {
             signals,
             slots: Vec::new(),
             end: End::Open,
+            halt: args.halt,
+            halted: false,
             grace: args.grace,
             journal: args.journal.clone(),
             done_at: None,
@@ -197,23 +207,31 @@ impl Coordinator {
             tell_error(PROGRAM, &*error, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
         });
-        let status = self.broker.status();
-        let left = status.stored();
         if let Some(progress) = self.progress.take() {
-            progress.end(status);
+            progress.end(self.broker.status());
         }
-        let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
-        if left > 0 && !quiet {
-            let were = if left == 1 { "item was" } else { "items were" };
-            match &self.journal {
-                None => tell(PROGRAM, format_args!("{left} {were} left in the queue, not done")),
-                Some(folder) => {
-                    let folder = folder.display();
-                    tell(PROGRAM, format_args!("{left} {were} left in the journal {folder}; start again with the same line to go on"));
-                }
-            }
+        if !matches!(code, Ok(EXIT_OUTPUT_CLOSED)) {
+            self.tell_what_is_left();
         }
         code
+    }
+
+    fn tell_what_is_left(&self) {
+        let left = self.broker.status().stored();
+        let is_unread = |slot: &Slot| slot.name.as_ref().is_some_and(|name| !self.broker.queue().has_finished(name));
+        let unread = self.halted && self.slots.iter().any(is_unread);
+        if left == 0 && !unread {
+            if self.halted {
+                tell(PROGRAM, format_args!("nothing else was left to do"));
+            }
+            return;
+        }
+        let place = self.journal.as_ref().map_or("queue".into(), |folder| format!("journal {}", folder.display()));
+        let were = if left == 1 { "item was" } else { "items were" };
+        let mut what = if left > 0 { vec![format!("{left} {were} left in the {place}")] } else { Vec::new() };
+        what.extend(unread.then(|| "not all inputs were read to their end".into()));
+        let advice = if self.journal.is_some() { "; start again with the same line to go on" } else { ", not done" };
+        tell(PROGRAM, format_args!("{}{advice}", what.join(", and ")));
     }
 
     /// Children whose connection closes end their commands and themselves; who does not is killed.
@@ -248,6 +266,7 @@ impl Coordinator {
                     }
                 }
             }
+            self.halt_if_too_much_fails();
             self.start_pausing()?;
             self.notifier.news(self.broker.now(), || self.broker.status());
             if let Some(code) = self.is_over() {
@@ -262,7 +281,7 @@ impl Coordinator {
             _ => None,
         });
         let end = match self.end {
-            End::Open => None,
+            End::Open | End::Halting => None,
             End::Soon { deadline, .. } => Some(deadline),
             End::Now { .. } => Some(Duration::ZERO),
         };
@@ -276,7 +295,7 @@ impl Coordinator {
             debug!(signal, "caught a signal");
             match (signal, &self.end) {
                 (SIGCHLD, _) => self.reap()?,
-                (_, End::Open) => self.begin_to_stop(signal),
+                (_, End::Open | End::Halting) => self.begin_to_stop(signal),
                 (_, End::Soon { .. } | End::Now { .. }) => {
                     self.end = End::Now { code: EXIT_SIGNAL_BASE + signal as u8 };
                 }
@@ -297,6 +316,30 @@ impl Coordinator {
         }
         self.notifier.stopping();
         self.end = End::Soon { code: EXIT_SIGNAL_BASE + signal as u8, deadline: self.broker.now().saturating_add(self.grace) };
+        self.broker.feed(Input::Stop);
+    }
+
+    fn halt_if_too_much_fails(&mut self) {
+        let (Halt::When { now, failures }, End::Open) = (self.halt, &self.end) else { return };
+        let queue = self.broker.queue();
+        let (dead, done) = (queue.buried(), queue.acknowledged_here());
+        if !failures.are_met(dead, done) {
+            return;
+        }
+        let have = if dead == 1 { "item has" } else { "items have" };
+        let held = self.broker.status().held;
+        let how = match (now, held) {
+            (_, 0) => String::new(),
+            (true, held) => format!("; what consumers hold is ended ({held} in all)"),
+            (false, held) => format!("; waiting for what consumers hold ({held} in all)"),
+        };
+        tell(PROGRAM, format_args!("halted by --halt {}: {dead} {have} gone to the dead letters{how}", self.halt));
+        self.halted = true;
+        if now {
+            self.end = End::Now { code: EXIT_ERROR };
+            return;
+        }
+        self.end = End::Halting;
         self.broker.feed(Input::Stop);
     }
 
@@ -376,6 +419,7 @@ impl Coordinator {
         let done = self.broker.queue().phase() == Phase::Done;
         let (code, deadline) = match self.end {
             End::Now { code } => return Some(code),
+            End::Halting => (Some(EXIT_ERROR), Duration::MAX),
             End::Soon { code, deadline } => (Some(code), deadline),
             End::Open if done => (None, *self.done_at.get_or_insert(now) + self.patience),
             // Asked every turn of the loop: the figures below are not for that.
@@ -509,6 +553,13 @@ fn flag(name: &str, value: impl AsRef<std::ffi::OsStr>) -> OsString {
 
 fn cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
+}
+
+/// True if this process was started with a signal ignored, as `nohup` does: then it stays so. Where that cannot be found out, it is not.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Each client costs a descriptor. A run's own children would inherit the raised limit; a server has none.

@@ -42,7 +42,7 @@ pub fn in_words(status: &Status) -> String {
     let (stored, capacity) = (status.stored(), status.capacity_items);
     let lines = [
         ("coordinator", format!("pid {}, up {uptime}", status.pid)),
-        ("phase", phase_in_words(status.phase).into()),
+        ("phase", doing_in_words(status).into()),
         ("items", items.map(|(what, number)| format!("{} {what}", count(number))).join(", ")),
         ("capacity", of(count(stored), format!("{} items", count(capacity)), words::percent(stored, capacity))),
         ("bytes", of(words::size(status.bytes), words::size(status.capacity_bytes), words::percent(status.bytes, status.capacity_bytes))),
@@ -60,9 +60,11 @@ pub fn in_words(status: &Status) -> String {
     lines.map(|(what, words)| format!("{what:<13}{words}\n")).concat()
 }
 
-/// What a phase means.
-pub fn phase_in_words(phase: Phase) -> &'static str {
-    match phase {
+/// What the queue does.
+pub fn doing_in_words(status: &Status) -> &'static str {
+    match status.phase {
+        Phase::Running if status.paused => "paused: hands out nothing",
+        Phase::Draining if status.paused => "draining, and paused: takes no more items, and hands out nothing",
         Phase::Running => "running",
         Phase::Draining => "draining: takes no more items",
         Phase::Stopping => "stopping: waits for what consumers hold",

@@ -19,16 +19,21 @@ const FOUND: [(u64, &str); 5] = [
 ];
 
 /// What has to go wrong in these stories at least so often, together.
-const TROUBLES: [&str; 12] = [
+const TROUBLES: [&str; 17] = [
     "coordinator deaths",
     "cuts",
     "deaths",
+    "dead letters dropped",
+    "dead letters put again",
     "extensions",
     "full links",
     "hangs",
     "hangs for good",
+    "lists",
     "lost producers",
+    "pauses",
     "refused acknowledgements",
+    "resumes",
     "rogues",
     "stalls",
     "torn pieces",

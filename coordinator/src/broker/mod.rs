@@ -276,6 +276,7 @@ impl Broker {
                     let input = match answer {
                         Answer::Kept(entries) => Input::Journaled { entries },
                         Answer::Loaded(batches) => Input::Loaded { batches },
+                        Answer::DeadLoaded(page) => Input::DeadLoaded(page),
                     };
                     self.queue.handle(input, now);
                 }
@@ -401,6 +402,10 @@ impl Broker {
                 self.send(client, &Message::ShuttingDown);
                 Ok(())
             }
+            (State::Open(Role::Control), message @ (Message::SetPaused { .. } | Message::DeadList { .. } | Message::DeadRemove { .. })) => {
+                self.queue.handle(Input::Steered { client, message }, now);
+                Ok(())
+            }
             (State::Open(_), message) => {
                 connection.gave_results |= matches!(message, Message::Result { .. });
                 match &message {
@@ -459,6 +464,11 @@ impl Broker {
                 Output::Load(load) => {
                     if let Some(journal) = &mut self.journal {
                         journal.load(load);
+                    }
+                }
+                Output::LoadDead(range) => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.load_dead(range);
                     }
                 }
             }

@@ -60,7 +60,9 @@ pub(super) struct Group {
     /// Batches whose marks have changed.
     pub(super) marked: BTreeSet<u64>,
     pub(super) producers: BTreeSet<Arc<str>>,
-    pub(super) dead: Vec<DeadLetter>,
+    pub(super) dead: BTreeMap<u64, DeadLetter>,
+    /// Dead letters of earlier commits that go.
+    pub(super) dead_removed: BTreeSet<u64>,
 }
 
 /// The account: true of the last commit, and of the entries taken since.
@@ -118,9 +120,14 @@ impl Account {
                 self.totals.dead += 1;
                 self.totals.dead_bytes += letter.item.len() as u64;
                 let id = letter.id.0;
-                group.dead.push(letter);
+                group.dead.insert(id, letter);
                 self.mark(id, 1, Fate::Settled, group, find)
             }
+            Entry::Requeued { id, first, batch } => {
+                self.remove_dead(id, batch.body_bytes(), group)?;
+                self.put(first, batch, None, group)
+            }
+            Entry::Dropped { id, item_bytes } => self.remove_dead(id, item_bytes, group),
             Entry::Failed { first, count, failures } => self.mark(first, count, Fate::Failed(failures), group, find),
             Entry::Output { bytes } => {
                 self.totals.output_bytes = Some(bytes);
@@ -184,6 +191,18 @@ impl Account {
             let producer = self.producers.entry(Arc::clone(&name)).or_default();
             (producer.position, producer.checksum) = (position, checksum);
             group.producers.insert(name);
+        }
+        Ok(())
+    }
+
+    /// That it is there shows when the group is written.
+    fn remove_dead(&mut self, id: u64, item_bytes: u64, group: &mut Group) -> Result<(), JournalError> {
+        let (Some(dead), Some(dead_bytes)) = (self.totals.dead.checked_sub(1), self.totals.dead_bytes.checked_sub(item_bytes)) else {
+            return Err(self.odd(format_args!("the dead letter of item {id} goes, and there is none by the totals")));
+        };
+        (self.totals.dead, self.totals.dead_bytes) = (dead, dead_bytes);
+        if group.dead.remove(&id).is_none() {
+            group.dead_removed.insert(id);
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub use record::RecordError;
 use store::{Sizes, Store};
 
 use crate::limits::JOURNAL_COMMIT_BYTES_MAX;
-use crate::queue::{Entry, Load, Loaded, Recovered};
+use crate::queue::{DeadPage, DeadRange, Entry, Load, Loaded, Recovered};
 
 /// The version of the journal's format: raised when a program that knows the former could misread it.
 pub const FORMAT_VERSION: u32 = 1;
@@ -58,6 +58,8 @@ pub enum Answer {
     Kept(usize),
     /// What was asked for, with all that was reported as kept before, and nothing else.
     Loaded(Vec<Loaded>),
+    /// The same of dead letters.
+    DeadLoaded(DeadPage),
 }
 
 /// The near end of the journal's thread.
@@ -69,14 +71,21 @@ pub struct Journal {
     thread: Option<JoinHandle<Result<(), JournalError>>>,
     gathered: Vec<Work>,
     waiting_entries: usize,
-    waiting_loads: usize,
+    waiting_looks: usize,
     has_failed: bool,
 }
 
 #[derive(Debug)]
 enum Work {
     Keep(Entry),
+    Look(Look),
+}
+
+/// What is wanted from the store.
+#[derive(Debug)]
+enum Look {
     Load(Load),
+    Dead(DeadRange),
 }
 
 impl Journal {
@@ -103,8 +112,17 @@ impl Journal {
 
     /// Asks for batches, of which there is one at least; [`Journal::flush`] hands it over.
     pub fn load(&mut self, load: Load) {
-        self.waiting_loads += 1;
-        self.gathered.push(Work::Load(load));
+        self.look(Look::Load(load));
+    }
+
+    /// Asks for dead letters; [`Journal::flush`] hands it over.
+    pub fn load_dead(&mut self, range: DeadRange) {
+        self.look(Look::Dead(range));
+    }
+
+    fn look(&mut self, look: Look) {
+        self.waiting_looks += 1;
+        self.gathered.push(Work::Look(look));
     }
 
     /// Hands over what was taken since the last call.
@@ -128,7 +146,7 @@ impl Journal {
                     let answer = answer.inspect_err(|_| self.has_failed = true)?;
                     match &answer {
                         Answer::Kept(entries) => self.waiting_entries -= entries,
-                        Answer::Loaded(_) => self.waiting_loads -= 1,
+                        Answer::Loaded(_) | Answer::DeadLoaded(_) => self.waiting_looks -= 1,
                     }
                     answers.push(answer);
                 }
@@ -151,7 +169,7 @@ impl Journal {
 
     /// True when all that was taken has come back.
     pub fn is_idle(&self) -> bool {
-        self.waiting_entries == 0 && self.waiting_loads == 0
+        self.waiting_entries == 0 && self.waiting_looks == 0
     }
 
     /// Finishes what was taken, and closes the journal.
@@ -169,7 +187,7 @@ impl Journal {
         let (work, waiting) = channel();
         let (report, answers) = channel();
         let worker = thread::Builder::new().name("journal".into()).spawn(move || {
-            let closed = Worker { store, entries: VecDeque::new(), loads: VecDeque::new() }.run(&waiting, &report, wake);
+            let closed = Worker { store, entries: VecDeque::new(), looks: VecDeque::new() }.run(&waiting, &report, wake);
             drop(held);
             closed
         });
@@ -181,7 +199,7 @@ impl Journal {
             thread: Some(thread),
             gathered: Vec::new(),
             waiting_entries: 0,
-            waiting_loads: 0,
+            waiting_looks: 0,
             has_failed: false,
         })
     }
@@ -193,7 +211,7 @@ type Report = Sender<Result<Answer, JournalError>>;
 struct Worker {
     store: Store,
     entries: VecDeque<Entry>,
-    loads: VecDeque<Load>,
+    looks: VecDeque<Look>,
 }
 
 impl Worker {
@@ -217,22 +235,24 @@ impl Worker {
     }
 
     fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.loads.is_empty()
+        self.entries.is_empty() && self.looks.is_empty()
     }
 
     fn take(&mut self, work: Vec<Work>) {
         for work in work {
             match work {
                 Work::Keep(entry) => self.entries.push_back(entry),
-                Work::Load(load) => self.loads.push_back(load),
+                Work::Look(look) => self.looks.push_back(look),
             }
         }
     }
 
-    /// Loads come first: they take no sync, and consumers wait for them.
+    /// Looks come first: they take no sync, and consumers wait for them.
     fn answer(&mut self) -> Result<Answer, JournalError> {
-        if let Some(load) = self.loads.pop_front() {
-            return self.store.load(load).map(Answer::Loaded);
+        match self.looks.pop_front() {
+            Some(Look::Load(load)) => return self.store.load(load).map(Answer::Loaded),
+            Some(Look::Dead(range)) => return self.store.load_dead(range).map(Answer::DeadLoaded),
+            None => {}
         }
         let mut bytes = 0;
         let mut fits = |entry: &Entry| {
@@ -251,9 +271,9 @@ impl Worker {
 /// What an entry costs about.
 fn entry_bytes(entry: &Entry) -> u64 {
     let content_bytes = match entry {
-        Entry::Put { batch, .. } => batch.body_bytes(),
+        Entry::Put { batch, .. } | Entry::Requeued { batch, .. } => batch.body_bytes(),
         Entry::Dead(letter) => letter.item.len() as u64,
-        Entry::Settled { .. } | Entry::Failed { .. } | Entry::Output { .. } | Entry::Finished { .. } => 0,
+        Entry::Dropped { .. } | Entry::Settled { .. } | Entry::Failed { .. } | Entry::Output { .. } | Entry::Finished { .. } => 0,
     };
     content_bytes + size_of::<Entry>() as u64
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use common::batch::Batch;
 use common::limits::batch_cost_bytes;
 
-use crate::queue::{DeadLetter, Entry, Load, Loaded, Progress, Recovered};
+use crate::queue::{DeadLetter, DeadPage, DeadRange, Entry, Load, Loaded, Progress, Recovered};
 
 /// A journal that does not outlive anybody.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     batches: BTreeMap<u64, Kept>,
     producers: BTreeMap<Arc<str>, (u64, u64, bool)>,
-    /// The items that were given up.
-    pub dead: Vec<DeadLetter>,
+    /// The dead letters, by their items' numbers.
+    pub dead: BTreeMap<u64, DeadLetter>,
     next_id: u64,
     acknowledged: u64,
     finished_unnamed: u64,
@@ -43,10 +43,7 @@ impl Model {
     pub fn keep(&mut self, entry: &Entry) {
         match entry {
             Entry::Put { first, batch, by } => {
-                assert!(*first >= self.next_id, "item {first} is put twice");
-                self.next_id = first + u64::from(batch.count());
-                let items = vec![Fate::Open { failures: 0 }; batch.count() as usize];
-                self.batches.insert(*first, Kept { batch: batch.clone(), items });
+                self.put(*first, batch);
                 if let Some(Progress { name, position, checksum }) = by {
                     let before = self.producers.entry(Arc::clone(name)).or_default();
                     (before.0, before.1) = (*position, *checksum);
@@ -59,7 +56,16 @@ impl Model {
             }
             Entry::Dead(letter) => {
                 self.settle(letter.id.0);
-                self.dead.push(letter.clone());
+                self.dead.insert(letter.id.0, letter.clone());
+            }
+            Entry::Requeued { id, first, batch } => {
+                let letter = self.remove_dead(*id);
+                assert!(batch.iter().eq([&letter.item[..]]), "item {first} is another than the dead letter {id}");
+                self.put(*first, batch);
+            }
+            Entry::Dropped { id, item_bytes } => {
+                let letter = self.remove_dead(*id);
+                assert_eq!(letter.item.len() as u64, *item_bytes, "bytes of the dead letter {id}");
             }
             Entry::Failed { first, count, failures } => {
                 for id in *first..first + count {
@@ -105,6 +111,11 @@ impl Model {
         loaded
     }
 
+    /// The first of the dead letters that are asked for.
+    pub fn load_dead(&self, DeadRange { from, until }: DeadRange) -> DeadPage {
+        DeadPage::of(self.dead.range(from..until).map(|(_, letter)| letter.clone()))
+    }
+
     /// What one finds who opens it.
     pub fn recovered(&self) -> Recovered {
         let open = |kept: &Kept| kept.items.iter().filter(|fate| **fate != Fate::Settled).count() as u64;
@@ -122,6 +133,17 @@ impl Model {
             finished_unnamed: self.finished_unnamed,
             output_bytes: self.output_bytes,
         }
+    }
+
+    fn put(&mut self, first: u64, batch: &Batch) {
+        assert!(first >= self.next_id, "item {first} is put twice");
+        self.next_id = first + u64::from(batch.count());
+        let items = vec![Fate::Open { failures: 0 }; batch.count() as usize];
+        self.batches.insert(first, Kept { batch: batch.clone(), items });
+    }
+
+    fn remove_dead(&mut self, id: u64) -> DeadLetter {
+        self.dead.remove(&id).unwrap_or_else(|| panic!("item {id} is no dead letter"))
     }
 
     fn fate(&mut self, id: u64) -> (u64, &mut Fate) {

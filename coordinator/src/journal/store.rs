@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::ItemId;
 use common::limits::batch_cost_bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use seam::{Opened, guarded, translate};
@@ -22,7 +23,7 @@ use super::marks::{self, Fate, Marks};
 use super::record::{self, Kind, RecordError};
 use super::witness::Witness;
 use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_CHECK_BYTES_MAX, JOURNAL_KNOWN_MAX, JOURNAL_SLACK_BYTES, JOURNAL_SLACK_FACTOR};
-use crate::queue::{DeadLetter, Entry, Load, Loaded, Recovered};
+use crate::queue::{DeadLetter, DeadPage, DeadRange, Entry, Load, Loaded, Recovered};
 
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
 const MARKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("marks");
@@ -139,7 +140,8 @@ impl Store {
     /// From now on items may have so many bytes; an error if those that are there were allowed more.
     pub(super) fn allow_items(&mut self, item_bytes_max: u64) -> Result<(), JournalError> {
         let needed = self.account.totals.item_bytes_max;
-        if self.account.totals.batches > 0 && item_bytes_max < needed {
+        let is_empty = self.account.totals.batches == 0 && self.account.totals.dead == 0;
+        if !is_empty && item_bytes_max < needed {
             return Err(JournalError::ItemsTooLarge { path: self.path.clone(), needed, given: item_bytes_max });
         }
         // It is written with the first commit that brings items.
@@ -174,6 +176,21 @@ impl Store {
         }
         account.forget(self.sizes.known_max);
         Ok(loaded)
+    }
+
+    /// The first of the dead letters that are asked for.
+    pub(super) fn load_dead(&self, range: DeadRange) -> Result<DeadPage, JournalError> {
+        let loaded = guarded(|| {
+            let dead = self.database.begin_read()?.open_table(DEAD)?;
+            let letters = dead.range(range.from..range.until)?.map(|row| {
+                let (id, record) = row?;
+                let id = id.value();
+                let StoredLetter { attempts, cause, item } = decode(Kind::Dead, &id.to_le_bytes(), record.value())?;
+                Ok(DeadLetter { id: ItemId(id), attempts, cause: cause.into(), item })
+            });
+            DeadPage::of_results::<redb::Error>(letters)
+        });
+        loaded.map_err(|error| translate("read", &self.path, error))
     }
 
     /// Closes the file, so that the next one who opens it need not look whether it is whole.
@@ -273,9 +290,14 @@ fn write_group(database: &Database, account: &Account, group: &Group) -> Result<
             producers.insert(&**name, &*record::write(Kind::Producer, name.as_bytes(), &producer))?;
         }
     }
-    if !group.dead.is_empty() {
+    if !group.dead.is_empty() || !group.dead_removed.is_empty() {
         let mut dead = transaction.open_table(DEAD)?;
-        for DeadLetter { id, attempts, cause, item } in &group.dead {
+        for id in &group.dead_removed {
+            if dead.remove(id)?.is_none() {
+                return Err(redb::Error::Corrupted(format!("the dead letter of item {id} goes, and is not there")));
+            }
+        }
+        for DeadLetter { id, attempts, cause, item } in group.dead.values() {
             let letter = StoredLetter { attempts: *attempts, cause: cause.to_string(), item: item.clone() };
             dead.insert(id.0, &*record::write(Kind::Dead, &id.0.to_le_bytes(), &letter))?;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::batch::Batch;
+use common::limits::{DEAD_PAGE_BYTES_MAX, DEAD_PAGE_LETTERS_MAX};
 
 use super::DeadLetter;
 
@@ -30,6 +31,22 @@ pub enum Entry {
     },
     /// An item is given up: it is an item no more, but a dead letter.
     Dead(DeadLetter),
+    /// A dead letter is put again: it is a dead letter no more, but an item under another number.
+    Requeued {
+        /// The dead letter's number.
+        id: u64,
+        /// The item's number.
+        first: u64,
+        /// The item.
+        batch: Batch,
+    },
+    /// A dead letter is forgotten.
+    Dropped {
+        /// Its number.
+        id: u64,
+        /// Bytes of its item.
+        item_bytes: u64,
+    },
     /// Items whose attempts have failed so many times by now, and will be tried again.
     Failed {
         /// The first.
@@ -87,6 +104,48 @@ pub struct Loaded {
     pub failed: Vec<(u64, u64, u32)>,
 }
 
+/// Dead letters wanted from the journal: those of items `from..until`, from the lowest on, as many as a [`DeadPage`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadRange {
+    /// The lowest number.
+    pub from: u64,
+    /// The number behind the highest.
+    pub until: u64,
+}
+
+/// Some dead letters, in the order of their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadPage {
+    /// The letters.
+    pub letters: Vec<DeadLetter>,
+    /// The number of the first that is left.
+    pub next: Option<u64>,
+}
+
+impl DeadPage {
+    /// The first of these letters, as many as one page takes.
+    pub fn of(letters: impl IntoIterator<Item = DeadLetter>) -> DeadPage {
+        match DeadPage::of_results(letters.into_iter().map(Ok::<_, std::convert::Infallible>)) {
+            Ok(page) => page,
+        }
+    }
+
+    /// The same of what may fail to be read.
+    pub fn of_results<E>(letters: impl IntoIterator<Item = Result<DeadLetter, E>>) -> Result<DeadPage, E> {
+        let (mut page, mut bytes) = (DeadPage::default(), 0);
+        for letter in letters {
+            let letter = letter?;
+            if page.letters.len() >= DEAD_PAGE_LETTERS_MAX || bytes >= DEAD_PAGE_BYTES_MAX {
+                page.next = Some(letter.id.0);
+                break;
+            }
+            bytes += letter.item.len() as u64 + letter.cause.len() as u64;
+            page.letters.push(letter);
+        }
+        Ok(page)
+    }
+}
+
 /// What a journal holds when it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -100,7 +159,7 @@ pub struct Recovered {
     pub body_bytes: u64,
     /// Items that were acknowledged.
     pub acknowledged: u64,
-    /// Items that were given up.
+    /// Items that were given up: the dead letters that there are.
     pub dead: u64,
     /// Producers with a name, and whether each has finished.
     pub producers: Vec<(Progress, bool)>,

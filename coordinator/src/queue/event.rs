@@ -9,7 +9,7 @@ use common::backoff::Backoff;
 use common::batch::Batch;
 use common::message::{CloseReason, Message, Position};
 
-use super::entry::{Entry, Load, Loaded};
+use super::entry::{DeadPage, DeadRange, Entry, Load, Loaded};
 
 /// A connection's number, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,10 @@ pub struct Rules {
     pub early_bytes_max: Option<u64>,
     /// How many producers must finish before the queue can be done; `None`: it is done only when it is told to drain.
     pub producers_expected: Option<u64>,
+    /// The most dead letters that are kept without a journal, besides the last one.
+    pub dead_letters_max: u64,
+    /// The most bytes that these cost.
+    pub dead_bytes_max: u64,
     /// Set if nothing counts before it is in a journal, which also holds what memory does not.
     pub journaled: Option<Window>,
 }
@@ -88,6 +92,13 @@ pub enum Input {
         /// The batch of a `Put` or `Result`.
         batch: Option<Batch>,
     },
+    /// A control connection said something that steers the queue.
+    Steered {
+        /// Which.
+        client: ClientId,
+        /// What.
+        message: Message,
+    },
     /// What [`Output::Write`] gave out is written.
     Written {
         /// Its ticket.
@@ -105,6 +116,8 @@ pub enum Input {
         /// Batches in order. An answer without any means that there are none.
         batches: Vec<Loaded>,
     },
+    /// The answer to [`Output::LoadDead`].
+    DeadLoaded(DeadPage),
     /// A producer that is expected will never come again: it counts as finished.
     ProducerLost {
         /// Its name.
@@ -127,7 +140,7 @@ pub enum Output {
         client: ClientId,
         /// What.
         message: Message,
-        /// The batch of a `Deliver`.
+        /// The batch of a `Deliver` or `DeadLetter`.
         batch: Option<Batch>,
     },
     /// Close a connection, which the queue has forgotten already.
@@ -159,6 +172,8 @@ pub enum Output {
     Journal(Entry),
     /// Get these from the journal, and report [`Input::Loaded`].
     Load(Load),
+    /// Get the first of these from the journal, and report [`Input::DeadLoaded`]: with all that was reported as kept before.
+    LoadDead(DeadRange),
 }
 
 /// What leaves the queue other than to a client.

@@ -89,6 +89,15 @@ pub(super) struct Intake {
     admitting: Option<ClientId>,
 }
 
+/// Whether there is room for something that no producer puts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    Free,
+    /// Once some of what is on its way to the journal is there.
+    Later,
+    None,
+}
+
 /// A batch that has its place.
 #[derive(Debug)]
 pub(super) struct Admitted {
@@ -357,10 +366,29 @@ impl Intake {
     /// The admitted batch is stored: `items` more, all bytes now being `bytes`.
     pub(super) fn stored(&mut self, items: u64, bytes: u64) {
         let Some(client) = self.admitting.take() else { panic!("a batch is stored that was not admitted") };
+        self.stored_again(items, bytes);
+        self.grant_ahead(client);
+    }
+
+    /// Makes room for a batch that comes from no producer, by taking back reservations if need be; `client` is nobody who has some.
+    pub(super) fn room_for(&mut self, client: ClientId, batch: &Batch) -> Room {
+        let cost = Amount::of(batch);
+        if !self.capacity.less(self.stored).covers(cost) {
+            return Room::None;
+        }
+        if self.find_room(client, cost) { Room::Free } else { Room::Later }
+    }
+
+    /// A batch is stored that has room: `items` more, all bytes now being `bytes`.
+    pub(super) fn stored_again(&mut self, items: u64, bytes: u64) {
         self.unwritten_bytes += bytes - self.stored.bytes;
         self.stored = Amount { items: self.stored.items + items, bytes };
         assert!(self.capacity.covers(self.stored.plus(self.reserved)), "the bounds are broken: {self:?}");
-        self.grant_ahead(client);
+    }
+
+    /// Such a batch is kept for good.
+    pub(super) fn kept_again(&mut self, bytes: u64) {
+        self.unwritten_bytes -= bytes;
     }
 
     /// A stored batch, of so many items that cost so many bytes, is kept for good: its producer may know.

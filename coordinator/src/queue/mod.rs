@@ -14,6 +14,7 @@
 //! ready and confirmed, a settlement before their place is free.
 
 mod consumers;
+mod dead;
 mod entry;
 mod event;
 mod intake;
@@ -35,7 +36,8 @@ use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position
 use common::status::{Phase, Status, Work};
 
 use consumers::Consumers;
-pub use entry::{Entry, Load, Loaded, Progress, Recovered};
+use dead::{Ask, Dead};
+pub use entry::{DeadPage, DeadRange, Entry, Load, Loaded, Progress, Recovered};
 pub use event::{ClientId, DeadLetter, Input, Lease, Output, Record, Rules, Ticket, Window};
 use intake::{Admitted, Amount, Intake};
 use joins::Joins;
@@ -48,8 +50,7 @@ use store::Store;
 struct Writing {
     first: u64,
     count: u64,
-    dead: bool,
-    /// For the journal, if there is one.
+    /// It is one.
     letter: Option<DeadLetter>,
 }
 
@@ -69,6 +70,8 @@ type Refusal = (CloseReason, String);
 pub struct Queue {
     rules: Rules,
     phase: Phase,
+    /// It hands out nothing for now; only in a phase in which it else would.
+    paused: bool,
     store: Store,
     next_id: u64,
     ready: Runs,
@@ -89,7 +92,9 @@ pub struct Queue {
     loading: Option<Load>,
     outputs: VecDeque<Output>,
     acknowledged: u64,
-    dead: u64,
+    /// By earlier coordinators.
+    acknowledged_before: u64,
+    dead: Dead,
     redelivered: u64,
 }
 
@@ -104,6 +109,7 @@ impl Queue {
         Queue {
             intake: Intake::new(&rules),
             phase: Phase::Running,
+            paused: false,
             store: Store::new(rules.journaled.map_or(u64::MAX, |window| window.near_bytes)),
             pending: Pending::default(),
             loading: None,
@@ -120,7 +126,8 @@ impl Queue {
             joins: Joins::default(),
             outputs: VecDeque::new(),
             acknowledged: 0,
-            dead: 0,
+            acknowledged_before: 0,
+            dead: Dead::new(&rules),
             redelivered: 0,
             rules,
         }
@@ -130,7 +137,8 @@ impl Queue {
     pub fn recover(rules: Rules, recovered: &Recovered) -> Queue {
         let mut queue = Queue::new(rules);
         queue.next_id = recovered.next_id;
-        (queue.acknowledged, queue.dead) = (recovered.acknowledged, recovered.dead);
+        (queue.acknowledged, queue.acknowledged_before) = (recovered.acknowledged, recovered.acknowledged);
+        queue.dead.recover(recovered);
         queue.store.recover(recovered);
         queue.intake.recover(recovered, queue.store.bytes());
         queue
@@ -150,20 +158,25 @@ impl Queue {
             }
             Input::Left { client, orderly } => self.left(client, orderly, now),
             Input::Said { client, message, batch } => {
-                if let Err((reason, words)) = self.said(client, message, batch, now) {
-                    self.left(client, false, now);
-                    self.outputs.push_back(Output::Close { client, reason, words });
-                }
+                let said = self.said(client, message, batch, now);
+                self.unless_refused(client, said, now);
+            }
+            Input::Steered { client, message } => {
+                let said = self.steered(client, message);
+                self.unless_refused(client, said, now);
             }
             Input::Written { ticket, output_bytes } => self.written(ticket, output_bytes),
             Input::Journaled { entries } => self.journaled(entries),
             Input::Loaded { batches } => self.loaded(&batches),
+            Input::DeadLoaded(page) => self.dead_loaded(page),
             Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
             // Not before: what has come in time is heard first, however late the clock is looked at.
             Input::Tick => self.take_back(now),
         }
+        // Ahead of the producers, who might take all the room again and again.
+        self.work_on_dead();
         self.admit();
         self.write_in_order();
         self.dispatch(now);
@@ -216,6 +229,16 @@ impl Queue {
         self.phase
     }
 
+    /// Items given up since this coordinator has begun, whatever has become of their dead letters.
+    pub fn buried(&self) -> u64 {
+        self.dead.buried()
+    }
+
+    /// Items acknowledged since this coordinator has begun.
+    pub fn acknowledged_here(&self) -> u64 {
+        self.acknowledged - self.acknowledged_before
+    }
+
     /// The queue's figures; process id and uptime are the caller's to fill in.
     pub fn status(&self) -> Status {
         Status {
@@ -225,7 +248,7 @@ impl Queue {
             ready: self.ready.items() + self.store.far_items() + self.pending.put_items(),
             delayed: self.delayed_items,
             held: self.consumers.held_items() + self.early_items() + self.writing_items + self.pending.settled_items(),
-            dead: self.dead,
+            dead: self.dead.count(),
             acknowledged: self.acknowledged,
             accepted: self.next_id,
             redelivered: self.redelivered,
@@ -237,12 +260,40 @@ impl Queue {
             producers_waiting: self.intake.waiting(),
             consumers: self.consumers.connected(),
             consumers_waiting: self.consumers.hungry(),
+            paused: self.paused,
+            dead_removed: self.dead.removed(),
         }
     }
 
     /// What a producer or consumer does; none for a client that is neither, or waits until it is known how far its name has come.
     pub fn work(&self, client: ClientId, now: Duration) -> Option<Work> {
         self.intake.work(client).or_else(|| self.consumers.work(client, now))
+    }
+
+    fn unless_refused(&mut self, client: ClientId, said: Result<(), Refusal>, now: Duration) {
+        if let Err((reason, words)) = said {
+            self.left(client, false, now);
+            self.outputs.push_back(Output::Close { client, reason, words });
+        }
+    }
+
+    fn steered(&mut self, client: ClientId, message: Message) -> Result<(), Refusal> {
+        match message {
+            Message::SetPaused { paused } => {
+                let paused = paused && self.hands_out();
+                let changed = std::mem::replace(&mut self.paused, paused) != paused;
+                self.send(client, Message::PausedSet { paused, changed });
+                Ok(())
+            }
+            Message::DeadList { from, until } => self.ask_of_dead(Ask::new(client, from, until, None)),
+            Message::DeadRemove { from, until, fate } => self.ask_of_dead(Ask::new(client, from, until, Some(fate))),
+            other => Err((CloseReason::Protocol, format!("{} has no place here", other.name()))),
+        }
+    }
+
+    /// True in a phase in which items are handed out.
+    fn hands_out(&self) -> bool {
+        matches!(self.phase, Phase::Running | Phase::Draining)
     }
 
     fn said(&mut self, client: ClientId, message: Message, batch: Option<Batch>, now: Duration) -> Result<(), Refusal> {
@@ -352,6 +403,7 @@ impl Queue {
         self.intake.leave(client);
         self.arriving.retain(|(arriving, _)| *arriving != client);
         self.joins.leave(client);
+        self.dead.leave(client);
         for (run, failed) in self.consumers.leave(client) {
             if orderly {
                 self.requeue_unstarted(run, now);
@@ -437,8 +489,7 @@ impl Queue {
             // A copy, so that one dead item does not keep its whole batch in memory.
             let item = Bytes::copy_from_slice(batch.item(index));
             let letter = DeadLetter { id: ItemId(id), attempts: run.past.attempts, cause: Arc::clone(&cause), item };
-            let kept = self.rules.journaled.map(|_| letter.clone());
-            self.write(id, 1, kept, Record::DeadLetter(letter));
+            self.write(id, 1, Some(letter.clone()), Record::DeadLetter(letter));
             self.pass(id, 1);
         }
     }
@@ -446,21 +497,20 @@ impl Queue {
     fn write(&mut self, first: u64, count: u64, letter: Option<DeadLetter>, record: Record) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        let dead = matches!(record, Record::DeadLetter(_));
-        self.writing.insert(ticket, Writing { first, count, dead, letter });
+        self.writing.insert(ticket, Writing { first, count, letter });
         self.writing_items += count;
         self.outputs.push_back(Output::Write { ticket, record });
     }
 
     fn written(&mut self, ticket: Ticket, output_bytes: Option<u64>) {
         let Some(writing) = self.writing.remove(&ticket) else { panic!("{ticket:?} is reported as written twice") };
-        let Writing { first, count, dead, letter } = writing;
+        let Writing { first, count, letter } = writing;
         self.writing_items -= count;
-        match letter {
-            Some(letter) => self.keep(Effect::Settled { first, count, dead }, || Entry::Dead(letter)),
-            None if dead => self.apply(Effect::Settled { first, count, dead }),
-            None => self.settle(first, count, output_bytes),
+        let Some(letter) = letter else { return self.settle(first, count, output_bytes) };
+        if self.rules.journaled.is_none() {
+            self.dead.keep(letter.clone());
         }
+        self.keep(Effect::Settled { first, count, dead: true }, || Entry::Dead(letter));
     }
 
     fn settle(&mut self, first: u64, count: u64, output_bytes: Option<u64>) {
@@ -506,10 +556,23 @@ impl Queue {
                 self.intake.kept(client, count, bytes, by);
             }
             Effect::Settled { first, count, dead } => {
-                *(if dead { &mut self.dead } else { &mut self.acknowledged }) += count;
+                if dead {
+                    self.dead.bury(count)
+                } else {
+                    self.acknowledged += count
+                }
                 self.store.settle(first, count);
                 self.intake.settle(count, self.store.bytes());
             }
+            Effect::Requeued { id, first, bytes } => {
+                self.dead.remove(id);
+                if self.store.kept(first) {
+                    self.arrive(first, 1, &[]);
+                    self.ready.insert(Run::one(first, Past::default()));
+                }
+                self.intake.kept_again(bytes);
+            }
+            Effect::Dropped { id } => self.dead.remove(id),
             Effect::Finished { client, name } => {
                 self.intake.finished_by(name);
                 self.flush_confirmations();
@@ -573,7 +636,7 @@ impl Queue {
 
     /// Hands ready items to consumers that ask, first to first.
     fn dispatch(&mut self, now: Duration) {
-        if !matches!(self.phase, Phase::Running | Phase::Draining) {
+        if !self.hands_out() || self.paused {
             return;
         }
         while let Some(run) = self.ready.first() {
@@ -607,6 +670,8 @@ impl Queue {
     }
 
     fn end_intake(&mut self, phase: Phase) {
+        // Who wants it to end does not want it to wait.
+        self.paused = false;
         if self.phase == Phase::Running || (self.phase == Phase::Draining && phase == Phase::Stopping) {
             self.phase = phase;
         }

@@ -25,6 +25,15 @@ pub(super) enum Effect {
         /// They are given up.
         dead: bool,
     },
+    /// A dead letter is an item again.
+    Requeued {
+        id: u64,
+        first: u64,
+        /// What it costs.
+        bytes: u64,
+    },
+    /// A dead letter is forgotten.
+    Dropped { id: u64 },
     /// A producer puts no more.
     Finished { client: ClientId, name: Option<Arc<str>> },
     /// Nothing here.
@@ -36,7 +45,8 @@ impl Effect {
         match self {
             Effect::Put { count, .. } => (*count, 0),
             Effect::Settled { count, .. } => (0, *count),
-            Effect::Finished { .. } | Effect::None => (0, 0),
+            Effect::Requeued { .. } => (1, 0),
+            Effect::Dropped { .. } | Effect::Finished { .. } | Effect::None => (0, 0),
         }
     }
 }

@@ -34,6 +34,7 @@ pub fn as_text(status: &Status) -> String {
                 ("phase=\"done\"", phase(Phase::Done)),
             ],
         ),
+        gauge("procq_paused", "1 while it is told to hand out nothing, else 0.", &[("", f64::from(u8::from(status.paused)))]),
         gauge(
             "procq_items",
             "Items in the queue: waiting to be delivered, waiting for a retry, held by consumers or being written.",
@@ -48,7 +49,9 @@ pub fn as_text(status: &Status) -> String {
         gauge("procq_capacity_bytes", "The most bytes that the queue holds.", &[("", count(status.capacity_bytes))]),
         counter("procq_items_accepted_total", "Items accepted.", count(status.accepted)),
         counter("procq_items_acknowledged_total", "Items done.", count(status.acknowledged)),
-        counter("procq_items_dead_total", "Items that went to the dead letters.", count(status.dead)),
+        counter("procq_items_dead_total", "Items that went to the dead letters.", count(status.dead + status.dead_removed)),
+        counter("procq_dead_letters_removed_total", "Dead letters that were put again or dropped.", count(status.dead_removed)),
+        gauge("procq_dead_letters", "Dead letters that are there now.", &[("", count(status.dead))]),
         gauge(
             "procq_redelivered_items",
             "Deliveries beyond each item's first. Falls when a consumer gives back what it has not begun.",
@@ -97,6 +100,9 @@ mod tests {
             accepted: 1 << 53,
             acknowledged: 77,
             bytes: 4096,
+            dead: 2,
+            dead_removed: 5,
+            paused: true,
             uptime_ms: 1500,
             phase: Phase::Draining,
             ..Status::default()
@@ -116,6 +122,8 @@ mod tests {
         assert_eq!(value("procq_items", "held"), ("gauge", 1.0));
         assert_eq!(value("procq_items_accepted_total", ""), ("counter", (1u64 << 53) as f64));
         assert_eq!(value("procq_items_acknowledged_total", ""), ("counter", 77.0));
+        assert_eq!([value("procq_items_dead_total", ""), value("procq_dead_letters", "")], [("counter", 7.0), ("gauge", 2.0)]);
+        assert_eq!(value("procq_paused", ""), ("gauge", 1.0));
         assert_eq!(value("procq_stored_bytes", ""), ("gauge", 4096.0));
         assert_eq!(value("procq_uptime_seconds", ""), ("gauge", 1.5));
         assert_eq!([value("procq_phase", "draining"), value("procq_phase", "running")], [("gauge", 1.0), ("gauge", 0.0)]);
@@ -132,7 +140,7 @@ mod tests {
         // Each field gets a value of its own, which is to be found.
         let fields = serde_json::to_value(Status::default()).unwrap();
         let numbers: Vec<String> =
-            fields.as_object().unwrap().keys().filter(|key| !["pid", "phase"].contains(&&key[..])).cloned().collect();
+            fields.as_object().unwrap().keys().filter(|key| !["pid", "phase", "paused"].contains(&&key[..])).cloned().collect();
         for (index, name) in numbers.iter().enumerate() {
             let mut fields = fields.clone();
             fields[name] = (7_001_000 + 1000 * index as u64).into();

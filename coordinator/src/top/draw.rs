@@ -13,7 +13,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, RenderDirection, Row, Sparkline, Table};
 
 use super::state::{History, State};
-use crate::status::phase_in_words;
+use crate::status::doing_in_words;
 use crate::style::Style;
 use crate::words;
 
@@ -98,7 +98,7 @@ fn head<'a>(state: &'a State, looks: Looks, columns: u16) -> Line<'a> {
     if let Some(status) = &state.status {
         let uptime = words::time(Duration::from_millis(status.uptime_ms));
         spans.push(Span::raw(format!("  pid {}  up {uptime}  ", status.pid)));
-        spans.push(Span::styled(phase_in_words(status.phase), looks.colour(Color::Green)));
+        spans.push(Span::styled(doing_in_words(status), looks.colour(Color::Green)));
     }
     if let Some(silence) = state.silence() {
         let look = looks.colour(Color::Red).add_modifier(Modifier::REVERSED);

@@ -121,6 +121,7 @@ pub fn options(data: &[u8]) {
         retry_delay: delay.unwrap_or(Backoff { min: Duration::ZERO, max: Duration::ZERO }),
         item_timeout: None,
         keep_order: false,
+        halt: coordinator::halt::Halt::Never,
         dead_letters: None,
         progress: coordinator::progress::When::Never,
         metrics: None,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use common::batch::Batch;
 use common::limits::batch_cost_bytes;
+use common::message::DeadFate;
 use coordinator::journal::model::Model;
-use coordinator::queue::{ClientId, Entry, Input, Load, Progress, Queue};
+use coordinator::queue::{ClientId, DeadRange, Entry, Input, Load, Progress, Queue};
 
 use super::watched::{Client, Kind, State, Watched};
 
@@ -18,6 +19,7 @@ pub(super) struct Journal {
     /// In the journal, and not reported.
     kept: VecDeque<(Entry, Option<ClientId>)>,
     load: Option<Load>,
+    pub(super) dead_load: Option<DeadRange>,
     answers: VecDeque<Input>,
     /// Items given out, and those that the queue knows to be in.
     pub(super) entered: u64,
@@ -41,6 +43,7 @@ impl Journal {
     fn unwritten(&self) -> impl Iterator<Item = (&Batch, Option<&Progress>)> {
         self.kept.iter().chain(&self.entries).filter_map(|(entry, _)| match entry {
             Entry::Put { batch, by, .. } => Some((batch, by.as_ref())),
+            Entry::Requeued { batch, .. } => Some((batch, None)),
             _ => None,
         })
     }
@@ -88,9 +91,21 @@ impl Watched {
                     item.failures_given_out = *failures;
                 }
             }
+            Entry::Requeued { id, first, batch } => {
+                assert_eq!(*first, journal.entered, "the number of the next item");
+                journal.entered += 1;
+                let letter = self.goes(Some(*id), Some(DeadFate::Requeue));
+                assert!(batch.iter().eq([&letter.item[..]]), "the item of the dead letter {id}");
+                self.dead_letters.again.insert(*first, letter.item.to_vec());
+            }
+            Entry::Dropped { id, item_bytes } => {
+                let letter = self.goes(Some(*id), Some(DeadFate::Drop));
+                assert_eq!(letter.item.len() as u64, *item_bytes);
+            }
             Entry::Finished { .. } => {}
             Entry::Output { .. } => panic!("the output file is not the queue's"),
         }
+        let journal = self.journal.as_mut().expect("it was there");
         journal.entries.push_back((entry, from));
     }
 
@@ -115,6 +130,9 @@ impl Watched {
         if let Some(load) = journal.load.take() {
             return journal.answers.push_back(Input::Loaded { batches: journal.model.load(load) });
         }
+        if let Some(range) = journal.dead_load.take() {
+            return journal.answers.push_back(Input::DeadLoaded(journal.model.load_dead(range)));
+        }
         let entries = entries.min(journal.entries.len());
         for entry in journal.entries.drain(..entries) {
             journal.model.keep(&entry.0);
@@ -130,6 +148,9 @@ impl Watched {
         let Some(answer) = self.journal.as_mut().and_then(|journal| journal.answers.pop_front()) else { return false };
         if let Input::Journaled { entries } = answer {
             (0..entries).for_each(|_| self.is_certain());
+        }
+        if let Input::DeadLoaded(page) = &answer {
+            self.dead_loaded(&page.letters, page.next);
         }
         self.handle(answer);
         true
@@ -167,7 +188,13 @@ impl Watched {
             Entry::Dead(letter) => {
                 self.items.remove(&letter.id.0);
                 self.dead += 1;
+                self.dead_letters.keep(letter.id.0, None);
             }
+            Entry::Requeued { id, .. } => {
+                journal.certain += 1;
+                self.is_removed(id, true);
+            }
+            Entry::Dropped { id, .. } => self.is_removed(id, false),
             Entry::Failed { first, count, failures } => {
                 (first..first + count)
                     .filter_map(|id| self.items.get_mut(&id).map(|item| item.failures_recorded = failures))
@@ -198,7 +225,8 @@ impl Watched {
         journal.answers.clear();
         journal.entries.clear();
         journal.settlements.clear();
-        (journal.load, journal.entered) = (None, journal.certain);
+        (journal.load, journal.dead_load, journal.entered) = (None, None, journal.certain);
+        self.dead_letters.die(journal.certain);
         let recovered = journal.model.recovered();
         self.queue = Queue::recover(self.rules.clone(), &recovered);
         self.restart();
@@ -206,7 +234,7 @@ impl Watched {
             let failures = item.failures_recorded;
             (item.attempts, item.failures, item.failures_given_out, item.state) = (failures, failures, failures, State::Ready);
         }
-        let left = self.journal.as_ref().map_or(0, |journal| journal.certain) - self.acknowledged - self.dead;
+        let left = self.journal.as_ref().map_or(0, |journal| journal.certain) - self.acknowledged - self.dead - self.dead_letters.removed;
         assert_eq!((recovered.items, recovered.acknowledged, recovered.dead), (left, self.acknowledged, self.dead));
         let finished = recovered.producers.iter().filter(|(_, finished)| *finished).map(|(progress, _)| progress.name.to_string());
         self.finished_names = finished.collect();

@@ -8,6 +8,7 @@ mod input;
 mod journaled;
 mod queue;
 mod said;
+mod steering;
 mod steps;
 mod watched;
 

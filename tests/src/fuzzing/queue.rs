@@ -7,11 +7,11 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder};
 use common::limits::batch_cost_bytes;
-use common::message::{ItemId, ItemRange, Message, Outcome, Position};
+use common::message::{DeadFate, ItemId, ItemRange, Message, Outcome, Position};
 use common::status::Phase;
 use coordinator::queue::{ClientId, Input};
 
-use super::steps::{Slot, Step, Story};
+use super::steps::{Dead, Slot, Step, Story};
 use super::watched::{Client, Consumer, Kind, Producer, Watched};
 
 /// More steps than this show nothing new.
@@ -19,6 +19,7 @@ const STEPS_MAX: usize = 300;
 
 /// Of the slots, the first three are for producers, one is for a control connection, the others are for consumers.
 const SLOTS: u8 = 8;
+const CONTROL: u8 = 3;
 
 /// Each step is answered as PROTOCOL.md says, the bounds hold, no item is lost, mixed up or in two places; and in the end, once
 /// clients come that behave, all that was accepted is settled and there is room again, whatever the others did.
@@ -48,7 +49,7 @@ impl Clients {
                 self.leave(slot, false);
                 let kind = match slot {
                     0..3 => Kind::Producer(Producer { name: name.map(name_of), ..Producer::default() }),
-                    3 => Kind::Control,
+                    CONTROL => Kind::Control,
                     _ => Kind::Consumer(Consumer::default()),
                 };
                 let client = self.connect(kind);
@@ -108,8 +109,11 @@ impl Clients {
             }
             Step::Say { slot, frame } => {
                 let (Some(client), Ok(said)) = (self.at(slot), Message::decode(Bytes::copy_from_slice(frame))) else { return };
-                if let Kind::Producer(producer) = &mut self.client(client).kind {
-                    producer.rogue = true;
+                let steers = matches!(said.message, Message::SetPaused { .. } | Message::DeadList { .. } | Message::DeadRemove { .. });
+                match &mut self.client(client).kind {
+                    Kind::Producer(producer) => producer.rogue = true,
+                    Kind::Control if steers => return self.watched.steer(client, said.message),
+                    Kind::Control | Kind::Consumer(_) => {}
                 }
                 self.watched.unmarked |= matches!(said.message, Message::Put { .. });
                 self.watched.say(client, said.message, said.batch);
@@ -126,6 +130,16 @@ impl Clients {
             }
             Step::Drain => drop(self.watched.handle(Input::Drain)),
             Step::Stop => drop(self.watched.handle(Input::Stop)),
+            Step::Pause { paused } => self.steer(Message::SetPaused { paused }),
+            Step::Dead { from, count, ref how } => {
+                let (from, until) =
+                    (ItemId(from.into()), ItemId(if count == u8::MAX { u64::MAX } else { u64::from(from) + u64::from(count) }));
+                self.steer(match how {
+                    Dead::List => Message::DeadList { from, until },
+                    Dead::Requeue => Message::DeadRemove { from, until, fate: DeadFate::Requeue },
+                    Dead::Drop => Message::DeadRemove { from, until, fate: DeadFate::Drop },
+                });
+            }
             Step::Keep { entries } => self.watched.journal_works(entries.into()),
             Step::Kept => _ = self.watched.journal_answers(),
             Step::Die => {
@@ -134,6 +148,12 @@ impl Clients {
                     self.watched.die();
                 }
             }
+        }
+    }
+
+    fn steer(&mut self, message: Message) {
+        if let Some(client) = self.at(CONTROL) {
+            self.watched.steer(client, message);
         }
     }
 
@@ -266,6 +286,8 @@ impl Clients {
             self.watched.settling(&ids, output_bytes, dead);
         } else {
             *(if dead { &mut self.watched.dead } else { &mut self.watched.acknowledged }) += ids.len() as u64;
+            let bounds = (self.watched.rules.dead_letters_max, self.watched.rules.dead_bytes_max);
+            ids.iter().filter(|_| dead).for_each(|id| self.watched.dead_letters.keep(*id, Some(bounds)));
             ids.iter().for_each(|id| drop(self.watched.items.remove(id)));
         }
         self.watched.handle(Input::Written { ticket, output_bytes });
@@ -276,6 +298,8 @@ impl Clients {
         for slot in 4..SLOTS {
             self.leave(slot, false);
         }
+        let control = self.connect(Kind::Control);
+        self.watched.steer(control, Message::SetPaused { paused: false });
         let worker = self.connect(Kind::Consumer(Consumer::default()));
         self.work_off(worker);
         if self.watched.queue.phase() != Phase::Running {

@@ -56,6 +56,7 @@ impl Watched {
     pub(super) fn leave(&mut self, client: ClientId, orderly: bool) {
         self.let_go(client, orderly);
         self.clients.remove(&client);
+        self.stops_asking(client);
         self.handle(Input::Left { client, orderly });
     }
 

@@ -123,6 +123,23 @@ pub(super) enum Step<'a> {
     Kept,
     /// The coordinator dies, if it has a journal, and another goes on.
     Die,
+    Pause {
+        paused: bool,
+    },
+    /// The control connection deals with dead letters.
+    Dead {
+        from: u8,
+        count: u8,
+        how: Dead,
+    },
+}
+
+/// What it does with them.
+#[derive(Arbitrary, Debug)]
+pub(super) enum Dead {
+    List,
+    Requeue,
+    Drop,
 }
 
 /// How an item comes back.
@@ -167,6 +184,8 @@ impl Bounds {
             lease: self.lease(),
             early_bytes_max: self.early_bytes_max(),
             producers_expected: self.producers_expected.map(|expected| u64::from(expected % 4)),
+            dead_letters_max: u64::from(self.items % 4),
+            dead_bytes_max: u64::from(self.bytes),
             journaled: self.window(),
         }
     }

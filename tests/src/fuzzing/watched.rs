@@ -9,6 +9,7 @@ use common::status::{Phase, Work};
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
 
 use super::journaled::Journal;
+use super::steering::Dead;
 
 /// The queue, and what must be true of it.
 pub(super) struct Watched {
@@ -25,6 +26,7 @@ pub(super) struct Watched {
     pub(super) writing: BTreeMap<Ticket, (Vec<u64>, bool)>,
     pub(super) acknowledged: u64,
     pub(super) dead: u64,
+    pub(super) dead_letters: Dead,
     confirmed: u64,
     /// Confirmed so far under each name.
     pub(super) positions: BTreeMap<String, u64>,
@@ -142,6 +144,7 @@ impl Watched {
             writing: BTreeMap::new(),
             acknowledged: 0,
             dead: 0,
+            dead_letters: Dead::default(),
             confirmed: 0,
             positions: BTreeMap::new(),
             finished_names: BTreeSet::new(),
@@ -157,6 +160,9 @@ impl Watched {
         if matches!(input, Input::Tick) {
             self.expire();
         }
+        if matches!(input, Input::Drain | Input::Stop) {
+            self.dead_letters.paused = false;
+        }
         self.queue.handle(input, self.now);
         let mut closed = BTreeMap::new();
         while let Some(output) = self.queue.poll() {
@@ -164,6 +170,7 @@ impl Watched {
                 Output::Close { client, reason, words } => {
                     assert!(!words.is_empty());
                     assert!(self.clients.remove(&client).is_some(), "{client:?} is closed, and was not there");
+                    self.stops_asking(client);
                     closed.insert(client, reason);
                 }
                 Output::Send { client, message, batch } => self.sent(client, message, batch),
@@ -185,6 +192,7 @@ impl Watched {
                 }
                 Output::Journal(entry) => self.keeps(entry),
                 Output::Load(load) => self.loads(load),
+                Output::LoadDead(range) => self.loads_dead(range),
             }
         }
         self.give_up_waiting();
@@ -283,6 +291,16 @@ impl Watched {
         self.phase = Phase::Running;
     }
 
+    /// Items are handed out in this phase.
+    pub(super) fn serves(&self) -> bool {
+        matches!(self.queue.phase(), Phase::Running | Phase::Draining)
+    }
+
+    /// Items that producers were told are accepted.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
     fn sent(&mut self, to: ClientId, message: Message, batch: Option<Batch>) {
         let phase = self.queue.phase();
         let settled = self.first_unsettled();
@@ -315,6 +333,7 @@ impl Watched {
                 consumer.stops += 1;
             }
             (Kind::Consumer(consumer), Message::Deliver { first, attempt, .. }) => {
+                assert!(!self.dead_letters.paused, "items are handed out by a queue that is paused");
                 let Some(batch) = batch else { panic!("a Deliver without its items") };
                 assert!(consumer.demand.0 >= batch.count() && consumer.demand.1 > 0, "more than was asked for");
                 assert!(batch.count() == 1 || batch.body()[0].len() as i64 <= consumer.demand.1, "more bytes than were asked for");
@@ -338,6 +357,7 @@ impl Watched {
                 let answered = client.joins.iter().position(|asked| *asked <= settled);
                 client.joins.remove(answered.expect("Joined before its time"));
             }
+            (Kind::Control, message) => self.steered(to, message, batch),
             (_, message) => panic!("{to:?} is told {}", message.name()),
         }
     }
@@ -348,7 +368,10 @@ impl Watched {
             assert!(id <= ready, "item {id} passes item {ready}");
             if id == self.seen {
                 self.seen += 1;
-                self.check_mark(bytes);
+                match self.dead_letters.again.remove(&id) {
+                    Some(letter) => assert_eq!(letter, bytes, "item {id}, which was a dead letter"),
+                    None => self.check_mark(bytes),
+                }
                 assert!(
                     self.journal.as_ref().is_none_or(|journal| id < journal.certain),
                     "item {id} is delivered before it is in the journal"
@@ -390,7 +413,9 @@ impl Watched {
             Record::DeadLetter(letter) => {
                 let item = &self.items[&letter.id.0];
                 assert_eq!((item.state, item.attempts, &item.bytes[..]), (State::Dying, letter.attempts, &letter.item[..]));
-                (vec![letter.id.0], true)
+                let id = letter.id.0;
+                self.dead_letters.dying.insert(id, letter);
+                (vec![id], true)
             }
             Record::Results(batch) => {
                 let done = self.items.iter().filter(|(_, item)| item.state == State::Done);
@@ -422,9 +447,10 @@ impl Watched {
         }
         let count = |is: fn(State) -> bool| self.items.values().filter(|item| is(item.state)).count() as u64;
         let status = self.queue.status();
-        assert_eq!(status.accepted, status.acknowledged + status.dead + status.ready + status.delayed + status.held);
+        assert_eq!(status.accepted, status.acknowledged + status.dead + status.dead_removed + status.stored());
+        assert_eq!((status.dead_removed, status.paused), (self.dead_letters.removed, self.dead_letters.paused && self.serves()));
         assert_eq!((status.acknowledged, status.dead), (self.acknowledged, self.dead));
-        let accepted = self.journal.as_ref().map_or(self.confirmed, |journal| journal.entered);
+        let accepted = self.journal.as_ref().map_or(self.confirmed + self.dead_letters.requeued, |journal| journal.entered);
         assert_eq!(status.accepted, accepted, "what is accepted is confirmed, or on its way to the journal");
         assert_eq!(status.held, count(|state| matches!(state, State::Held(_) | State::Done | State::Writing | State::Settling)));
         let waits = |id| self.rules.early_bytes_max.is_some() && id != self.next();
@@ -445,7 +471,7 @@ impl Watched {
         let uncertain = self.journal.as_ref().map_or(0, |journal| journal.entered - journal.certain);
         let loading = self.journal.as_ref().is_some_and(Journal::is_loading);
         assert!(
-            !serves || status.ready == uncertain || status.consumers_waiting == 0 || loading || self.holds_back(),
+            !serves || status.paused || status.ready == uncertain || status.consumers_waiting == 0 || loading || self.holds_back(),
             "items wait while somebody asks"
         );
         assert_eq!(status.producers_finished, self.finished);

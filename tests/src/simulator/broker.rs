@@ -118,7 +118,7 @@ impl Broker {
     /// what is right without knowing all that was decided before.
     fn handle(&mut self, input: Input, stage: &mut Stage) {
         let as_it_comes = match &input {
-            Input::Written { .. } | Input::Journaled { .. } | Input::Loaded { .. } => true,
+            Input::Written { .. } | Input::Journaled { .. } | Input::Loaded { .. } | Input::DeadLoaded(_) => true,
             Input::Said { client, message: Message::Put { .. } | Message::Want { .. } | Message::Recalled, .. } => {
                 !self.journal_answered && !stage.network.rogues.contains(client)
             }
@@ -274,6 +274,10 @@ impl Broker {
                 self.unflushed.insert(client);
                 Ok(())
             }
+            (State::Open(Role::Control), message @ (Message::SetPaused { .. } | Message::DeadList { .. } | Message::DeadRemove { .. })) => {
+                self.handle(Input::Steered { client, message }, stage);
+                Ok(())
+            }
             (State::Open(_), message) => {
                 connection.gave_results |= matches!(message, Message::Result { .. });
                 self.handle(Input::Said { client, message, batch }, stage);
@@ -389,6 +393,7 @@ impl Broker {
                 Output::Write { ticket, record } => self.writer.write(ticket, record, stage.now, &mut stage.random),
                 Output::Journal(entry) => self.journal.as_mut().expect("a journal").keep(entry),
                 Output::Load(load) => self.journal.as_mut().expect("a journal").load(load),
+                Output::LoadDead(range) => self.journal.as_mut().expect("a journal").load_dead(range),
             }
         }
         if !std::mem::take(&mut self.unchecked) {

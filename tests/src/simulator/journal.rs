@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use coordinator::journal::model::Model;
-use coordinator::queue::{Entry, Input, Load};
+use coordinator::queue::{DeadRange, Entry, Input, Load};
 
 use crate::random::Random;
 
@@ -23,7 +23,13 @@ pub struct Pace {
 #[derive(Debug)]
 enum Work {
     Commit(usize),
+    Look(Look),
+}
+
+#[derive(Debug)]
+enum Look {
     Load(Load),
+    Dead(DeadRange),
 }
 
 /// The journal and what it has to do.
@@ -33,7 +39,7 @@ pub struct Journal {
     /// What is there for good.
     pub model: Model,
     entries: VecDeque<Entry>,
-    loads: VecDeque<Load>,
+    looks: VecDeque<Look>,
     /// What it is at, and when that is done.
     work: Option<(Duration, Work)>,
     answers: VecDeque<(Duration, Input)>,
@@ -43,7 +49,7 @@ impl Journal {
     /// An empty one.
     pub fn new(pace: Pace) -> Journal {
         let model = Model::default();
-        Journal { pace, model, entries: VecDeque::new(), loads: VecDeque::new(), work: None, answers: VecDeque::new() }
+        Journal { pace, model, entries: VecDeque::new(), looks: VecDeque::new(), work: None, answers: VecDeque::new() }
     }
 
     /// Takes an entry; [`Journal::go_on`] begins with it.
@@ -53,14 +59,20 @@ impl Journal {
 
     /// Takes a question.
     pub fn load(&mut self, load: Load) {
-        self.loads.push_back(load);
+        self.looks.push_back(Look::Load(load));
+    }
+
+    /// Takes a question about dead letters.
+    pub fn load_dead(&mut self, range: DeadRange) {
+        self.looks.push_back(Look::Dead(range));
     }
 
     /// Does what is done by now, and begins with what waits.
     pub fn go_on(&mut self, now: Duration, random: &mut Random) {
         if let Some((_, work)) = self.work.take_if(|(due, _)| *due <= now) {
             let answer = match work {
-                Work::Load(load) => Input::Loaded { batches: self.model.load(load) },
+                Work::Look(Look::Load(load)) => Input::Loaded { batches: self.model.load(load) },
+                Work::Look(Look::Dead(range)) => Input::DeadLoaded(self.model.load_dead(range)),
                 Work::Commit(entries) => {
                     self.entries.drain(..entries).for_each(|entry| self.model.keep(&entry));
                     Input::Journaled { entries }
@@ -72,8 +84,8 @@ impl Journal {
         if self.work.is_some() {
             return;
         }
-        if let Some(load) = self.loads.pop_front() {
-            self.work = Some((now + random.micros(self.pace.load_us), Work::Load(load)));
+        if let Some(look) = self.looks.pop_front() {
+            self.work = Some((now + random.micros(self.pace.load_us), Work::Look(look)));
         } else if !self.entries.is_empty() {
             let all = self.entries.len() as u64;
             let entries = if random.chance(70) { all } else { random.between(1, all) };
@@ -102,7 +114,7 @@ impl Journal {
     pub fn dies(&mut self, now: Duration, random: &mut Random) -> usize {
         self.go_on(now, random);
         self.entries.clear();
-        self.loads.clear();
+        self.looks.clear();
         self.work = None;
         let kept = |(_, answer)| if let Input::Journaled { entries } = answer { entries } else { 0 };
         self.answers.drain(..).map(kept).sum()

@@ -7,7 +7,7 @@ use common::Error;
 use common::batch::{Batch, BatchHeader, Layout};
 use common::frame::FrameReader;
 use common::limits::{PROTOCOL_VERSION, frame_bytes_max};
-use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position, Role};
+use common::message::{CloseReason, DeadFate, ItemId, ItemRange, Message, Outcome, Position, Role};
 use common::outbox::Outbox;
 use common::transport::{self, Came, Wire};
 use coordinator::queue::ClientId;
@@ -37,6 +37,7 @@ enum Trick {
     ExtendsOthers,
     SaysHelloTwice,
     SaysStop,
+    Steers,
     SendsGarbage,
     SendsEmptyFrame,
     SendsLongFrame,
@@ -45,7 +46,7 @@ enum Trick {
     NeverReads,
 }
 
-const TRICKS: [Trick; 23] = [
+const TRICKS: [Trick; 24] = [
     Trick::SettlesTwice,
     Trick::SettlesOthers,
     Trick::SettlesTheFuture,
@@ -63,6 +64,7 @@ const TRICKS: [Trick; 23] = [
     Trick::ExtendsOthers,
     Trick::SaysHelloTwice,
     Trick::SaysStop,
+    Trick::Steers,
     Trick::SendsGarbage,
     Trick::SendsEmptyFrame,
     Trick::SendsLongFrame,
@@ -223,6 +225,16 @@ impl Rogue {
             Trick::AnswersUnasked => self.say(&Message::Revoked),
             Trick::ExtendsOthers => self.say(&Message::Extend { id: ItemId(others), by_ms: 1000 }),
             Trick::SaysHelloTwice => self.say(&Message::Hello { version: PROTOCOL_VERSION, role: Role::Control, name: String::new() }),
+            Trick::Steers => {
+                let (from, until) = (ItemId(0), ItemId(u64::MAX));
+                let words = [
+                    Message::SetPaused { paused: true },
+                    Message::DeadList { from, until },
+                    Message::DeadRemove { from, until, fate: DeadFate::Drop },
+                ];
+                let which = stage.random.below(words.len() as u64) as usize;
+                self.say(&words[which]);
+            }
             Trick::SaysStop => self.say(&Message::Stop),
             Trick::SendsGarbage => self.raw = vec![3, 0, 0, 0, 200, 201, 202],
             Trick::SendsEmptyFrame => self.raw = vec![0; 4],

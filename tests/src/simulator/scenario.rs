@@ -37,6 +37,8 @@ pub struct Scenario {
     pub trouble_us: u64,
     /// Microseconds from one trouble to the next.
     pub trouble_every_us: (u64, u64),
+    /// Microseconds from one time that somebody steers the queue to the next, if anybody does.
+    pub steer_every_us: Option<(u64, u64)>,
     /// Who puts.
     pub producers: Vec<producer::Plan>,
     /// Who gets.
@@ -85,6 +87,8 @@ impl Scenario {
             attempts_max: random.between(1, 5) as u32,
             retry_delay: Backoff { min: retry_min, max: retry_min * random.between(1, 8) as u32 },
             producers_expected: (ending == Ending::Expected).then_some(producers),
+            dead_letters_max: random.scale(1, 40),
+            dead_bytes_max: random.scale(1, 40_000),
             journaled,
         };
         let net = Net { slow: random.chance(30), room_min: (lengths.max as u64 / 8).max(16) };
@@ -96,6 +100,7 @@ impl Scenario {
             faultless,
             ending,
             trouble_us: random.between(2_000, 120_000),
+            steer_every_us: random.chance(60).then(|| (100, random.scale(500, 20_000))),
             trouble_every_us: (200, random.between(1_000, 40_000)),
             producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, net, random)).collect(),
             consumers: (0..consumers).map(|_| consumer_plan(faultless, consumers == 1, net, random)).collect(),

@@ -1,8 +1,9 @@
-//! What goes wrong in a story.
+//! What goes wrong in a story, and what people do to the queue meanwhile.
 
 use std::time::Duration;
 
-use coordinator::queue::Input;
+use common::message::{DeadFate, ItemId, Message};
+use coordinator::queue::{ClientId, Input};
 
 use super::link::Side;
 use super::player::Player;
@@ -69,6 +70,46 @@ impl World {
         }
         let next = self.stage.now + self.stage.random.micros(self.scenario.trouble_every_us);
         self.push(next, Event::Trouble);
+    }
+
+    /// Somebody pauses the queue, lets it go on, or deals with its dead letters.
+    pub(super) fn steer(&mut self) {
+        let accepted = self.broker.queue.status().accepted;
+        let random = &mut self.stage.random;
+        let from = if random.chance(50) { 0 } else { random.below(accepted + 1) };
+        let until = if random.chance(50) { u64::MAX } else { from + random.below(20) };
+        let (from, until) = (ItemId(from), ItemId(until));
+        let (what, message) = match random.below(100) {
+            0..20 => ("pauses", Message::SetPaused { paused: true }),
+            20..50 => ("resumes", Message::SetPaused { paused: false }),
+            50..75 => ("requeues", Message::DeadRemove { from, until, fate: DeadFate::Requeue }),
+            75..83 => ("drops", Message::DeadRemove { from, until, fate: DeadFate::Drop }),
+            83..95 => ("lists", Message::DeadList { from, until }),
+            _ => {
+                let client = self.steerer;
+                if !self.broker.is_down {
+                    self.broker.feed(Input::Left { client, orderly: false }, &mut self.stage);
+                    self.ask_for_turn();
+                }
+                ("leaves", Message::SetPaused { paused: false })
+            }
+        };
+        self.stage.count(what, 1);
+        self.steer_by(message);
+        if let Some(steer_every_us) = self.scenario.steer_every_us {
+            let next = self.stage.now + self.stage.random.micros(steer_every_us);
+            self.push(next, Event::Steer);
+        }
+    }
+
+    /// Another client comes to say this.
+    pub(super) fn steer_by(&mut self, message: Message) {
+        if self.broker.is_down {
+            return;
+        }
+        self.steerer = ClientId(self.steerer.0 - 1);
+        self.broker.feed(Input::Steered { client: self.steerer, message }, &mut self.stage);
+        self.ask_for_turn();
     }
 
     /// A producer will never come again, and everybody knows.

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use common::message::Message;
 use common::transport::Scratch;
 use coordinator::queue::{ClientId, Input};
 
@@ -30,6 +31,7 @@ pub(super) enum Event {
     ToClient(ClientId),
     ToCoordinator(ClientId),
     Trouble,
+    Steer,
     Mend,
     End,
     Stop,
@@ -84,6 +86,8 @@ pub struct World {
     /// When and after how many events things ceased to go wrong.
     mended_at: Option<(Duration, u64)>,
     pub(super) ended: bool,
+    /// What the last one was who steers the queue; each is another client.
+    pub(super) steerer: ClientId,
 }
 
 impl World {
@@ -116,6 +120,7 @@ impl World {
             lost: Vec::new(),
             mended_at: None,
             ended: false,
+            steerer: ClientId(u64::MAX),
             scenario,
         };
         for plan in world.scenario.producers.clone() {
@@ -127,6 +132,10 @@ impl World {
         if !world.scenario.faultless {
             let first = world.stage.random.micros(world.scenario.trouble_every_us);
             world.push(first, Event::Trouble);
+        }
+        if let Some(steer_every_us) = world.scenario.steer_every_us {
+            let first = world.stage.random.micros(steer_every_us);
+            world.push(first, Event::Steer);
         }
         world.push(Duration::from_micros(world.scenario.trouble_us), Event::Mend);
         world
@@ -170,6 +179,9 @@ impl World {
         let status = self.broker.queue.status();
         let (accepted, redelivered, dead) = (status.accepted, status.redelivered, status.dead);
         let (tail_events, tail) = self.tail();
+        let (requeued, dropped) = self.stage.oracle.dead_letters_moved();
+        self.stage.count("dead letters put again", requeued);
+        self.stage.count("dead letters dropped", dropped);
         let tally = std::mem::take(&mut self.stage.tally);
         Facts { events: self.events_count, troubles: self.troubles, accepted, redelivered, dead, tail_events, tail, tally }
     }
@@ -225,7 +237,8 @@ impl World {
                     self.ask_for_turn();
                 }
             }
-            Event::Trouble if self.mended_at.is_some() => {}
+            Event::Trouble | Event::Steer if self.mended_at.is_some() => {}
+            Event::Steer => self.steer(),
             Event::Trouble => self.trouble(),
             Event::Mend => self.mend(),
             Event::End => self.end(),
@@ -344,6 +357,7 @@ impl World {
         self.stage.tell(|| "from now on nothing goes wrong".into());
         self.mended_at = Some((self.stage.now, self.events_count));
         self.broker.mend();
+        self.steer_by(Message::SetPaused { paused: false });
         for (client, at, side) in self.stage.network.heal(self.stage.now) {
             self.push_arrival(client, at, side);
         }

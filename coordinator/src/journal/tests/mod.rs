@@ -7,7 +7,7 @@ mod folder;
 mod model;
 mod speed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ use super::inspect::{Verdict, check_records};
 use super::model::Model;
 use super::store::{self, Sizes, Store};
 use super::witness::Witness;
-use crate::queue::{DeadLetter, Entry, Load, Loaded, Progress};
+use crate::queue::{DeadLetter, DeadPage, DeadRange, Entry, Load, Loaded, Progress};
 
 /// Small enough that every bound is met.
 const TIGHT: Sizes = Sizes { cache_bytes: 64 * 1024, known_max: 12, slack_bytes: u64::MAX, check_bytes_max: u64::MAX };
@@ -52,13 +52,14 @@ impl Chance {
 struct Story {
     chance: Chance,
     open: BTreeSet<u64>,
+    dead: BTreeMap<u64, Bytes>,
     next_id: u64,
     item_bytes_max: u64,
 }
 
 impl Story {
     fn new(seed: u64) -> Story {
-        Story { chance: Chance(seed), open: BTreeSet::new(), next_id: 0, item_bytes_max: 40 }
+        Story { chance: Chance(seed), open: BTreeSet::new(), dead: BTreeMap::new(), next_id: 0, item_bytes_max: 40 }
     }
 
     fn next(&mut self) -> Entry {
@@ -70,6 +71,7 @@ impl Story {
                 let name = (chance.below(2) == 0).then(|| format!("p{}", chance.below(4)).into());
                 Entry::Finished { name }
             }
+            94.. if !self.dead.is_empty() => self.remove_dead(),
             sort => {
                 let Some((first, count)) = self.open_run() else { return self.put() };
                 if (34..50).contains(&sort) {
@@ -79,12 +81,26 @@ impl Story {
                 (first..first + count).for_each(|id| assert!(self.open.remove(&id)));
                 if sort < 56 {
                     let item = Bytes::from(vec![b'x'; self.chance.below(50) as usize]);
+                    self.dead.insert(first, item.clone());
                     return Entry::Dead(DeadLetter { id: ItemId(first), attempts: 3, cause: "exit status 1".into(), item });
                 }
                 let output_bytes = (self.chance.below(2) == 0).then(|| self.chance.below(1000));
                 Entry::Settled { first, count, output_bytes }
             }
         }
+    }
+
+    fn remove_dead(&mut self) -> Entry {
+        let at = self.chance.below(self.dead.len() as u64) as usize;
+        let (id, item) = self.dead.iter().nth(at).map(|(id, item)| (*id, item.clone())).unwrap();
+        self.dead.remove(&id);
+        if self.chance.below(3) == 0 {
+            return Entry::Dropped { id, item_bytes: item.len() as u64 };
+        }
+        let first = self.next_id;
+        self.next_id += 1;
+        self.open.insert(first);
+        Entry::Requeued { id, first, batch: Batch::one(item) }
     }
 
     fn group(&mut self, entries_max: u64) -> Vec<Entry> {
@@ -155,11 +171,8 @@ fn assert_same(store: &mut Store, model: &Model, case: &str) {
     let mut verdict = Verdict::default();
     check_records(store, &mut verdict).unwrap();
     assert_eq!(verdict.problems, [""; 0], "{case}");
-    let mut dead = Vec::new();
-    store.each_dead(|id, letter| dead.push((id, letter.unwrap()))).unwrap();
-    let mut expected: Vec<_> = model.dead.iter().map(|letter| (letter.id.0, letter.attempts, letter.item.clone())).collect();
-    expected.sort();
-    assert_eq!(dead.into_iter().map(|(id, letter)| (id, letter.attempts, letter.item)).collect::<Vec<_>>(), expected, "{case}");
+    let all = DeadRange { from: 0, until: u64::MAX };
+    assert_eq!(store.load_dead(all).unwrap(), model.load_dead(all), "{case}");
 }
 
 /// What is done to a file.

@@ -70,6 +70,7 @@ proptest! {
                 for answer in journal.collect().unwrap() {
                     match answer {
                         Answer::Kept(entries) => handed.drain(..entries).for_each(|entry| model.keep(&entry)),
+                        Answer::DeadLoaded(_) => panic!("nothing was asked for"),
                         Answer::Loaded(loaded) => prop_assert_eq!(plain(&loaded), plain(&model.load(wanted.take().unwrap()))),
                     }
                 }
@@ -105,7 +106,7 @@ fn a_commit_takes_only_so_much_and_all_is_kept_in_order() {
         woken.recv_timeout(Duration::from_secs(20)).unwrap();
         kept.extend(journal.collect().unwrap().into_iter().map(|answer| match answer {
             Answer::Kept(entries) => entries,
-            Answer::Loaded(_) => panic!("nothing was asked for"),
+            Answer::Loaded(_) | Answer::DeadLoaded(_) => panic!("nothing was asked for"),
         }));
     }
     assert_eq!(kept, [7, 7, 7, 7, 7, 5], "8 MiB each, with what an entry costs");
@@ -155,4 +156,49 @@ fn some_load(chance: &mut Chance, model: &Model) -> Option<Load> {
     let from = all.get(chance.below(all.len() as u64) as usize)?.first;
     let until = if chance.below(3) == 0 { from + 1 } else { u64::MAX };
     Some(Load { from: from - chance.below(from + 1).min(3), until, bytes_min: 1 + chance.below(600) })
+}
+
+#[test]
+fn dead_letters_come_a_page_at_a_time_with_all_that_was_kept_before() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("journal");
+    let (mut journal, woken) = open(&dir);
+    let letter = |id| DeadLetter { id: ItemId(id), attempts: 2, cause: "no good".into(), item: vec![b'x'; 9].into() };
+    let uniform = Batch::check(BatchHeader { count: 1500, layout: Layout::Uniform { len: 9 } }, vec![b'x'; 1500 * 9].into()).unwrap();
+    journal.keep(Entry::Put { first: 0, batch: uniform, by: None });
+    (0..1500).for_each(|id| journal.keep(Entry::Dead(letter(id))));
+    journal.keep(Entry::Requeued { id: 3, first: 1500, batch: Batch::one(letter(3).item) });
+    journal.keep(Entry::Dropped { id: 1499, item_bytes: 9 });
+    let mut pages = Vec::new();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        journal.flush();
+        while !journal.is_idle() {
+            woken.recv_timeout(Duration::from_secs(20)).unwrap();
+            let answers = journal.collect().unwrap();
+            pages.extend(answers.into_iter().filter_map(|answer| if let Answer::DeadLoaded(page) = answer { Some(page) } else { None }));
+        }
+        from = pages.last().map_or(Some(at), |page: &DeadPage| page.next);
+        from.into_iter().for_each(|from| journal.load_dead(DeadRange { from, until: u64::MAX }));
+    }
+    let ids: Vec<u64> = pages.iter().flat_map(|page| page.letters.iter().map(|letter| letter.id.0)).collect();
+    assert_eq!(ids, (0..1499).filter(|id| *id != 3).collect::<Vec<_>>());
+    assert_eq!(pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>(), [1024, 474]);
+    assert_eq!(pages[0].letters[0], letter(0));
+    journal.close().unwrap();
+    let (_, recovered, _) = reopen(&dir);
+    assert_eq!((recovered.dead, recovered.items, recovered.next_id), (1498, 1, 1501));
+}
+
+#[test]
+fn a_dead_letter_that_is_not_there_cannot_go() {
+    for entry in [Entry::Dropped { id: 1, item_bytes: 0 }, Entry::Requeued { id: 1, first: 2, batch: Batch::one(Bytes::new()) }] {
+        let shared = Shared::new();
+        let mut store = shared.open(TIGHT).unwrap();
+        let letter = DeadLetter { id: ItemId(0), attempts: 1, cause: "no good".into(), item: Bytes::new() };
+        store.commit([Entry::Put { first: 0, batch: Batch::one(Bytes::new()), by: None }, Entry::Dead(letter)]).unwrap();
+        let error = store.commit([entry]).unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("the dead letter of item 1"), "{error}");
+    }
 }

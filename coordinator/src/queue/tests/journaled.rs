@@ -226,7 +226,7 @@ fn failed_attempts_count_on_after_the_coordinator_has_died() {
     assert_eq!(bench.write_all(), [(1, 3, "bad again".into())]);
     let bench = bench.again(JOURNALED);
     assert_eq!((bench.queue.status().dead, bench.queue.status().ready), (1, 1));
-    assert_eq!(bench.journal.dead[0].item, "bad");
+    assert_eq!(bench.journal.dead[&1].item, "bad");
 }
 
 #[test]

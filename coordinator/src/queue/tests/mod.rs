@@ -7,6 +7,7 @@ mod leases;
 mod model;
 mod order;
 mod shown;
+mod steering;
 
 use super::*;
 use crate::journal::model::Model;
@@ -23,6 +24,8 @@ const RULES: Rules = Rules {
     lease: None,
     early_bytes_max: None,
     producers_expected: None,
+    dead_letters_max: 20,
+    dead_bytes_max: 20_000,
     journaled: None,
 };
 
@@ -44,6 +47,7 @@ struct Bench {
     /// Entries that are in the journal and not reported.
     kept: usize,
     loads: Vec<Load>,
+    dead_loads: Vec<DeadRange>,
     /// The journal answers only when it is told to.
     slow_journal: bool,
 }
@@ -64,6 +68,7 @@ impl Bench {
             journal,
             kept: 0,
             loads: Vec::new(),
+            dead_loads: Vec::new(),
             slow_journal: false,
         }
     }
@@ -83,6 +88,7 @@ impl Bench {
                     self.kept += 1;
                 }
                 Output::Load(load) => self.loads.push(load),
+                Output::LoadDead(range) => self.dead_loads.push(range),
                 output => self.outputs.push(output),
             }
         }
@@ -101,10 +107,18 @@ impl Bench {
             let batches = self.journal.load(load);
             self.handle(Input::Loaded { batches });
         }
+        for range in std::mem::take(&mut self.dead_loads) {
+            let page = self.journal.load_dead(range);
+            self.handle(Input::DeadLoaded(page));
+        }
     }
 
     fn say(&mut self, client: u64, message: Message) {
         self.handle(Input::Said { client: ClientId(client), message, batch: None });
+    }
+
+    fn steer(&mut self, client: u64, message: Message) {
+        self.handle(Input::Steered { client: ClientId(client), message });
     }
 
     fn producer(&mut self, client: u64) {

@@ -1,6 +1,7 @@
 //! The queue against a naive model, by random steps.
 
 use super::*;
+use common::message::{DeadFate, Obstacle};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -25,6 +26,12 @@ struct Naive {
     revoked: BTreeMap<u64, BTreeSet<u64>>,
     untold: BTreeMap<u64, BTreeSet<u64>>,
     unanswered: BTreeMap<u64, u32>,
+    paused: bool,
+    /// What was put again, as often as it was.
+    requeued: Vec<String>,
+    dropped: u64,
+    /// The last answer about dead letters.
+    removed: Option<(u64, Option<Obstacle>)>,
 }
 
 struct Item {
@@ -45,6 +52,8 @@ enum State {
     Early,
     Settled,
     Dead,
+    /// A dead letter that is none any more.
+    Gone,
 }
 
 impl Naive {
@@ -101,7 +110,7 @@ impl Naive {
 
     /// The lowest item that is not through.
     fn next(&self) -> u64 {
-        let through = |item: &&Item| matches!(item.state, State::Settled | State::Dead);
+        let through = |item: &&Item| matches!(item.state, State::Settled | State::Dead | State::Gone);
         self.items.iter().take_while(through).count() as u64
     }
 
@@ -155,7 +164,9 @@ impl Naive {
                 }
                 self.unheard.entry(client.0).or_default().push(message);
             }
+            Output::Send { message: Message::DeadRemoved { count, obstacle, .. }, .. } => self.removed = Some((count, obstacle)),
             Output::Send { client, message: Message::Deliver { first, attempt, .. }, batch: Some(batch) } => {
+                assert!(!self.paused, "items are handed out by a queue that is paused");
                 for (id, item) in (first.0..).zip(batch.iter()) {
                     while self.items.len() as u64 <= id {
                         self.items.push(Item { text: String::new(), attempts: 0, failures: 0, due: None, state: State::Ready });
@@ -202,7 +213,7 @@ impl Naive {
                 written.push(ticket);
             }
             Output::Send { .. } | Output::Welcome { .. } => {}
-            Output::Journal(_) | Output::Load(_) => panic!("the bench answers these"),
+            Output::Journal(_) | Output::Load(_) | Output::LoadDead(_) => panic!("the bench answers these"),
             Output::Close { client, words, .. } => panic!("{client:?} is closed: {words}"),
         }
     }
@@ -262,6 +273,12 @@ enum Step {
     Last {
         producer: u64,
     },
+    Pause {
+        paused: bool,
+    },
+    RemoveDead {
+        fate: DeadFate,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -278,6 +295,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (10u64..13, 0u8..3).prop_map(|(consumer, how)| Step::Late { consumer, how }),
         1 => (10u64..13).prop_map(|consumer| Step::Answer { consumer }),
         2 => (0u64..2000).prop_map(|ms| Step::Pass { ms }),
+        1 => any::<bool>().prop_map(|paused| Step::Pause { paused }),
+        1 => prop_oneof![3 => Just(DeadFate::Requeue), 1 => Just(DeadFate::Drop)].prop_map(|fate| Step::RemoveDead { fate }),
     ]
 }
 
@@ -304,12 +323,13 @@ proptest! {
         let settled = || CONSUMERS.flat_map(|consumer| [Step::AckAll { consumer }, Step::Answer { consumer }]);
         let served = || settled().chain([Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }]).chain(settled());
         // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
+        let resume = std::iter::once(Step::Pause { paused: false });
         let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::WantOnce { producer }, Step::Hear { producer }].into_iter()
             .chain(served()).chain([Step::Hear { producer }, Step::Last { producer }]));
         let drain = served().collect::<Vec<_>>();
         let empty = std::iter::repeat_n(drain, 60).flatten();
         let end = empty.clone();
-        let afterwards = empty.chain(last).chain(end).map(|step| (step, false));
+        let afterwards = resume.chain(empty).chain(last).chain(end).map(|step| (step, false));
         for (step, hurried) in steps.into_iter().chain(afterwards) {
             if !matches!(step, Step::Put { .. } | Step::Want { .. } | Step::WantOnce { .. } | Step::Hear { .. }) {
                 model.look(&mut bench);
@@ -421,6 +441,30 @@ proptest! {
                     *from += 1;
                     bench.put(producer, &[&format!("{producer}:{}", *from - 1)]);
                 }
+                Step::Pause { paused } => {
+                    let changed = std::mem::replace(&mut model.paused, paused) != paused;
+                    bench.steer(20, Message::SetPaused { paused });
+                    let is_answer = |output: &Output| matches!(output, Output::Send { message, .. } if *message == Message::PausedSet { paused, changed });
+                    let is_answered = bench.outputs.iter().any(is_answer);
+                    prop_assert!(hurried || is_answered);
+                }
+                Step::RemoveDead { fate } => {
+                    let before = bench.queue.status();
+                    let dead: Vec<usize> = (0..model.items.len()).filter(|id| model.items[*id].state == State::Dead).collect();
+                    bench.steer(20, Message::DeadRemove { from: ItemId(0), until: ItemId(u64::MAX), fate });
+                    model.look(&mut bench);
+                    let (count, obstacle) = model.removed.take().expect("an answer");
+                    for id in &dead[..count as usize] {
+                        model.items[*id].state = State::Gone;
+                        let text = model.items[*id].text.clone();
+                        if fate == DeadFate::Requeue { model.requeued.push(text) } else { model.dropped += 1 }
+                    }
+                    let is_full = (before.stored() + count == capacity) || before.bytes + (count + 1) * batch_cost_bytes(1) > rules.capacity_bytes;
+                    match obstacle {
+                        None => prop_assert_eq!(count, dead.len() as u64, "all of them"),
+                        obstacle => prop_assert!(obstacle == Some(Obstacle::Full) && fate == DeadFate::Requeue && is_full, "{:?}", obstacle),
+                    }
+                }
                 Step::Pass { ms } => {
                     let now = bench.now + Duration::from_millis(ms);
                     model.expire(now);
@@ -430,28 +474,35 @@ proptest! {
             if hurried { continue }
             model.look(&mut bench);
             let status = bench.queue.status();
-            let unsettled = status.accepted - status.acknowledged - status.dead;
+            let unsettled = status.accepted - status.acknowledged - status.dead - status.dead_removed;
+            prop_assert_eq!(status.dead_removed, model.requeued.len() as u64 + model.dropped);
+            prop_assert_eq!(status.paused, model.paused);
             prop_assert_eq!(status.stored(), unsettled, "ready, delayed and held are all that is not settled");
             prop_assert!(unsettled <= capacity && status.bytes <= rules.capacity_bytes);
-            prop_assert_eq!(model.confirmed.values().sum::<u64>(), status.accepted, "confirmed is what is accepted");
+            prop_assert_eq!(model.confirmed.values().sum::<u64>() + model.requeued.len() as u64, status.accepted, "confirmed is what is accepted");
             prop_assert!(unsettled > 0 || status.producers_waiting == 0, "an empty queue has room for everybody");
             let hungry = model.demand.iter().any(|(consumer, demand)| *demand > 0 && !model.unanswered.contains_key(consumer));
             let early = model.items.iter().any(|item| item.state == State::Early);
             prop_assert!(!early || model.ordered);
             let ready = model.items.iter().position(|item| item.state == State::Ready).unwrap_or(model.items.len());
             let held_back = early && ready as u64 != model.next();
-            prop_assert!(!hungry || status.ready == 0 || held_back, "nothing waits while somebody asks");
+            prop_assert!(!hungry || status.ready == 0 || held_back || model.paused, "nothing waits while somebody asks");
             prop_assert!(model.items.get(model.next() as usize).is_none_or(|item| item.state != State::Early), "its turn has come");
         }
         let mut seen = BTreeSet::new();
         let mut last = BTreeMap::new();
         for (id, item) in model.items.iter().enumerate() {
-            prop_assert!(matches!(item.state, State::Settled | State::Dead), "item {} is left {:?}", id, item.state);
+            prop_assert!(matches!(item.state, State::Settled | State::Dead | State::Gone), "item {} is left {:?}", id, item.state);
+            if let Some(at) = model.requeued.iter().position(|text| *text == item.text && seen.contains(text)) {
+                model.requeued.remove(at);
+                continue;
+            }
             let (producer, n) = item.text.split_once(':').unwrap();
             prop_assert!(seen.insert(item.text.clone()), "{} is there twice", item.text);
             let before = last.insert(producer.to_string(), n.parse::<u64>().unwrap());
             prop_assert_eq!(before.map_or(0, |before| before + 1), n.parse::<u64>().unwrap(), "one producer's items keep their order");
         }
+        prop_assert!(model.requeued.is_empty(), "put again, and never handed out: {:?}", model.requeued);
         prop_assert_eq!(&model.put, &model.confirmed.clone().into_iter().filter(|(_, n)| *n > 0).collect(), "all that was put came in");
     }
 }

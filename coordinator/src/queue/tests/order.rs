@@ -1,5 +1,7 @@
 //! Results in the order of their items.
 
+use common::message::DeadFate;
+
 use super::*;
 
 const ORDERED: Rules = Rules { early_bytes_max: Some(2000), ..RULES };
@@ -50,6 +52,21 @@ fn items_without_a_result_and_dead_letters_leave_no_gap() {
     bench.ack(2, 0, 1);
     assert_eq!(bench.written(), [["of 1"], ["of 5"]]);
     assert_eq!(bench.queue.status().stored(), 0);
+}
+
+#[test]
+fn a_dead_letter_that_is_put_again_has_its_turn_behind_those_before_it() {
+    let mut bench = ordered(ORDERED, 2);
+    bench.demand(2, 9);
+    bench.give_back(2, 0, 1, Outcome::Rejected { cause: "bad".into() });
+    assert_eq!(bench.written(), Vec::<Vec<String>>::new());
+    bench.steer(9, Message::DeadRemove { from: ItemId(0), until: ItemId(1), fate: DeadFate::Requeue });
+    bench.put(1, &["after it"]);
+    bench.done(2, 3);
+    bench.done(2, 2);
+    assert_eq!(bench.written(), Vec::<Vec<String>>::new(), "item 1 is not done");
+    bench.done(2, 1);
+    assert_eq!(bench.written(), [["of 1"], ["of 2"], ["of 3"]]);
 }
 
 #[test]

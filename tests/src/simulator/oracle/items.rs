@@ -74,6 +74,9 @@ pub(super) struct Items {
     writing: u64,
     acknowledged: u64,
     dead: u64,
+    /// Dead letters that are none any more, and those of them that are items again, for sure.
+    dead_removed: u64,
+    requeued: u64,
     redelivered: u64,
 }
 
@@ -94,6 +97,11 @@ impl Items {
         self.certain += count;
     }
 
+    /// What is in the journal.
+    pub(super) fn certain(&self) -> u64 {
+        self.certain
+    }
+
     /// Items that may be given to consumers do not count as such before they are in the journal.
     pub(super) fn uncertain(&self) -> u64 {
         self.entered - self.certain
@@ -106,6 +114,32 @@ impl Items {
     pub(super) fn check_letter(&self, id: u64, attempts: u32, whose: Option<(Tag, u64)>) {
         let item = &self.items[id as usize];
         assert_eq!((item.attempts, Some(item.whose)), (attempts, whose), "the dead letter of item {id}");
+    }
+
+    pub(super) fn is_dead(&self, id: u64) -> bool {
+        self.items[id as usize].place == Place::Dead
+    }
+
+    pub(super) fn whose(&self, id: u64) -> (Tag, u64) {
+        self.items[id as usize].whose
+    }
+
+    pub(super) fn dead_letters_removed(&mut self, count: u64) {
+        self.dead -= count;
+        self.dead_removed += count;
+    }
+
+    pub(super) fn dead_removed(&self) -> u64 {
+        self.dead_removed
+    }
+
+    /// A dead letter is an item again.
+    pub(super) fn is_requeued(&mut self) {
+        self.requeued += 1;
+    }
+
+    pub(super) fn requeued(&self) -> u64 {
+        self.requeued
     }
 
     pub(super) fn failure_given_out(&mut self, id: u64, failures: u32) {
@@ -132,6 +166,7 @@ impl Items {
     /// Only what the journal knows is true any more.
     pub(super) fn die(&mut self) {
         let (acknowledged, dead, certain) = (self.acknowledged, self.dead, self.certain);
+        let (dead_removed, requeued) = (self.dead_removed, self.requeued);
         let (mut items, mut unsettled) = (std::mem::take(&mut self.items), std::mem::take(&mut self.unsettled));
         unsettled.split_off(&certain);
         for item in items.iter_mut().filter(|item| !matches!(item.place, Place::Acknowledged | Place::Dead)) {
@@ -139,9 +174,10 @@ impl Items {
             (item.attempts, item.failures) = (item.failures_recorded, item.failures_recorded);
         }
         let returned = unsettled.range(..items.len() as u64).copied().collect();
-        let known = Items { accepted: certain, entered: certain, certain, acknowledged, dead, journaled: true, ..Items::default() };
         let &mut Items { lease, early_bytes_max, .. } = self;
-        *self = Items { items, unsettled, returned, lease, early_bytes_max, ..known };
+        let counts = Items { acknowledged, dead, dead_removed, requeued, journaled: true, lease, early_bytes_max, ..Items::default() };
+        let known = Items { accepted: certain, entered: certain, certain, ..counts };
+        *self = Items { items, unsettled, returned, ..known };
     }
 
     pub(super) fn accepted(&self) -> u64 {

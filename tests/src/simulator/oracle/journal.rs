@@ -14,6 +14,8 @@ enum Change {
     Put { tag: Tag, end: u64, cost_bytes: u64 },
     Settled { first: u64, count: u64, output_bytes: Option<u64> },
     Dead { id: u64 },
+    Requeued { id: u64, cost_bytes: u64 },
+    Dropped { id: u64 },
     Failed { first: u64, count: u64, failures: u32 },
     Finished { name: Option<String> },
 }
@@ -69,6 +71,16 @@ impl Oracle {
                 self.items.check_letter(letter.id.0, letter.attempts, self.lengths.read(&letter.item));
                 Change::Dead { id: letter.id.0 }
             }
+            Entry::Requeued { id, first, batch } => {
+                let cost_bytes = self.requeues(*id, *first, batch);
+                self.journal.unwritten_bytes += cost_bytes;
+                self.journal.largest_batch_bytes = self.journal.largest_batch_bytes.max(cost_bytes);
+                Change::Requeued { id: *id, cost_bytes }
+            }
+            Entry::Dropped { id, item_bytes } => {
+                self.drops(*id, *item_bytes);
+                Change::Dropped { id: *id }
+            }
             Entry::Failed { first, count, failures } => {
                 (*first..first + count).for_each(|id| self.items.failure_given_out(id, *failures));
                 Change::Failed { first: *first, count: *count, failures: *failures }
@@ -95,7 +107,7 @@ impl Oracle {
 
     /// So many entries more are in the journal.
     pub(super) fn journaled(&mut self, entries: usize) {
-        for change in self.journal.changes.drain(..entries) {
+        for change in self.journal.changes.drain(..entries).collect::<Vec<_>>() {
             match change {
                 Change::Put { tag, end, cost_bytes } => {
                     let before = self.producers.accepted_of(tag);
@@ -105,8 +117,8 @@ impl Oracle {
                 }
                 Change::Settled { first, count, output_bytes } => {
                     for id in first..first + count {
-                        let (tag, n) = self.items.settled(id, false);
-                        self.producers.settled(tag, n);
+                        let whose = self.items.settled(id, false);
+                        self.is_settled(id, whose);
                         let result = self.journal.results.remove(&id);
                         assert!(self.writes_to_no_file || result.is_some() == output_bytes.is_some(), "the result of item {id}");
                         if result.is_some() && self.rules.early_bytes_max.is_some() {
@@ -119,9 +131,17 @@ impl Oracle {
                     assert!(output_bytes.is_none_or(|bytes| bytes == length), "results take {length} bytes, by an entry {output_bytes:?}");
                 }
                 Change::Dead { id } => {
-                    let (tag, n) = self.items.settled(id, true);
-                    self.producers.settled(tag, n);
+                    let whose = self.items.settled(id, true);
+                    self.is_settled(id, whose);
+                    self.dead.keep(id, None);
                 }
+                Change::Requeued { id, cost_bytes } => {
+                    self.is_removed(id);
+                    self.items.is_certain(1);
+                    self.items.is_requeued();
+                    self.journal.unwritten_bytes -= cost_bytes;
+                }
+                Change::Dropped { id } => self.is_removed(id),
                 Change::Failed { first, count, failures } => {
                     (first..first + count).for_each(|id| self.items.failure_is_certain(id, failures))
                 }
@@ -133,6 +153,8 @@ impl Oracle {
     /// The coordinator dies. Of the entries that it has not heard of, so many are in its journal, which holds this: just what counts.
     pub fn dies(&mut self, committed: usize, recovered: &Recovered) {
         self.journaled(committed);
+        self.dead.die(self.items.certain());
+        (self.paused, self.pause_answers) = (false, VecDeque::new());
         self.items.die();
         self.producers.die();
         self.consumers = Default::default();
@@ -148,9 +170,13 @@ impl Oracle {
         let (acknowledged, dead, ..) = self.items.counts();
         let counts = (recovered.next_id, recovered.items, recovered.acknowledged, recovered.dead);
         let accepted = self.items.accepted();
-        assert_eq!(counts, (accepted, accepted - acknowledged - dead, acknowledged, dead), "accepted, left, acknowledged, dead");
+        assert_eq!(
+            counts,
+            (accepted, accepted - acknowledged - dead - self.items.dead_removed(), acknowledged, dead),
+            "accepted, left, acknowledged, dead"
+        );
         let bytes = recovered.body_bytes + recovered.batches * batch_cost_bytes(0);
-        assert_eq!(bytes, self.producers.stored_bytes(), "bytes of what is left");
+        assert_eq!(bytes, self.producers.stored_bytes() + self.dead.stored_bytes(), "bytes of what is left");
         for (progress, finished) in &recovered.producers {
             self.producers.check_recovered(progress, *finished);
         }
@@ -171,7 +197,7 @@ impl Oracle {
         let item_bytes = batch_cost_bytes(self.rules.item_bytes_max + 4);
         let Journal { unwritten_bytes, largest_batch_bytes, finishing, .. } = &self.journal;
         assert!(*unwritten_bytes <= window.unwritten_bytes.max(item_bytes), "{unwritten_bytes} bytes are on their way to the journal");
-        let most = window.near_bytes + largest_batch_bytes + unwritten_bytes + self.producers.touched_bytes();
+        let most = window.near_bytes + largest_batch_bytes + unwritten_bytes + self.producers.touched_bytes() + self.dead.touched_bytes();
         let bytes = queue.bytes_in_memory();
         assert!(bytes <= most, "{bytes} bytes are in memory; {most} may be");
         assert!(finishing.is_empty(), "{finishing:?} have finished, and the journal is not told");

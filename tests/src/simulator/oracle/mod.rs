@@ -6,8 +6,9 @@ mod consumers;
 mod items;
 mod journal;
 mod producers;
+mod steering;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use common::batch::Batch;
@@ -21,6 +22,7 @@ use consumers::Consumers;
 use items::Items;
 use journal::Journal;
 use producers::Producers;
+use steering::Dead;
 
 /// The client may not say this: its connection must be closed.
 struct Refused;
@@ -48,6 +50,9 @@ pub struct Oracle {
     /// It was told to take no more.
     drains: bool,
     hands_out: bool,
+    paused: bool,
+    pause_answers: VecDeque<(bool, bool)>,
+    dead: Dead,
     applications: Applications,
 }
 
@@ -70,6 +75,9 @@ impl Oracle {
             to_be_closed: None,
             drains: false,
             hands_out: true,
+            paused: false,
+            pause_answers: VecDeque::new(),
+            dead: Dead::default(),
             applications: Applications::default(),
         }
     }
@@ -122,7 +130,10 @@ impl Oracle {
     pub fn before(&mut self, input: &Input, phase: Phase, now: Duration) {
         self.now = now;
         self.items.wake(now);
-        self.hands_out = matches!(phase, Phase::Running | Phase::Draining);
+        if matches!(input, Input::Drain | Input::Stop) {
+            self.paused = false;
+        }
+        self.hands_out = matches!(phase, Phase::Running | Phase::Draining) && !self.paused;
         match input {
             Input::ProducerJoined { client, name } => {
                 self.producers.joined(*client, name.clone());
@@ -144,8 +155,11 @@ impl Oracle {
             Input::Written { ticket, output_bytes } => {
                 let ids = self.writing.remove(ticket).expect("only what is being written is reported as written");
                 for id in ids {
-                    if let Some((tag, n)) = self.items.written(id, *output_bytes) {
-                        self.producers.settled(tag, n);
+                    if let Some(whose) = self.items.written(id, *output_bytes) {
+                        self.is_settled(id, whose);
+                        if self.items.is_dead(id) {
+                            self.dead.keep(id, Some((self.rules.dead_letters_max, self.rules.dead_bytes_max)));
+                        }
                     }
                 }
             }
@@ -159,6 +173,8 @@ impl Oracle {
             }
             Input::Journaled { entries } => self.journaled(*entries),
             Input::Loaded { .. } => self.loaded(),
+            Input::Steered { client, message } => self.steered(*client, message, phase),
+            Input::DeadLoaded(page) => self.dead_loaded(page),
         }
         self.items.watch(now);
         if phase == Phase::Stopping || (phase != Phase::Done && matches!(input, Input::Stop)) {
@@ -218,8 +234,8 @@ impl Oracle {
                     for id in held {
                         self.check_announced(client, id);
                         self.applications.settled(client, id, None);
-                        if let Some((tag, n)) = self.items.acknowledged(id) {
-                            self.producers.settled(tag, n);
+                        if let Some(whose) = self.items.acknowledged(id) {
+                            self.is_settled(id, whose);
                         }
                     }
                 }
@@ -252,6 +268,12 @@ impl Oracle {
         }
     }
 
+    fn is_settled(&mut self, id: u64, (tag, n): (Tag, u64)) {
+        if !self.dead.settle(id) {
+            self.producers.settled(tag, n);
+        }
+    }
+
     fn check_announced(&self, client: ClientId, id: u64) {
         if self.applications.is_honest_consumer(client) {
             self.items.check_announced(id, if self.rules.attempts_max == 1 || self.rules.lease.is_some() { 1 } else { 2 });
@@ -273,6 +295,7 @@ impl Oracle {
         self.producers.left(client);
         self.joins.remove(&client);
         self.extensions.remove(&client);
+        self.dead.leave(client, self.rules.journaled.is_some());
         if self.consumers.left(client) {
             self.items.holder_left(client, orderly, self.rules.attempts_max);
         }
@@ -293,6 +316,7 @@ impl Oracle {
             Output::Welcome { client, position, checksum } => self.producers.welcomed(*client, position.0, *checksum),
             Output::Journal(entry) => self.keeps(entry),
             Output::Load(load) => self.loads(*load),
+            Output::LoadDead(range) => self.loads_dead(*range),
             Output::Write { ticket, record } => {
                 let ids = match record {
                     Record::Results(batch) => {
@@ -305,6 +329,7 @@ impl Oracle {
                     Record::DeadLetter(letter) => {
                         let whose = self.lengths.read(&letter.item);
                         assert!(!letter.cause.is_empty(), "a dead letter without a cause");
+                        self.dead.dies(letter);
                         vec![self.items.dead_letter(letter.id.0, letter.attempts, whose)]
                     }
                 };
@@ -320,11 +345,16 @@ impl Oracle {
             }
             (Message::Recall { position }, None) => self.producers.recalled(client, position.0),
             (Message::Deliver { first, attempt, .. }, Some(batch)) => {
+                assert!(!self.paused, "items are handed out by a queue that is paused");
                 self.consumers.delivered(client, batch);
                 for (id, bytes) in (first.0..).zip(batch.iter()) {
                     let whose = self.lengths.read(bytes).unwrap_or_else(|| panic!("item {id} is delivered as something nobody has put"));
+                    let is_new = self.items.delivered(id, client, *attempt, whose);
+                    if self.dead.touch(id, whose) {
+                        continue;
+                    }
                     self.producers.touch(whose.0, whose.1);
-                    if self.items.delivered(id, client, *attempt, whose) {
+                    if is_new {
                         self.producers.seen(whose.0, whose.1);
                     }
                 }
@@ -352,7 +382,7 @@ impl Oracle {
                 *asked = asked.checked_sub(1).expect("an answer to each Extend");
             }
             (Message::Stop, None) => self.consumers.told_to_stop(client),
-            _ => panic!("the queue says {}", message.name()),
+            _ => self.answers_steering(message, batch),
         }
     }
 
@@ -363,19 +393,25 @@ impl Oracle {
         let status = queue.status();
         self.items.accept(status.accepted);
         let certain = status.accepted - self.items.uncertain();
-        assert_eq!(certain, self.producers.accepted(), "what is accepted is confirmed");
+        assert_eq!(certain, self.producers.accepted() + self.items.requeued(), "what is accepted is confirmed, or was put again");
         self.producers.check_told(status.producers);
         self.check_memory(queue);
         let counts = (status.acknowledged, status.dead, status.delayed, status.held);
         assert_eq!(counts, self.items.counts(), "acknowledged, dead, delayed, held");
-        assert_eq!(status.ready, status.accepted - counts.0 - counts.1 - counts.2 - counts.3, "every item is in one place");
+        assert_eq!(
+            status.ready,
+            status.accepted - counts.0 - counts.1 - counts.2 - counts.3 - status.dead_removed,
+            "every item is in one place"
+        );
+        assert_eq!(status.dead_removed, self.items.dead_removed(), "dead letters that are none any more");
         assert_eq!(status.redelivered, self.items.redelivered(), "deliveries again");
         assert_eq!(status.producers_finished, self.producers.finished(), "producers that have finished");
         self.producers.check_replaced();
-        assert_eq!(status.bytes, self.producers.stored_bytes(), "bytes");
+        assert_eq!(status.bytes, self.producers.stored_bytes() + self.dead.stored_bytes(), "bytes");
         assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "within the bounds: {status:?}");
         let handing_out = matches!(status.phase, Phase::Running | Phase::Draining);
-        let misses_out = handing_out && status.ready > self.items.uncertain() && status.consumers_waiting > 0;
+        assert_eq!(status.paused, self.paused && handing_out, "whether it is paused");
+        let misses_out = handing_out && !status.paused && status.ready > self.items.uncertain() && status.consumers_waiting > 0;
         assert!(!misses_out || self.journal.is_loading() || self.items.holds_back(), "items wait while somebody asks: {status:?}");
         assert_eq!(status.consumers_waiting, self.consumers.hungry(), "consumers that ask");
         self.items.check_nothing_pending();
@@ -390,6 +426,12 @@ impl Oracle {
     /// All that was accepted under a name, and how often it should be.
     pub fn check_position(&self, tag: Tag, position: u64) {
         assert_eq!(position, self.producers.accepted_of(tag), "the position of producer {tag}");
+    }
+
+    /// Dead letters that were put again, and those that were dropped.
+    pub fn dead_letters_moved(&self) -> (u64, u64) {
+        let requeued = self.items.requeued();
+        (requeued, self.items.dead_removed() - requeued)
     }
 
     /// Everybody has gone.
