@@ -297,6 +297,7 @@ impl Producers {
         if too_early || std::mem::replace(&mut producer.finished, true) {
             return Err(Refused);
         }
+        producer.waits = false;
         Ok(producer.name.clone())
     }
 
