@@ -78,7 +78,7 @@ impl Scenario {
         // Without faults, time enough for every item.
         let (timeout_ms, grace_us) = if faultless { (10_000, 0) } else { (random.scale(1, 60), random.below(5_000)) };
         let lease = Lease { item_timeout: Duration::from_millis(timeout_ms), grace: Duration::from_micros(grace_us) };
-        let rules = Rules {
+        let mut rules = Rules {
             lease: random.chance(40).then_some(lease),
             early_bytes_max: random.chance(40).then(|| random.scale(1, 20_000) - 1),
             capacity_items: random.scale(1, 300),
@@ -92,6 +92,12 @@ impl Scenario {
             journaled,
         };
         let net = Net { slow: random.chance(30), room_min: (lengths.max as u64 / 8).max(16) };
+        if net.slow
+            && let Some(lease) = &mut rules.lease
+        {
+            // An attempt has to last longer than its item and its acknowledgement are on their way, in nine pieces each of up to 10 ms.
+            lease.item_timeout += Duration::from_millis(200);
+        }
         let consumers = random.between(1, 4);
         let items_max = if heavy { 8 } else { 120 };
         Scenario {
