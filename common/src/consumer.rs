@@ -55,6 +55,18 @@ impl<T: Decode + ?Sized> Consumer<T> {
         Consumer::open(endpoint, Some(items))
     }
 
+    /// For one that takes several items before it begins the first: from now on, taking one does not count as beginning it, and
+    /// [`Delivery::begin`] is to be called for each. If the process dies, only what it had begun is blamed for that.
+    pub fn begin_by_hand(self) -> Consumer<T> {
+        self.connection.lock().session.begin_by_hand();
+        self
+    }
+
+    /// From which attempt on the coordinator wants to hear that an item is begun; see [`Consumer::begin_by_hand`].
+    pub fn announce_from(&self) -> u32 {
+        self.connection.lock().session.announce_from()
+    }
+
     /// Waits for the next item. `None`: Stop; there is and will be nothing more.
     ///
     /// ```
@@ -169,6 +181,15 @@ impl<T: Decode + ?Sized> Consumer<T> {
         // Without a connection there is no answer that would do it.
         self.connection.wake_waiters(&state);
         written
+    }
+
+    /// True once every `get` gives `None`: Stop has come, or [`Consumer::stop`] was called. Takes in what has come, without waiting; for
+    /// who does not get now.
+    pub fn is_stopped(&self) -> Result<bool, Error> {
+        let mut state = self.connection.lock();
+        self.connection.read(&mut state)?;
+        self.connection.arm(&mut state);
+        Ok(state.session.is_stopped())
     }
 
     /// Returns once every item that the queue has accepted so far is settled. What this consumer itself still holds keeps it waiting.
@@ -520,6 +541,15 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// ```
     pub fn attempt(&self) -> u32 {
         self.claim.attempt
+    }
+
+    /// Work on the item begins now: to be said by who said [`Consumer::begin_by_hand`], and by nobody else.
+    pub fn begin(&self) -> Result<(), Error> {
+        let mut state = self.claim.connection.lock();
+        state.session.begin(self.claim.held, self.claim.attempt);
+        let written = self.claim.connection.write(&mut state);
+        self.claim.connection.arm(&mut state);
+        written
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.

@@ -76,6 +76,8 @@ impl Current {
 pub struct ConsumerSession {
     item_bytes_max: u64,
     announce_from: u32,
+    /// To take an item is to begin it; else the application says when it does.
+    taking_begins: bool,
     current: Option<Current>,
     /// What was delivered behind the current batch.
     behind: VecDeque<Delivered>,
@@ -97,6 +99,8 @@ pub struct ConsumerSession {
     results: BatchBuilder,
     settled_since: Option<Duration>,
     stopped: bool,
+    /// The last withdrawal ahead of whose answer nothing is to be taken.
+    giving_back: Option<u64>,
     epoch: u32,
     /// The questions that it has asked.
     pub questions: Questions,
@@ -128,6 +132,7 @@ impl ConsumerSession {
         ConsumerSession {
             item_bytes_max,
             announce_from,
+            taking_begins: true,
             current: None,
             behind: VecDeque::new(),
             behind_items: 0,
@@ -144,6 +149,7 @@ impl ConsumerSession {
             results: BatchBuilder::default(),
             settled_since: None,
             stopped: false,
+            giving_back: None,
             epoch: 0,
             questions: Questions::default(),
             outbox: Outbox::default(),
@@ -172,7 +178,7 @@ impl ConsumerSession {
     /// outbox afterwards is to be written before the item is worked on.
     pub fn look_ahead(&mut self, now: Duration) {
         let Some(current) = &self.current else { return };
-        let announced = current.attempt >= self.announce_from;
+        let announced = self.taking_begins && current.attempt >= self.announce_from;
         if announced {
             self.outbox.push(&Message::Begin { id: current.next_id() });
         }
@@ -187,6 +193,23 @@ impl ConsumerSession {
             let until_few = (current.left() + behind).saturating_sub(low + 1);
             let quick = if announced { 1 } else { until_few.clamp(1, current.left()) };
             current.quick_end = current.next + quick;
+        }
+    }
+
+    /// From now on the application says by [`ConsumerSession::begin`] which of the items that it has taken it begins.
+    pub fn begin_by_hand(&mut self) {
+        self.taking_begins = false;
+    }
+
+    /// From which attempt on the coordinator wants to hear of an item's beginning.
+    pub fn announce_from(&self) -> u32 {
+        self.announce_from
+    }
+
+    /// Announces that an item is begun which was taken as this attempt, if the coordinator wants to hear of it.
+    pub fn begin(&mut self, held: Held, attempt: u32) {
+        if self.is_held(held) && attempt >= self.announce_from {
+            self.outbox.push(&Message::Begin { id: held.id });
         }
     }
 
@@ -383,7 +406,14 @@ impl ConsumerSession {
     /// Says that the item is not done.
     pub fn give_back(&mut self, held: Held, outcome: Outcome) {
         if self.is_held(held) {
+            let unstarted = outcome == Outcome::Unstarted;
+            if unstarted {
+                self.stop_what_comes();
+            }
             self.outbox.push(&Message::Return { range: ItemRange { first: held.id, count: 1 }, outcome });
+            if unstarted {
+                self.give_back_unstarted();
+            }
         }
     }
 
@@ -414,6 +444,13 @@ impl ConsumerSession {
         if let Some((header, buffer)) = self.results.take(self.outbox.take_spare()) {
             let first = self.results_first;
             self.outbox.push_built(|batch| Message::Result { first, batch }, header, buffer);
+        }
+    }
+
+    /// For who gives something back: what is on its way meanwhile goes back as soon as it comes, so that all come again in their order.
+    fn stop_what_comes(&mut self) {
+        if self.demanded_items > 0 {
+            self.giving_back = Some(self.withdraw());
         }
     }
 
@@ -448,7 +485,8 @@ impl Session for ConsumerSession {
                 if self.current.is_none() {
                     self.next_batch();
                 }
-                if self.stopped {
+                let going_back = self.giving_back.is_some_and(|number| !self.questions.is_withdrawn(number));
+                if self.stopped || going_back {
                     self.give_back_unstarted();
                 }
                 Ok(())
@@ -484,9 +522,7 @@ impl Session for ConsumerSession {
         let idle = watch.taken_total == taken_total;
         *watch = Watch { since: now, taken_total };
         if idle && watched {
-            if self.demanded_items > 0 && self.questions.all_withdrawn() {
-                self.withdraw();
-            }
+            self.stop_what_comes();
             self.give_back_unstarted();
             self.prefetch.collapse();
         }
@@ -509,7 +545,7 @@ impl Session for ConsumerSession {
         // Counts what was taken of the current batch, and lets go of it.
         self.next_batch();
         (self.demanded_items, self.demanded_bytes) = (0, 0);
-        self.watch = None;
+        (self.watch, self.giving_back) = (None, None);
         (self.settled_since, self.last_acks) = (None, NO_ACKS);
         self.acks.clear();
         self.results = BatchBuilder::default();
