@@ -9,7 +9,7 @@
 //!   the coordinator;
 //!
 //! and around it:
-//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
+//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`dry_run`]: what it would do; [`children`], [`orphans`]: processes started, watched and ended;
 //!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`status`]: showing the queue's figures; [`systemd`]: as a service; [`limits`]: every limit with its reason.
 
 pub mod broker;
@@ -17,6 +17,7 @@ pub mod children;
 pub mod cli;
 pub mod connection;
 pub mod door;
+pub mod dry_run;
 pub mod journal;
 pub mod limits;
 pub mod manual;
