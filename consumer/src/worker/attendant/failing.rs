@@ -48,6 +48,9 @@ impl<'c> Attendant<'_, 'c> {
         for Given { item, .. } in std::mem::take(&mut self.given) {
             item.give_back_unstarted()?;
         }
+        // What is got for it from now on, or was just now, would wait for the next worker.
+        self.handover.revoke();
+        self.handover.take(&mut self.waiting);
         self.give_back_waiting()?;
         self.held_bytes = 0;
         self.input.clear();
