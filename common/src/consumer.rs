@@ -57,12 +57,37 @@ impl<T: Decode + ?Sized> Consumer<T> {
 
     /// For one that takes several items before it begins the first: from now on, taking one does not count as beginning it, and
     /// [`Delivery::begin`] is to be called for each. If the process dies, only what it had begun is blamed for that.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # let producer = Producer::<u32>::connect(&endpoint)?;
+    /// # producer.put_all(&[1, 2])?;
+    /// # producer.flush()?;
+    /// let consumer = Consumer::<u32>::connect_with_prefetch(&endpoint, 1)?.begin_by_hand();
+    /// let (Some(first), Some(second)) = (consumer.get()?, consumer.get()?) else { return Ok(()) };
+    /// first.begin()?;
+    /// first.ack()?;
+    /// second.begin()?;
+    /// second.ack()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn begin_by_hand(self) -> Consumer<T> {
         self.connection.lock().session.begin_by_hand();
         self
     }
 
     /// From which attempt on the coordinator wants to hear that an item is begun; see [`Consumer::begin_by_hand`].
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert_eq!(consumer.announce_from(), 2); // not at its first delivery
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn announce_from(&self) -> u32 {
         self.connection.lock().session.announce_from()
     }
@@ -185,6 +210,17 @@ impl<T: Decode + ?Sized> Consumer<T> {
 
     /// True once every `get` gives `None`: Stop has come, or [`Consumer::stop`] was called. Takes in what has come, without waiting; for
     /// who does not get now.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert!(!consumer.is_stopped()?);
+    /// consumer.stop()?;
+    /// assert!(consumer.is_stopped()?);
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn is_stopped(&self) -> Result<bool, Error> {
         let mut state = self.connection.lock();
         self.connection.read(&mut state)?;
@@ -544,6 +580,22 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     }
 
     /// Work on the item begins now: to be said by who said [`Consumer::begin_by_hand`], and by nobody else.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # let producer = Producer::<u32>::connect(&endpoint)?;
+    /// # producer.put_all(&[1, 2])?;
+    /// # producer.flush()?;
+    /// let consumer = Consumer::<u32>::connect_with_prefetch(&endpoint, 1)?.begin_by_hand();
+    /// let (Some(first), Some(second)) = (consumer.get()?, consumer.get()?) else { return Ok(()) };
+    /// first.begin()?;
+    /// first.ack()?;
+    /// second.begin()?;
+    /// second.ack()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn begin(&self) -> Result<(), Error> {
         let mut state = self.claim.connection.lock();
         state.session.begin(self.claim.held, self.claim.attempt);
