@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Of a delay, one part in so many may be left out: enough to spread those of a second over a quarter of one, little enough that the
+/// delay still is about what was asked for.
+const SPREAD_PART: u32 = 4;
+
 /// A delay that grows from `min` to `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -17,6 +21,23 @@ impl Backoff {
         let factor = 1u32.checked_shl(failure.saturating_sub(1)).unwrap_or(u32::MAX);
         self.min.saturating_mul(factor).min(self.max)
     }
+
+    /// The same for one of many that may all have failed at the same instant, `which` telling it from the others: up to a quarter
+    /// earlier, so that they do not all come again at the same instant. The same for the same every time.
+    pub fn spread(&self, failure: u32, which: u64) -> Duration {
+        let delay = self.after(failure);
+        delay - (delay / SPREAD_PART).mul_f64(hashed(which, failure))
+    }
+}
+
+/// Evenly over 0 to 1, and nothing alike for neighbours: the finalizer of SplitMix64.
+fn hashed(which: u64, failure: u32) -> f64 {
+    let mut hash = which.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(failure) << 32;
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    // Of its bits, as many as fit.
+    (hash >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Why a text is no [`Backoff`].
@@ -59,5 +80,21 @@ mod tests {
         assert_eq!("1m30s".parse::<Backoff>().unwrap().to_string(), "1m30s..1m30s");
         assert!("5s..1s".parse::<Backoff>().unwrap_err().to_string().contains("shorter first"));
         assert!("x..1s".parse::<Backoff>().is_err());
+    }
+
+    #[test]
+    fn a_delay_is_spread_over_its_last_quarter_and_is_the_same_every_time() {
+        let delay = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60) };
+        let mut times: Vec<u128> = (0..1000).map(|which| delay.spread(3, which).as_millis()).collect();
+        assert_eq!(delay.spread(3, 7), delay.spread(3, 7));
+        times.sort_unstable();
+        assert!(times.iter().all(|ms| (3000..=4000).contains(ms)), "{times:?}");
+        for (tenth, ms) in times.chunks(100).map(|tenth| tenth[50]).enumerate() {
+            assert!(ms.abs_diff(3050 + 100 * tenth as u128) < 30, "unevenly: {ms}");
+        }
+        assert_ne!(delay.spread(1, 7) * 2, delay.spread(2, 7), "another place every time");
+        assert_eq!(Backoff { min: Duration::ZERO, max: Duration::ZERO }.spread(9, 9), Duration::ZERO);
+        let one = Duration::from_nanos(1);
+        assert_eq!(Backoff { min: one, max: one }.spread(1, 1), one);
     }
 }

@@ -342,6 +342,21 @@ impl<T: Decode + ?Sized> Consumer<T> {
         self.connection.stream()
     }
 
+    /// How long an attempt at an item may take (the coordinator's `--item-timeout`), if that is limited; see [`Delivery::extend`].
+    ///
+    /// ```
+    /// # use common::Consumer;
+    /// # use std::time::Duration;
+    /// # let queue = tests::LocalQueue::serve(&["--item-timeout", "30s"]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?; // to a coordinator with `--item-timeout 30s`
+    /// assert_eq!(consumer.item_timeout(), Some(Duration::from_secs(30)));
+    /// # Ok::<(), common::Error>(())
+    /// ```
+    pub fn item_timeout(&self) -> Option<Duration> {
+        self.connection.lock().greeting.lease
+    }
+
     /// The coordinator's process id.
     ///
     /// ```
@@ -380,12 +395,12 @@ impl<T: Decode + ?Sized> Consumer<T> {
     fn take_quick(&self) -> Option<Result<Delivery<'_, T>, Error>> {
         let mut state = self.connection.lock();
         let next = state.session.next_quick()?;
-        let (held, attempt) = (next.held, next.attempt);
+        let held = next.held;
         let decoded = T::decode(next.batch, next.index);
         state.session.take_quick();
         Some(match decoded {
             // Made in this one place, so that it can stay where it is made.
-            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held, attempt }, item }),
+            Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held }, item }),
             Err(why) => Err(*self.connection.give_back_undecodable(state, held, why)),
         })
     }
@@ -476,8 +491,8 @@ impl Connection<ConsumerSession> {
     fn give_back_undecodable(&self, mut state: Locked<'_>, held: Held, why: Undecodable) -> Box<Error> {
         let why = why.to_string();
         let cause = format!("a consumer could not decode it: {why}");
-        state.session.give_back(held, Outcome::Failed { cause: cut_cause(cause) });
-        let written = self.write(&mut state);
+        let given = state.session.give_back(held, Outcome::Failed { cause: cut_cause(cause) });
+        let written = given.and_then(|()| self.write(&mut state));
         self.arm(&mut state);
         Box::new(written.err().unwrap_or(Error::Item { id: held.id, why }))
     }
@@ -506,7 +521,6 @@ pub struct Delivery<'c, T: Decode + ?Sized> {
 struct Claim<'c> {
     connection: &'c Connection<ConsumerSession>,
     held: Held,
-    attempt: u32,
 }
 
 impl<T: Decode + ?Sized> Delivery<'_, T> {
@@ -547,7 +561,8 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     }
 
     /// False once the connection on which it came is known to be lost: the item is delivered again, maybe to another, and to settle this
-    /// delivery is without effect, and no error.
+    /// delivery is without effect, and no error. Also once the item is known to have been taken back because its time was over
+    /// ([`Consumer::item_timeout`]); to settle it is [`Error::Expired`] then.
     ///
     /// ```
     /// # use common::{Consumer, Producer};
@@ -560,7 +575,39 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn is_held(&self) -> bool {
-        self.claim.connection.lock().session.is_held(self.claim.held)
+        let session = &self.claim.connection.lock().session;
+        session.is_held(self.claim.held) && session.check_lease(self.claim.held).is_ok()
+    }
+
+    /// Asks for more time for this item: `by` from now on, should that be later than when its time is over anyway. Waits for the
+    /// coordinator's answer, so that after `Ok` the item is this consumer's for that long. Without a limit ([`Consumer::item_timeout`]) it does nothing.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # use std::time::Duration;
+    /// # let queue = tests::LocalQueue::serve(&["--item-timeout", "30s"]);
+    /// # let endpoint = queue.endpoint();
+    /// # Producer::<u32>::connect(&endpoint)?.put_all(&[7])?;
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// let delivery = consumer.get()?.expect("an item");
+    /// delivery.extend(Duration::from_secs(300))?; // this one takes longer than others
+    /// delivery.ack()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Expired`] when the item was taken back before, [`Error::Gone`] when the connection on which it came was lost.
+    pub fn extend(&self, by: Duration) -> Result<(), Error> {
+        let Claim { connection, held, .. } = self.claim;
+        let mut state = connection.lock();
+        let Some(number) = state.session.extend(held, by, connection.now())? else { return Ok(()) };
+        connection.wait_for(state, |session| {
+            // On another connection, it is nobody's answer.
+            session.questions.is_extended(number).then(|| match session.is_held(held) {
+                true => session.check_lease(held),
+                false => Err(Error::Gone(format!("the connection over which item {} came was lost", held.id))),
+            })
+        })?
     }
 
     /// Which delivery of this item this is, from 1 on.
@@ -576,7 +623,7 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn attempt(&self) -> u32 {
-        self.claim.attempt
+        self.claim.held.attempt
     }
 
     /// Work on the item begins now: to be said by who said [`Consumer::begin_by_hand`], and by nobody else.
@@ -596,15 +643,24 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// second.ack()?;
     /// # Ok::<(), common::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Expired`] when the item was taken back before.
     pub fn begin(&self) -> Result<(), Error> {
-        let mut state = self.claim.connection.lock();
-        state.session.begin(self.claim.held, self.claim.attempt);
-        let written = self.claim.connection.write(&mut state);
-        self.claim.connection.arm(&mut state);
+        let Claim { connection, held } = self.claim;
+        let mut state = connection.lock();
+        connection.look_if_overdue(&mut state, held)?;
+        state.session.begin(held, connection.now())?;
+        let written = connection.write(&mut state);
+        connection.arm(&mut state);
         written
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.
+    ///
+    /// # Errors
+    /// [`Error::Expired`], here and wherever a delivery is settled, when the item was taken back because its time was over. (One that is
+    /// taken back while the acknowledgement is on its way is not done either, and nobody hears of that.)
     ///
     /// ```
     /// # use common::{Consumer, Producer};
@@ -745,6 +801,7 @@ impl Claim<'_> {
         let (connection, held) = (self.connection, self.held);
         std::mem::forget(self);
         let mut state = connection.lock();
+        connection.look_if_overdue(&mut state, held)?;
         let settled = state.session.ack_with(held, result, || connection.now());
         if !matches!(settled, Ok(Settled::Gathered | Settled::Gathering)) {
             connection.write(&mut state)?;
@@ -765,7 +822,8 @@ impl Claim<'_> {
 impl Connection<ConsumerSession> {
     #[cold]
     fn ack_slowly(&self, mut state: Locked<'_>, held: Held) -> Result<(), Box<Error>> {
-        match state.session.ack(held, || self.now()) {
+        self.look_if_overdue(&mut state, held)?;
+        match state.session.ack(held, || self.now())? {
             // Of every batch, only the first needs the background thread told, and only the last the socket.
             Settled::Gathered => return Ok(()),
             Settled::Gathering => {}
@@ -777,10 +835,16 @@ impl Connection<ConsumerSession> {
 
     fn give_back(&self, held: Held, outcome: Outcome) -> Result<(), Error> {
         let mut state = self.lock();
-        state.session.give_back(held, outcome);
+        self.look_if_overdue(&mut state, held)?;
+        state.session.give_back(held, outcome)?;
         let written = self.write(&mut state);
         self.arm(&mut state);
         written
+    }
+
+    /// What the coordinator says of an item whose time is over is to be known before the item is settled.
+    fn look_if_overdue(&self, state: &mut State<ConsumerSession>, held: Held) -> Result<(), Error> {
+        if state.session.is_overdue(held, || self.now()) { self.read(state) } else { Ok(()) }
     }
 }
 
@@ -797,6 +861,6 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("id", &self.claim.held.id).field("attempt", &self.claim.attempt).field("item", &self.item).finish_non_exhaustive()
+        shown.field("id", &self.claim.held.id).field("attempt", &self.claim.held.attempt).field("item", &self.item).finish_non_exhaustive()
     }
 }

@@ -3,7 +3,9 @@
 //! What is delivered ahead must not wait behind a long item while other consumers are idle: when the application takes nothing for
 //! [`PREFETCH_GIVE_BACK_AFTER`], everything that it has not begun goes back.
 
-use std::collections::VecDeque;
+mod leases;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::batch::{Batch, BatchBuilder};
@@ -13,6 +15,7 @@ use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome}
 use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
 use crate::session::{Greeting, Questions, Session};
+use leases::Leased;
 
 /// Stands for no range: no item follows upon it.
 const NO_ACKS: ItemRange = ItemRange { first: ItemId(u64::MAX), count: 0 };
@@ -42,6 +45,8 @@ struct Current {
 pub struct Held {
     /// Its number.
     pub id: ItemId,
+    /// Which delivery of it this is: an earlier one may still be in somebody's hands, who was too slow.
+    pub attempt: u32,
     /// How many connections were lost before.
     pub epoch: u32,
 }
@@ -51,12 +56,16 @@ pub struct Held {
 pub struct Next<'a> {
     /// Which.
     pub held: Held,
-    /// Which delivery of it this is.
-    pub attempt: u32,
     /// Where it lies.
     pub batch: &'a Batch,
     /// Which of the batch's it is.
     pub index: u32,
+}
+
+impl Held {
+    fn delivery(self) -> (ItemId, u32) {
+        (self.id, self.attempt)
+    }
 }
 
 impl Current {
@@ -78,6 +87,10 @@ pub struct ConsumerSession {
     announce_from: u32,
     /// To take an item is to begin it; else the application says when it does.
     taking_begins: bool,
+    /// How long an attempt may take, if that is limited.
+    lease: Option<Duration>,
+    /// Then: each delivery that is taken, or just about to be, and not settled, by its item and its attempt.
+    leased: BTreeMap<(ItemId, u32), Leased>,
     current: Option<Current>,
     /// What was delivered behind the current batch.
     behind: VecDeque<Delivered>,
@@ -128,11 +141,13 @@ struct Watch {
 impl ConsumerSession {
     /// A consumer that was greeted so, and asks for `prefetch` items ahead, or for as many as its pace says.
     pub fn new(greeting: Greeting, prefetch: Option<u32>) -> ConsumerSession {
-        let Greeting { item_bytes_max, announce_from, .. } = greeting;
+        let Greeting { item_bytes_max, announce_from, lease, .. } = greeting;
         ConsumerSession {
             item_bytes_max,
             announce_from,
             taking_begins: true,
+            lease,
+            leased: BTreeMap::new(),
             current: None,
             behind: VecDeque::new(),
             behind_items: 0,
@@ -160,8 +175,8 @@ impl ConsumerSession {
     #[inline(always)]
     pub fn next_quick(&self) -> Option<Next<'_>> {
         let current = self.current.as_ref()?;
-        let (held, attempt) = (Held { id: current.next_id(), epoch: self.epoch }, current.attempt);
-        (current.next < current.quick_end).then_some(Next { held, attempt, batch: &current.batch, index: current.next })
+        let held = Held { id: current.next_id(), attempt: current.attempt, epoch: self.epoch };
+        (current.next < current.quick_end).then_some(Next { held, batch: &current.batch, index: current.next })
     }
 
     /// Takes what [`ConsumerSession::next_quick`] has given.
@@ -182,6 +197,10 @@ impl ConsumerSession {
         if announced {
             self.outbox.push(&Message::Begin { id: current.next_id() });
         }
+        if let Some(lease) = self.lease {
+            let delivery = (current.next_id(), current.attempt);
+            self.leased.entry(delivery).or_insert(Leased { until: now.saturating_add(lease), expired: false });
+        }
         let bytes = if current.left() == 1 { self.behind_bytes } else { self.local_bytes() };
         let few = self.local_items() - 1 + self.demanded_items <= self.low_items();
         let light = self.is_out_of_bytes() && bytes <= PREFETCH_BYTES_MAX as i64 / 2;
@@ -191,7 +210,7 @@ impl ConsumerSession {
         let (low, behind) = (self.low_items(), self.behind_items + self.demanded_items);
         if let Some(current) = &mut self.current {
             let until_few = (current.left() + behind).saturating_sub(low + 1);
-            let quick = if announced { 1 } else { until_few.clamp(1, current.left()) };
+            let quick = if announced || self.lease.is_some() { 1 } else { until_few.clamp(1, current.left()) };
             current.quick_end = current.next + quick;
         }
     }
@@ -206,11 +225,17 @@ impl ConsumerSession {
         self.announce_from
     }
 
-    /// Announces that an item is begun which was taken as this attempt, if the coordinator wants to hear of it.
-    pub fn begin(&mut self, held: Held, attempt: u32) {
-        if self.is_held(held) && attempt >= self.announce_from {
+    /// Announces that a taken item is begun, if the coordinator wants to hear of it: its time counts from now on. An error if it was
+    /// taken back before.
+    pub fn begin(&mut self, held: Held, now: Duration) -> Result<(), Error> {
+        if self.is_held(held) && held.attempt >= self.announce_from {
+            self.check_lease(held)?;
+            if let (Some(lease), Some(leased)) = (self.lease, self.leased.get_mut(&held.delivery())) {
+                leased.until = now.saturating_add(lease);
+            }
             self.outbox.push(&Message::Begin { id: held.id });
         }
+        Ok(())
     }
 
     /// True when an item is at hand.
@@ -349,10 +374,11 @@ impl ConsumerSession {
     }
 
     /// Notes that the item is done.
-    pub fn ack(&mut self, held: Held, now: impl FnOnce() -> Duration) -> Settled {
+    pub fn ack(&mut self, held: Held, now: impl FnOnce() -> Duration) -> Result<Settled, Error> {
         if !self.is_held(held) {
-            return Settled::Gathered;
+            return Ok(Settled::Gathered);
         }
+        self.end_lease(held)?;
         let first = self.settled_since.is_none();
         if first {
             self.settled_since = Some(now());
@@ -361,11 +387,15 @@ impl ConsumerSession {
             self.close_last_acks();
             self.last_acks = ItemRange { first: held.id, count: 1 };
         }
+        if self.lease.is_some() {
+            // Each is looked at.
+            self.close_last_acks();
+        }
         if self.acks.len() + 1 >= ACK_RANGES_MAX {
             self.send_settled();
-            return Settled::Ready;
+            return Ok(Settled::Ready);
         }
-        if first { Settled::Gathering } else { Settled::Gathered }
+        Ok(if first { Settled::Gathering } else { Settled::Gathered })
     }
 
     fn close_last_acks(&mut self) {
@@ -383,9 +413,10 @@ impl ConsumerSession {
         let (bytes, bytes_max) = (result.len() as u64, result_bytes_max(self.item_bytes_max));
         if bytes > bytes_max {
             let cause = format!("a result of {bytes} bytes; at most {bytes_max} are accepted (--max-item)");
-            self.give_back(held, Outcome::Failed { cause });
+            self.give_back(held, Outcome::Failed { cause })?;
             return Err(Error::ItemTooLarge { bytes, bytes_max });
         }
+        self.end_lease(held)?;
         let first = self.settled_since.is_none();
         self.settled_since.get_or_insert_with(now);
         let follows = self.results_first.0 + u64::from(self.results.count()) == id.0;
@@ -404,8 +435,9 @@ impl ConsumerSession {
     }
 
     /// Says that the item is not done.
-    pub fn give_back(&mut self, held: Held, outcome: Outcome) {
+    pub fn give_back(&mut self, held: Held, outcome: Outcome) -> Result<(), Error> {
         if self.is_held(held) {
+            self.end_lease(held)?;
             let unstarted = outcome == Outcome::Unstarted;
             if unstarted {
                 self.stop_what_comes();
@@ -415,6 +447,7 @@ impl ConsumerSession {
                 self.give_back_unstarted();
             }
         }
+        Ok(())
     }
 
     /// Puts what is settled into the outbox.
@@ -457,6 +490,8 @@ impl ConsumerSession {
     fn give_back_unstarted(&mut self) {
         while let Some(current) = &self.current {
             let range = ItemRange { first: current.next_id(), count: current.left() };
+            // It may have been announced already.
+            self.leased.remove(&(range.first, current.attempt));
             self.outbox.push(&Message::Return { range, outcome: Outcome::Unstarted });
             self.next_batch();
         }
@@ -489,6 +524,10 @@ impl Session for ConsumerSession {
                 if self.stopped || going_back {
                     self.give_back_unstarted();
                 }
+                Ok(())
+            }
+            (Message::Revoke { ranges }, _) => {
+                self.revoke(&ranges);
                 Ok(())
             }
             (Message::Stop, _) => {
@@ -549,12 +588,13 @@ impl Session for ConsumerSession {
         (self.settled_since, self.last_acks) = (None, NO_ACKS);
         self.acks.clear();
         self.results = BatchBuilder::default();
+        self.leased.clear();
         self.questions.lose();
         self.outbox = Outbox::default();
     }
 
     fn resume(&mut self, greeting: Greeting) -> Result<(), Error> {
-        (self.item_bytes_max, self.announce_from) = (greeting.item_bytes_max, greeting.announce_from);
+        (self.item_bytes_max, self.announce_from, self.lease) = (greeting.item_bytes_max, greeting.announce_from, greeting.lease);
         // What was asked for without a connection counts for nothing; who waits asks again.
         (self.demanded_items, self.demanded_bytes, self.watch) = (0, 0, None);
         self.outbox = Outbox::default();

@@ -1,5 +1,6 @@
-//! The client that asks and steers: what `coordinator status` and `coordinator stop` use.
+//! The client that asks and steers: what `coordinator status`, `coordinator top` and `coordinator stop` use.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::driver::Connection;
@@ -9,7 +10,7 @@ use crate::limits::DROP_FLUSH;
 use crate::message::{CloseReason, Incoming, Message, Role};
 use crate::outbox::Outbox;
 use crate::session::{Greeting, Question, Questions, Session};
-use crate::status::Status;
+use crate::status::{ClientStatus, Status};
 
 /// A connection that neither puts nor gets.
 #[derive(Debug)]
@@ -48,6 +49,19 @@ impl Control {
     /// ```
     pub fn status(&self) -> Result<Status, Error> {
         self.ask(|session| session.questions.ask_status(&mut session.outbox), |session, number| session.questions.status(number))
+    }
+
+    /// Who is connected, in the order of coming, this connection included.
+    pub fn clients(&self) -> Result<Vec<ClientStatus>, Error> {
+        let mut all = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let part = self.ask(|session| session.ask_clients(from), |session, number| session.answers.remove(&number))?;
+            all.extend(part.clients);
+            // It only goes forward: an end is reached, whoever answers.
+            next = part.more_from.filter(|more_from| *more_from > from);
+        }
+        Ok(all)
     }
 
     /// Asks the coordinator to end: once all items are settled, or at once (`now`). Returns when it has begun to.
@@ -122,10 +136,25 @@ impl Drop for Control {
 struct ControlSession {
     questions: Questions,
     shutdowns: Question,
+    clients: Question,
+    /// By the number of the question; each is taken by who has asked.
+    answers: BTreeMap<u64, Clients>,
     outbox: Outbox,
 }
 
+/// A part of who is connected.
+#[derive(Debug)]
+struct Clients {
+    clients: Vec<ClientStatus>,
+    more_from: Option<u64>,
+}
+
 impl ControlSession {
+    fn ask_clients(&mut self, from: u64) -> u64 {
+        self.outbox.push(&Message::ClientsRequest { from });
+        self.clients.ask()
+    }
+
     fn ask_shutdown(&mut self, now: bool) -> u64 {
         self.outbox.push(&Message::Shutdown { now });
         self.shutdowns.ask()
@@ -136,7 +165,12 @@ impl Session for ControlSession {
     fn handle(&mut self, incoming: Incoming) -> Result<(), Error> {
         match self.questions.handle(incoming)? {
             None => Ok(()),
-            Some(Incoming { message: Message::ShuttingDown, .. }) => self.shutdowns.answer("ShuttingDown"),
+            Some(Incoming { message: Message::ShuttingDown, .. }) => self.shutdowns.answer("ShuttingDown").map(drop),
+            Some(Incoming { message: Message::Clients { clients, more_from }, .. }) => {
+                let number = self.clients.answer("Clients")?;
+                self.answers.insert(number, Clients { clients, more_from });
+                Ok(())
+            }
             Some(other) => Err(Error::Unexpected(other.message.name())),
         }
     }

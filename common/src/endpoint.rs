@@ -97,8 +97,8 @@ pub enum EndpointError {
 /// The two ends of a connection that was accepted.
 #[derive(Debug)]
 pub enum Accepted {
-    /// A client of our own user.
-    Client(UnixStream),
+    /// A client of our own user, and its process id, where the system tells.
+    Client(UnixStream, Option<u32>),
     /// Another user's process, to be refused.
     Foreign(UnixStream, Option<u32>),
 }
@@ -283,7 +283,7 @@ impl Endpoint {
     /// let listener = endpoint.bind()?;
     /// assert!(matches!(endpoint.bind(), Err(EndpointError::InUse { .. })));
     /// let client = endpoint.connect()?;
-    /// assert!(matches!(listener.accept()?, Accepted::Client(_)));
+    /// assert!(matches!(listener.accept()?, Accepted::Client(..)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn bind(&self) -> Result<Listener, EndpointError> {
@@ -454,7 +454,7 @@ impl Listener {
         let stream = UnixStream::from(OwnedFd::from(stream));
         stream.set_nonblocking(true)?;
         match peer.uid {
-            Some(uid) if uid == own_uid() => Ok(Accepted::Client(stream)),
+            Some(uid) if uid == own_uid() => Ok(Accepted::Client(stream, peer.pid)),
             uid => Ok(Accepted::Foreign(stream, uid)),
         }
     }
@@ -647,7 +647,7 @@ mod tests {
         assert_eq!(mode(&directory.path().join("made")), 0o700);
         assert_eq!(mode(endpoint.path()), 0o600);
         endpoint.connect().unwrap();
-        assert!(matches!(listener.accept().unwrap(), Accepted::Client(_)));
+        assert!(matches!(listener.accept().unwrap(), Accepted::Client(_, Some(pid)) if pid == std::process::id()));
         drop(listener);
         assert_eq!(std::fs::read_dir(directory.path().join("made")).unwrap().count(), 0);
         assert!(matches!(endpoint.connect(), Err(EndpointError::NoCoordinator { .. })));

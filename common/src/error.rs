@@ -55,6 +55,18 @@ pub enum Error {
         /// What the decoder says.
         why: String,
     },
+    /// The item was taken back: its attempt took longer than the coordinator allows. It is delivered again, or a dead letter if that was its
+    /// last attempt; whatever was still to be said of this delivery counts for nothing. The connection is as good as before.
+    #[error(
+        "item {id} was taken back from this consumer: its attempt took longer than {} (--item-timeout); \
+         call extend() in time where an item may take longer", humantime::format_duration(*item_timeout)
+    )]
+    Expired {
+        /// Which.
+        id: crate::message::ItemId,
+        /// How long an attempt may take.
+        item_timeout: std::time::Duration,
+    },
     /// The connection was lost, and the coordinator that is there now does not know all that was confirmed to this producer.
     #[error(
         "the coordinator came back without its journal: it had confirmed {confirmed} items of this producer's and knows of {position}. \

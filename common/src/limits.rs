@@ -47,6 +47,9 @@ pub const PREFETCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How many ranges of acknowledgements ride in one frame at most; out-of-order settling makes many.
 pub const ACK_RANGES_MAX: usize = 4096;
 
+/// Clients in one answer to who is connected: with the longest names they take 170 KiB, which a message holds.
+pub const CLIENTS_SHOWN_MAX: usize = 512;
+
 /// A producer's name, in bytes: a path's length would do, a novel would not.
 pub const NAME_BYTES_MAX: usize = 255;
 
@@ -84,6 +87,9 @@ pub const CONNECT_RETRY: Duration = Duration::from_millis(20);
 /// How often a client that may connect again looks whether it has lost its connection while it has something unconfirmed and nobody
 /// calls.
 pub const LOSS_LOOK: Duration = Duration::from_millis(100);
+
+/// A command that has taken longer than the item timeout gets TERM; after this long it is killed. Time to remove what is half done.
+pub const COMMAND_END: Duration = Duration::from_secs(1);
 
 /// The path of a local socket, in bytes with the closing NUL: `sun_path` has 108 on Linux, 104 on the BSDs and macOS.
 pub const SOCKET_PATH_BYTES_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, BatchError, BatchHeader};
-use crate::limits::{ACK_RANGES_MAX, CAUSE_BYTES_MAX, FRAME_PREFIX_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
-use crate::status::Status;
+use crate::limits::{
+    ACK_RANGES_MAX, CAUSE_BYTES_MAX, CLIENTS_SHOWN_MAX, FRAME_PREFIX_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION,
+};
+use crate::status::{ClientStatus, Status};
 
 /// An item's number: given by the coordinator in the order of acceptance, from 0 on, and kept through every redelivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +134,8 @@ pub enum Message {
         announce_from: u32,
         /// To a producer whose `Put`s are to carry one: the checksum of the items accepted so far. See [`crate::checksum`].
         checksum: Option<u64>,
+        /// To a consumer: after how many milliseconds an attempt is over, from its `Begin` on, if that is limited.
+        lease_ms: Option<u64>,
     },
     /// The last message of a connection, from either side.
     Close {
@@ -237,6 +241,34 @@ pub enum Message {
     },
     /// A producer has given its credit back.
     Recalled,
+    /// To a consumer: it has held these for too long, and does not hold them any more. It gets nothing until it says `Revoked`.
+    Revoke {
+        /// Which, at most [`ACK_RANGES_MAX`] ranges.
+        ranges: Vec<ItemRange>,
+    },
+    /// A consumer has heard a `Revoke`: whatever it says of these items from now on is wrong.
+    Revoked,
+    /// A consumer needs more time for an item.
+    Extend {
+        /// Which.
+        id: ItemId,
+        /// Milliseconds from now on.
+        by_ms: u64,
+    },
+    /// The answer to `Extend`: the time is granted, unless a `Revoke` of the item has come before this.
+    Extended,
+    /// Asks who is connected, and what each does.
+    ClientsRequest {
+        /// From which connection's number on.
+        from: u64,
+    },
+    /// The answer to `ClientsRequest`.
+    Clients {
+        /// Clients in the order of their numbers, at most [`CLIENTS_SHOWN_MAX`].
+        clients: Vec<ClientStatus>,
+        /// From where on there are more.
+        more_from: Option<u64>,
+    },
 }
 
 /// A decoded frame: the message, and its batch where it has one.
@@ -346,6 +378,12 @@ impl Message {
             Message::Begin { .. } => "Begin",
             Message::Recall { .. } => "Recall",
             Message::Recalled => "Recalled",
+            Message::Revoke { .. } => "Revoke",
+            Message::Revoked => "Revoked",
+            Message::Extend { .. } => "Extend",
+            Message::Extended => "Extended",
+            Message::ClientsRequest { .. } => "ClientsRequest",
+            Message::Clients { .. } => "Clients",
         }
     }
 
@@ -357,6 +395,8 @@ impl Message {
             }
             Message::Hello { name, .. } => ("bytes of name", name.len(), NAME_BYTES_MAX),
             Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
+            Message::Revoke { ranges } => ("revoked ranges", ranges.len(), ACK_RANGES_MAX),
+            Message::Clients { clients, .. } => ("clients", clients.len(), CLIENTS_SHOWN_MAX),
             Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. } => {
                 ("bytes of cause", cause.len(), CAUSE_BYTES_MAX)
             }

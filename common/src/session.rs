@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::message::{Incoming, Message, Position};
+use crate::message::{Incoming, ItemId, Message, Position};
 use crate::outbox::Outbox;
 use crate::status::Status;
 
@@ -20,6 +20,8 @@ pub struct Greeting {
     pub announce_from: u32,
     /// The checksum of what is accepted of this producer's, if the coordinator keeps one.
     pub checksum: Option<u64>,
+    /// How long a consumer's attempt may take, if that is limited.
+    pub lease: Option<Duration>,
 }
 
 impl TryFrom<Message> for Greeting {
@@ -27,8 +29,9 @@ impl TryFrom<Message> for Greeting {
 
     fn try_from(answer: Message) -> Result<Greeting, Error> {
         match answer {
-            Message::Welcome { pid, item_bytes_max, position, announce_from, checksum, .. } => {
-                Ok(Greeting { pid, item_bytes_max, position, announce_from, checksum })
+            Message::Welcome { pid, item_bytes_max, position, announce_from, checksum, lease_ms, .. } => {
+                let lease = lease_ms.map(Duration::from_millis);
+                Ok(Greeting { pid, item_bytes_max, position, announce_from, checksum, lease })
             }
             Message::Close { reason, words } => Err(Error::Closed { reason, words }),
             other => Err(Error::Unexpected(other.name())),
@@ -69,6 +72,7 @@ pub trait Session: Send {
 pub struct Questions {
     joins: Question,
     withdrawals: Question,
+    extends: Question,
     statuses: Question,
     status: Status,
     is_lost: bool,
@@ -91,13 +95,13 @@ impl Question {
         self.answered >= number
     }
 
-    /// Counts an answer; one that nobody asked for is an error.
-    pub(crate) fn answer(&mut self, name: &'static str) -> Result<(), Error> {
+    /// Counts an answer, and says to which question; one that nobody asked for is an error.
+    pub(crate) fn answer(&mut self, name: &'static str) -> Result<u64, Error> {
         if self.answered == self.asked {
             return Err(Error::Unexpected(name));
         }
         self.answered += 1;
-        Ok(())
+        Ok(self.answered)
     }
 }
 
@@ -106,6 +110,7 @@ impl Questions {
     pub(crate) fn lose(&mut self) {
         self.is_lost = true;
         self.withdrawals.answered = self.withdrawals.asked;
+        self.extends.answered = self.extends.asked;
     }
 
     /// Asks again, on a new connection, what has no answer yet.
@@ -145,6 +150,16 @@ impl Questions {
         self.withdrawals.is_answered(self.withdrawals.asked)
     }
 
+    pub(crate) fn extend(&mut self, id: ItemId, by: Duration, outbox: &mut Outbox) -> u64 {
+        outbox.push(&Message::Extend { id, by_ms: u64::try_from(by.as_millis()).unwrap_or(u64::MAX) });
+        self.extends.ask()
+    }
+
+    /// True once this extension was answered, or cannot be any more.
+    pub fn is_extended(&self, number: u64) -> bool {
+        self.extends.is_answered(number)
+    }
+
     pub(crate) fn ask_status(&mut self, outbox: &mut Outbox) -> u64 {
         outbox.push(&Message::StatusRequest);
         self.statuses.ask()
@@ -161,6 +176,7 @@ impl Questions {
         let open = match &incoming.message {
             Message::Joined => &mut self.joins,
             Message::Withdrawn => &mut self.withdrawals,
+            Message::Extended => &mut self.extends,
             Message::Status(_) => &mut self.statuses,
             Message::Close { reason, words } => return Err(Error::Closed { reason: *reason, words: words.clone() }),
             _ => return Ok(Some(incoming)),

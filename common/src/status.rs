@@ -1,6 +1,8 @@
-//! The queue's state as `status` and the clients' `stats` show it.
+//! The queue's state as `status` and the clients' `stats` show it, and that of each client.
 
 use serde::{Deserialize, Serialize};
+
+use crate::message::{ItemId, Role};
 
 /// A moment of the queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +17,7 @@ pub struct Status {
     pub ready: u64,
     /// Items that wait for their retry delay to pass.
     pub delayed: u64,
-    /// Items that consumers hold, or whose results are being written.
+    /// Items that consumers hold, or whose results or dead letters are being written or wait for that.
     pub held: u64,
     /// Items in the dead letters.
     pub dead: u64,
@@ -68,6 +70,74 @@ pub enum Phase {
     Stopping,
     /// All is settled: every consumer gets `Stop`.
     Done,
+}
+
+/// A client, and what it is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Its connection's number: given in the order of coming, never used again.
+    pub number: u64,
+    /// Its process id, where the system tells.
+    pub pid: Option<u32>,
+    /// Milliseconds since it connected.
+    pub connected_ms: u64,
+    /// What it does.
+    pub work: Work,
+}
+
+/// What a client does, by its role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// A producer.
+    Producer {
+        /// The name under which its position is kept; empty for none.
+        name: String,
+        /// Items accepted of it, those of earlier connections under its name included.
+        accepted: u64,
+        /// Items that it has sent and that wait for room.
+        parked: u64,
+        /// It waits for room.
+        waiting: bool,
+        /// It puts no more.
+        finished: bool,
+    },
+    /// A consumer.
+    Consumer {
+        /// Items that it holds.
+        held: u64,
+        /// What it is working on, as far as can be seen: the first item that it has announced, else the first that it holds.
+        at_hand: Option<AtHand>,
+        /// It waits for items.
+        waiting: bool,
+        /// Items that it has acknowledged.
+        done: u64,
+        /// Attempts of its that it has reported as failed.
+        failed: u64,
+    },
+    /// A control connection.
+    Control,
+}
+
+impl Work {
+    /// Whose work this is.
+    pub fn role(&self) -> Role {
+        match self {
+            Work::Producer { .. } => Role::Producer,
+            Work::Consumer { .. } => Role::Consumer,
+            Work::Control => Role::Control,
+        }
+    }
+}
+
+/// The item that a consumer has at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtHand {
+    /// Which.
+    pub id: ItemId,
+    /// Which delivery of it this is, from 1 on.
+    pub attempt: u32,
+    /// Milliseconds since its consumer last got something into empty hands, announced an item, or settled one.
+    pub for_ms: u64,
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ mod tests {
     use crate::batch::BatchBuilder;
 
     fn greeting(position: u64, checksum: Option<u64>) -> Greeting {
-        Greeting { pid: 1, item_bytes_max: 1000, position: Position(position), announce_from: 2, checksum }
+        Greeting { pid: 1, item_bytes_max: 1000, position: Position(position), announce_from: 2, checksum, lease: None }
     }
 
     fn sum(items: &[&str]) -> Option<u64> {

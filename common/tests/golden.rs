@@ -13,7 +13,7 @@ use common::batch::{Batch, BatchBuilder, BatchHeader, Layout};
 use common::frame::FrameReader;
 use common::limits;
 use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position, Role};
-use common::status::{Phase, Status};
+use common::status::{AtHand, ClientStatus, Phase, Status, Work};
 
 const DOCUMENT: &str = include_str!("../../PROTOCOL.md");
 
@@ -29,7 +29,8 @@ macro_rules! variants {
 }
 
 variants!(MESSAGES, message_name, Message: Hello Welcome Close Stop Put Confirm Want Finish Finished Join Joined Demand Deliver Withdraw
-    Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled);
+    Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled Revoke Revoked
+    Extend Extended ClientsRequest Clients);
 variants!(ROLES, role_name, Role: Producer Consumer Control);
 variants!(REASONS, reason_name, CloseReason: Version Goodbye Protocol Ended Replaced Forbidden Limit);
 variants!(OUTCOMES, outcome_name, Outcome: Unstarted Released Failed Rejected RetryAfter);
@@ -95,6 +96,7 @@ fn samples() -> Vec<Sample> {
                 position: Position(300),
                 announce_from: 2,
                 checksum: Some(77_777),
+                lease_ms: Some(30_000),
             },
         ),
         close(CloseReason::Version, "use one release"),
@@ -135,6 +137,12 @@ fn samples() -> Vec<Sample> {
         sample("Begin", Message::Begin { id: ItemId(5000) }),
         sample("Recall", Message::Recall { position: Position(306) }),
         sample("Recalled", Message::Recalled),
+        sample("Revoke", Message::Revoke { ranges: vec![range(5000, 1), range(5001, 2)] }),
+        sample("Revoked", Message::Revoked),
+        sample("Extend", Message::Extend { id: ItemId(5000), by_ms: 60_000 }),
+        sample("Extended", Message::Extended),
+        sample("ClientsRequest", Message::ClientsRequest { from: 300 }),
+        sample("Clients", Message::Clients { clients: clients(), more_from: Some(812) }),
     ]
 }
 
@@ -159,6 +167,14 @@ fn status() -> Status {
         consumers: 4,
         consumers_waiting: 0,
     }
+}
+
+fn clients() -> Vec<ClientStatus> {
+    let at_hand = Some(AtHand { id: ItemId(5003), attempt: 2, for_ms: 1500 });
+    let producer = Work::Producer { name: "in.txt".into(), accepted: 5010, parked: 6, waiting: true, finished: false };
+    let consumer = Work::Consumer { held: 3, at_hand, waiting: false, done: 984, failed: 5 };
+    let client = |number, pid, connected_ms, work| ClientStatus { number, pid, connected_ms, work };
+    vec![client(300, Some(4712), 60_000, producer), client(301, Some(4713), 60_000, consumer), client(302, None, 1, Work::Control)]
 }
 
 /// The document's examples by name.
@@ -317,7 +333,7 @@ fn the_checksum_of_the_worked_example_is_what_the_code_computes() {
 
 #[test]
 fn the_table_of_limits_gives_their_values() {
-    let limits: [(&str, u64); 18] = [
+    let limits: [(&str, u64); 19] = [
         ("PROTOCOL_VERSION", limits::PROTOCOL_VERSION.into()),
         ("FRAME_PREFIX_BYTES", limits::FRAME_PREFIX_BYTES as u64),
         ("HELLO_FRAME_BYTES_MAX", limits::HELLO_FRAME_BYTES_MAX as u64),
@@ -326,6 +342,7 @@ fn the_table_of_limits_gives_their_values() {
         ("BATCH_OVERHEAD_BYTES", limits::BATCH_OVERHEAD_BYTES),
         ("BATCH_BYTES_TARGET", limits::BATCH_BYTES_TARGET as u64),
         ("ACK_RANGES_MAX", limits::ACK_RANGES_MAX as u64),
+        ("CLIENTS_SHOWN_MAX", limits::CLIENTS_SHOWN_MAX as u64),
         ("NAME_BYTES_MAX", limits::NAME_BYTES_MAX as u64),
         ("CAUSE_BYTES_MAX", limits::CAUSE_BYTES_MAX as u64),
         ("ITEM_BYTES_MAX_DEFAULT", limits::ITEM_BYTES_MAX_DEFAULT),

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use common::endpoint::SOCKET_VARIABLE;
+use common::limits::COMMAND_END;
 use common::{Consumer, Delivery};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::SIGCHLD;
@@ -74,6 +76,11 @@ pub enum Ending {
     NotStarted {
         /// What the system says.
         error: io::Error,
+    },
+    /// It took longer than the item timeout, and was ended with all that it had started.
+    TimedOut {
+        /// That time.
+        item_timeout: Duration,
     },
     /// The connection closed meanwhile, and the item with it is another's; the command was killed.
     ConnectionLost,
@@ -189,6 +196,7 @@ impl Command {
         consumer: &Consumer<[u8]>,
     ) -> io::Result<Ending> {
         let bytes_max = consumer.result_bytes_max();
+        let timeout = consumer.item_timeout().and_then(|timeout| Some((timeout, Instant::now().checked_add(timeout)?)));
         let connection = consumer.descriptor();
         if !delivery.is_held() {
             return Ok(Ending::ConnectionLost);
@@ -209,21 +217,48 @@ impl Command {
             if output.len() as u64 > bytes_max {
                 return Ok(too_much(bytes_max));
             }
-            if self.wait_for_news(&stdin, &stdout, &connection)? {
+            let left = timeout.map(|(_, until)| until.saturating_duration_since(Instant::now()));
+            if self.wait_for_news(&stdin, &stdout, &connection, left)? {
                 return Ok(Ending::ConnectionLost);
+            }
+            if let Some((item_timeout, until)) = timeout
+                && until <= Instant::now()
+                && child.try_wait()?.is_none()
+            {
+                self.end_in_time(child)?;
+                return Ok(Ending::TimedOut { item_timeout });
             }
         }
     }
 
-    /// Waits until there is something to do; true when the connection is lost.
-    fn wait_for_news(&self, stdin: &Option<ChildStdin>, stdout: &Option<ChildStdout>, connection: &impl AsFd) -> io::Result<bool> {
+    /// Asks it to end, and gives it a moment for that.
+    fn end_in_time(&self, child: &mut Child) -> io::Result<()> {
+        // It may have just ended by itself.
+        let _ = kill_process_group(Pid::from_child(child), Signal::TERM);
+        let until = Instant::now() + COMMAND_END;
+        while child.try_wait()?.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            wait(&mut [PollFd::new(&self.child_ended, PollFlags::IN)], Some(left))?;
+            let _ = (&self.child_ended).read(&mut [0; 64]);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do, or so long; true when the connection is lost.
+    fn wait_for_news(
+        &self,
+        stdin: &Option<ChildStdin>,
+        stdout: &Option<ChildStdout>,
+        connection: &impl AsFd,
+        left: Option<Duration>,
+    ) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(&self.child_ended, PollFlags::IN), PollFd::new(connection, hangup())];
         fds.extend(stdout.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         fds.extend(stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        wait(&mut fds, left)?;
         let lost = fds[1].revents().intersects(hangup() | PollFlags::HUP | PollFlags::ERR);
         if !fds[0].revents().is_empty() {
             // Only a wake-up: how many children have ended is for try_wait to say.
@@ -333,6 +368,16 @@ fn feed(stdin: &mut Option<ChildStdin>, input: &mut &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits for one of these, or so long.
+fn wait(fds: &mut [PollFd<'_>], left: Option<Duration>) -> io::Result<()> {
+    // What the system cannot express is as good as no limit.
+    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn ended(status: ExitStatus, output: Vec<u8>) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exited { code, output },
@@ -347,6 +392,11 @@ fn too_much(bytes_max: u64) -> Ending {
 
 pub(crate) fn printed_too_much(bytes_max: u64) -> String {
     format!("it printed more than {bytes_max} bytes, the most that a result may have (--max-item, and a line end)")
+}
+
+/// The cause of an attempt's failure that took longer than it may.
+pub(crate) fn took_too_long(item_timeout: Duration) -> String {
+    format!("took longer than {}", humantime::format_duration(item_timeout))
 }
 
 /// What it means that a command cannot be started.

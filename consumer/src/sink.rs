@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use common::backoff::Backoff;
-use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED};
+use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED, tell};
 use common::{Consumer, Delivery};
 use rand::RngExt;
 
+use crate::PROGRAM;
 use crate::cli::{Cli, Sink};
-use crate::command::{Command, Ending, Running};
+use crate::command::{Command, Ending, Running, took_too_long};
 use crate::joblog::{Attempt, Began, JobLog, Outcome};
 
 /// What working on an item came to.
@@ -48,8 +49,18 @@ impl<'a> OneByOne<'a> {
         }
     }
 
-    /// Works on one item and settles it.
+    /// Works on one item and settles it. One that was taken back meanwhile, since it took too long, is nobody's concern here any more.
     pub fn work_on(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
+        self.work(delivery, consumer).or_else(|error| match error.downcast_ref() {
+            Some(expired @ common::Error::Expired { .. }) => {
+                tell(PROGRAM, format_args!("{expired}"));
+                Ok(Settled::AndOn)
+            }
+            _ => Err(error),
+        })
+    }
+
+    fn work(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
         if self.command.is_some() {
             return self.run_command(delivery, consumer);
         }
@@ -112,6 +123,7 @@ impl<'a> OneByOne<'a> {
                 (Outcome::Failed, format!("{command}: ended by signal {by}"))
             }
             Ending::Failed { cause } => (Outcome::Failed, format!("{command}: {cause}")),
+            Ending::TimedOut { item_timeout } => (Outcome::Failed, format!("{command}: {}", took_too_long(*item_timeout))),
             Ending::Unsuitable { cause } => (Outcome::Rejected, format!("{command}: {cause}")),
             Ending::ConnectionLost => (Outcome::Lost, "the connection was lost".into()),
             Ending::NotStarted { error } => {
@@ -126,13 +138,15 @@ impl<'a> OneByOne<'a> {
             (Outcome::Done, Ending::Exited { output, .. }) if !output.is_empty() => delivery.ack_with(&output)?,
             (Outcome::Done, _) => delivery.ack()?,
             (Outcome::Retry, _) => {
-                let wait = self.retry_delay.after(delivery.attempt());
+                let wait = self.retry_delay.spread(delivery.attempt(), delivery.id().0);
                 delivery.retry_after(wait)?;
             }
             (Outcome::Rejected, _) => delivery.reject(cause)?,
             (Outcome::Failed, _) => delivery.fail(cause)?,
             (Outcome::Lost, _) => {
-                drop(delivery);
+                if let Err(error @ common::Error::Expired { .. }) = delivery.release() {
+                    return Err(error.into());
+                }
                 if !self.connects_again {
                     return Err(common::Error::Gone(format!("{command} was ended with it")).into());
                 }

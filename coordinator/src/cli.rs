@@ -15,9 +15,11 @@ use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
 use crate::journal::Fsync;
-use crate::limits::{NEAR_BYTES, UNWRITTEN_BYTES_MAX};
+use crate::limits::{EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX};
 use crate::manual::Shell;
-use crate::queue::{Rules, Window};
+use crate::metrics::Loopback;
+use crate::progress::When;
+use crate::queue::{Lease, Rules, Window};
 
 /// What is said at the end of the help, and in the manual.
 const EXAMPLES: &str = "\
@@ -52,9 +54,13 @@ pub enum Command {
     ///
     /// Until it is stopped, or all that --expect-producers waits for is done. Started by systemd, it says when it is ready, and takes the socket
     /// that it is given (a .socket unit).
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show what a coordinator's queue is doing
     Status(StatusArgs),
+    /// Show a queue live, over the whole screen
+    ///
+    /// Its figures and their course, each producer and consumer, and what each has at hand. q quits, s stops the coordinator.
+    Top(TopArgs),
     /// End a coordinator once all of its items are settled, or now
     ///
     /// It takes no more items. Waits until it has ended.
@@ -192,9 +198,23 @@ pub struct QueueArgs {
 
     /// How soon a failed item comes again
     ///
-    /// At first, and at most: it doubles from failure to failure of the same item.
+    /// At first, and at most: it doubles from failure to failure of the same item, and each item's is up to a quarter shorter, so that not
+    /// all come again at once.
     #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Failure")]
     pub retry_delay: Backoff,
+
+    /// End an attempt that takes longer
+    ///
+    /// It counts as a failed one; without this, an attempt may take any time. A command gets TERM, with all that it has started, and KILL a second later. From a consumer that does not end it by itself, the item is
+    /// taken back two seconds after its time.
+    #[arg(long, value_name = "DUR", value_parser = parse_item_timeout, env = "PROCQ_ITEM_TIMEOUT", help_heading = "Failure")]
+    pub item_timeout: Option<Duration>,
+
+    /// Write results in the order of their items
+    ///
+    /// However long each takes: results that come early wait for those before them, in bounded memory.
+    #[arg(long, env = "PROCQ_KEEP_ORDER", help_heading = "Results")]
+    pub keep_order: bool,
 
     /// Append dead letters to FILE as JSON lines, not to stderr
     ///
@@ -227,6 +247,18 @@ pub struct QueueArgs {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, default_value = "10s", env = "PROCQ_GRACE", help_heading = "Failure")]
     pub grace: Duration,
 
+    /// Show progress: auto, always or never
+    ///
+    /// On stderr; auto: of a run with --input, where that is a terminal. While the line is there, what commands write to stderr passes through the coordinator.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto, env = "PROCQ_PROGRESS", help_heading = "Results", hide_possible_values = true)]
+    pub progress: When,
+
+    /// Serve the figures at http://ADDR/metrics, for Prometheus
+    ///
+    /// Say 127.0.0.1:9464, or port 0 for any that is free. On loopback only: anyone on this machine gets to them, and nobody else.
+    #[arg(long, value_name = "ADDR", env = "PROCQ_METRICS", hide_short_help = true)]
+    pub metrics: Option<Loopback>,
+
     /// Before sleeping, keep looking for news this long, say 50us
     ///
     /// Lower latency for a busy core; pays only where one is free for each process that waits.
@@ -240,6 +272,24 @@ pub struct StatusArgs {
     /// As one line of JSON
     #[arg(long, env = "PROCQ_JSON")]
     pub json: bool,
+
+    /// In Prometheus' text format
+    #[arg(long, env = "PROCQ_PROMETHEUS", conflicts_with = "json")]
+    pub prometheus: bool,
+
+    /// The queue's socket [default: one per user]
+    ///
+    /// By default $XDG_RUNTIME_DIR/procq/default.sock, else /tmp/procq-UID/default.sock.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, env = "PROCQ_SOCKET")]
+    pub socket: Option<OsString>,
+}
+
+/// Watching.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// How often to look
+    #[arg(long, value_name = "DUR", value_parser = interval, default_value = "1s", env = "PROCQ_INTERVAL")]
+    pub interval: Duration,
 
     /// The queue's socket [default: one per user]
     ///
@@ -313,6 +363,17 @@ pub struct ManArgs {
     /// Write all pages into DIR instead
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_DIR", conflicts_with = "name")]
     pub dir: Option<PathBuf>,
+}
+
+/// How often to look at a coordinator: not so often that it has much to do with that.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let range = TOP_INTERVAL_MIN..=TOP_INTERVAL_MAX;
+    if range.contains(&interval) {
+        return Ok(interval);
+    }
+    let [min, max] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
+    Err(format!("at least {min}, at most {max}"))
 }
 
 impl Cli {
@@ -397,10 +458,18 @@ impl QueueArgs {
             item_bytes_max,
             attempts_max: self.max_attempts,
             retry_delay: self.retry_delay,
+            lease: self.item_timeout.map(|item_timeout| Lease { item_timeout, grace: LEASE_GRACE }),
+            early_bytes_max: self.keep_order.then_some(EARLY_BYTES_MAX),
             producers_expected,
             journaled: self.journal.as_ref().map(|_| Window { near_bytes: NEAR_BYTES, unwritten_bytes: UNWRITTEN_BYTES_MAX }),
         })
     }
+}
+
+/// Said to consumers in milliseconds.
+fn parse_item_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if timeout < Duration::from_millis(1) { Err("too short for any attempt; give 1ms or more".into()) } else { Ok(timeout) }
 }
 
 #[cfg(test)]
@@ -428,6 +497,16 @@ mod tests {
     #[test]
     fn the_default_of_the_byte_bound_is_that_of_the_protocol() {
         assert_eq!(queue_args(&[]).capacity_bytes, ByteSize(CAPACITY_BYTES_DEFAULT));
+    }
+
+    #[test]
+    fn an_item_timeout_is_told_from_none_and_no_time_is_refused() {
+        assert_eq!(queue_args(&[]).rules(None).unwrap().lease, None);
+        let lease = queue_args(&["--item-timeout", "1.5s"]).rules(None).unwrap().lease.unwrap();
+        assert_eq!(lease.item_timeout, Duration::from_millis(1500));
+        assert!(lease.grace > common::limits::COMMAND_END, "an honest consumer is heard first");
+        let refused = Cli::try_parse_from(["coordinator", "--item-timeout", "0s"]).unwrap_err().to_string();
+        assert!(refused.contains("give 1ms or more"), "{refused}");
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub struct Connection<W = UnixStream> {
     wire: W,
     reader: FrameReader,
     outbox: Outbox,
+    /// Its process id, where the system tells.
+    pub pid: Option<u32>,
+    /// When it came.
+    pub since: Duration,
     /// Where it stands.
     pub state: State,
     /// When its state ends it, unless it moves on.
@@ -81,6 +85,8 @@ impl<W: Wire> Connection<W> {
             wire,
             reader: FrameReader::with_pool(HELLO_FRAME_BYTES_MAX, pool),
             outbox: Outbox::default(),
+            pid: None,
+            since: Duration::ZERO,
             state: State::Greeting,
             deadline: Some(deadline),
             readable: false,
@@ -92,6 +98,11 @@ impl<W: Wire> Connection<W> {
             unhandled: VecDeque::new(),
             ending: None,
         }
+    }
+
+    /// It is known whose it is, and when it came.
+    pub fn of_peer(self, pid: Option<u32>, since: Duration) -> Connection<W> {
+        Connection { pid, since, ..self }
     }
 
     /// The system reports news of this connection.

@@ -9,8 +9,11 @@
 //!   the coordinator;
 //!
 //! and around it:
-//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`dry_run`]: what it would do; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`status`]: showing the queue's figures; [`systemd`]: as a service; [`limits`]: every limit with its reason.
+//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`dry_run`]: what it would do; [`children`], [`orphans`]: processes started,
+//!   watched and ended; [`supervisor`]: when one is started again; [`manual`]: manual pages and completions; [`systemd`]: as a service; [`limits`]: every
+//!   limit with its reason;
+//! - to be seen: [`status`], [`metrics`]: the queue's figures; [`progress`]: how a run gets on; [`top`]: a live view; [`figures`]: how their threads get
+//!   what they show; [`pace`], [`words`], [`style`]: rates, numbers and characters.
 
 pub mod broker;
 pub mod children;
@@ -18,16 +21,23 @@ pub mod cli;
 pub mod connection;
 pub mod door;
 pub mod dry_run;
+pub mod figures;
 pub mod journal;
 pub mod limits;
 pub mod manual;
+pub mod metrics;
 pub mod orphans;
 pub mod outputs;
+pub mod pace;
+pub mod progress;
 pub mod queue;
 pub mod run;
 pub mod status;
+pub mod style;
 pub mod supervisor;
 pub mod systemd;
+pub mod top;
+pub mod words;
 pub mod writer;
 
 use std::ffi::OsString;
@@ -39,7 +49,7 @@ use anyhow::{Context, Result};
 use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
 use common::{Control, Endpoint, log};
 
-use cli::{Cli, Command, JournalCommand};
+use cli::{Cli, Command, JournalCommand, StatusArgs};
 use journal::inspect;
 
 /// What this program calls itself in messages.
@@ -68,9 +78,14 @@ fn run_command(cli: &Cli) -> Result<u8> {
         Some(Command::Serve(args)) => run::serve(args, checked(&args.queue, args.expect_producers)),
         Some(Command::Status(args)) => {
             let status = Control::connect(&Endpoint::named(args.socket.as_deref()))?.status()?;
-            let shown = if args.json { status::as_json(&status) + "\n" } else { status::in_words(&status) };
+            let shown = match args {
+                StatusArgs { json: true, .. } => status::as_json(&status) + "\n",
+                StatusArgs { prometheus: true, .. } => status::prometheus::as_text(&status),
+                _ => status::in_words(&status),
+            };
             print(shown.as_bytes())
         }
+        Some(Command::Top(args)) => top::top(&Endpoint::named(args.socket.as_deref()), args.interval),
         Some(Command::Journal(args)) => look_at_journal(&args.command),
         Some(Command::Completions(args)) => match &args.dir {
             Some(folder) => manual::write_completions(args.shell, folder).map(|()| EXIT_DONE),

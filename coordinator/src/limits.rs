@@ -51,6 +51,14 @@ pub const JOINS_MAX: u32 = 4096;
 /// How often whoever supervises the coordinator is told how things are, while anything happens: often enough to be looked at.
 pub const STATUS_NOTICE: Duration = Duration::from_secs(5);
 
+/// An item is taken back so long after its timeout: a consumer that runs a command ends it and says so in [`common::limits::COMMAND_END`],
+/// and may be held up by a busy machine as long again.
+pub const LEASE_GRACE: Duration = Duration::from_millis(2000);
+
+/// With `--keep-order`, results that wait for an earlier one, and the items that they are of: as much as the queue holds by default. Once
+/// so much waits, nothing is handed out but the item that all of it waits for; what consumers have in hand by then still comes.
+pub const EARLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// How long children may take to end after the connection to them is closed: time to end their commands, before they are killed.
 pub const CHILD_END: Duration = Duration::from_millis(500);
 
@@ -99,3 +107,48 @@ pub const JOURNAL_CHECK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Dead letters that are listed when a journal is looked at: as many as one reads.
 pub const SHOWN_LETTERS_MAX: usize = 100;
+
+/// How often the progress line is drawn: a person sees no more.
+pub const PROGRESS_REFRESH: Duration = Duration::from_millis(100);
+
+/// How often progress is told where it cannot be drawn: a log of an hour stays short enough to be read.
+pub const PROGRESS_LOG: Duration = Duration::from_secs(5);
+
+/// The time over which a pace is taken: long enough to be steady, short enough to follow.
+pub const PROGRESS_WINDOW: Duration = Duration::from_secs(10);
+
+/// How long something said without a line end keeps the progress line away: time for the rest of it to come.
+pub const PROGRESS_LINE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long another thread waits for the loop's figures: a turn takes some milliseconds at most, on a loaded machine longer.
+pub const FIGURES_WAIT: Duration = Duration::from_millis(200);
+
+/// How soon a key, a signal or news are seen while the whole screen is shown.
+pub const TOP_LOOK: Duration = Duration::from_millis(100);
+
+/// How often it may be looked at a coordinator: a look at 16,384 clients takes some milliseconds of its time.
+pub const TOP_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// And how seldom: beyond that, it is no live view.
+pub const TOP_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// Figures of the past that are shown: as many as the widest screen has columns.
+pub const TOP_HISTORY_MAX: usize = 512;
+
+/// HTTP connections to the metrics at once: a scraper has one, and somebody looks in. They are among the [`DESCRIPTORS_KEPT`].
+pub const HTTP_CLIENTS_MAX: usize = 4;
+
+/// How long one may take to ask and to read its answer.
+pub const HTTP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Bytes of a request: browsers send some hundreds.
+pub const HTTP_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Headers of a request: browsers send some twenty.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// After the system had no descriptor for a connection, the next try to accept one comes after this long.
+pub const HTTP_ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Metrics that were served so recently are served again: however many ask, the loop is asked ten times a second.
+pub const METRICS_FRESH: Duration = Duration::from_millis(100);

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::PROGRAM;
 use crate::journal::sync_name;
 use crate::limits::SHOWN_ITEM_BYTES_MAX;
+use crate::progress::screen::Shared;
 use crate::queue::{DeadLetter, Record};
 use crate::writer::WriteFailure;
 
@@ -22,8 +23,8 @@ const GATHER_BYTES: usize = 64 * 1024;
 /// Where results go.
 #[derive(Debug)]
 pub enum Results {
-    /// To stdout.
-    Stdout(File),
+    /// To stdout, which may be a screen that is shared with others.
+    Stdout(File, Option<Shared>),
     /// To a file that is ours.
     File {
         /// The file, at its end.
@@ -77,8 +78,8 @@ pub enum OutputError {
 
 impl Results {
     /// To stdout.
-    pub fn stdout() -> io::Result<Results> {
-        Ok(Results::Stdout(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+    pub fn stdout(screen: Option<Shared>) -> io::Result<Results> {
+        Ok(Results::Stdout(File::from(io::stdout().as_fd().try_clone_to_owned()?), screen))
     }
 
     /// To a file that begins anew.
@@ -119,8 +120,12 @@ impl Results {
 
     fn write(&mut self, gathered: &[u8]) -> Result<(), WriteFailure> {
         match self {
-            Results::Stdout(file) => {
-                file.write_all(gathered).map_err(|error| WriteFailure { place: "stdout".into(), is_stdout: true, error })
+            Results::Stdout(file, screen) => {
+                let written = match screen {
+                    None => file.write_all(gathered),
+                    Some(screen) => screen.around(gathered, |gathered| file.write_all(gathered)),
+                };
+                written.map_err(|error| WriteFailure { place: "stdout".into(), is_stdout: true, error })
             }
             Results::File { file, path, .. } => file.write_all(gathered).map_err(|error| in_file(path, error)),
         }
@@ -129,7 +134,7 @@ impl Results {
     /// How long the file is with `more` bytes in it, which are still to be written.
     fn grow(&mut self, more: u64) -> Option<u64> {
         match self {
-            Results::Stdout(_) => None,
+            Results::Stdout(..) => None,
             Results::File { bytes, .. } => {
                 *bytes += more;
                 Some(*bytes)
@@ -139,14 +144,14 @@ impl Results {
 
     fn path(&self) -> Option<&Path> {
         match self {
-            Results::Stdout(_) => None,
+            Results::Stdout(..) => None,
             Results::File { path, .. } => Some(path),
         }
     }
 
     fn sync(&mut self) -> Result<(), WriteFailure> {
         match self {
-            Results::Stdout(_) => Ok(()),
+            Results::Stdout(..) => Ok(()),
             Results::File { file, path, .. } => file.sync_data().map_err(|error| in_file(path, error)),
         }
     }

@@ -28,10 +28,12 @@ use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::dry_run;
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
+use crate::metrics::Metrics;
 use crate::orphans::end_commands_of;
 use crate::outputs::DeadLetters;
+use crate::progress::{Known, Progress, Shown, When};
 use crate::queue::{Input, Rules};
-use crate::supervisor::{Exit, Kind, Progress, Record, Verdict};
+use crate::supervisor::{Exit, Kind, Record, Tally, Verdict};
 use crate::systemd::{self, Notifier};
 use crate::writer::WriteFailure;
 
@@ -48,9 +50,10 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
         JobLog::append_to(path)?;
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
-    let mut coordinator = Coordinator::start(rules, &args.queue, true)?;
-    let endpoint = coordinator.broker.endpoint().clone();
     let narrates = args.input.is_empty();
+    let auto = if narrates { When::Never } else { When::Auto };
+    let mut coordinator = Coordinator::start(rules, &args.queue, auto, true)?;
+    let endpoint = coordinator.broker.endpoint().clone();
     if narrates {
         // Its consumers take a pause after the last number, too.
         coordinator.patience = DONE_LINGER.saturating_add(args.pause.0);
@@ -72,7 +75,7 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
 /// Serves the queue to others' producers and consumers.
 pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     raise_descriptor_limit();
-    let coordinator = Coordinator::start(rules, &args.queue, false)?;
+    let coordinator = Coordinator::start(rules, &args.queue, When::Never, false)?;
     let place = coordinator.broker.endpoint().path().display();
     tell(PROGRAM, format_args!("ready at {place} (pid {})", std::process::id()));
     coordinator.run_to_end()
@@ -142,10 +145,12 @@ struct Coordinator {
     patience: Duration,
     /// Something went wrong, but the rest was brought to its end.
     flawed: bool,
+    progress: Option<Shown>,
 }
 
 impl Coordinator {
-    fn start(rules: Rules, args: &QueueArgs, own_producers: bool) -> Result<Coordinator> {
+    /// `auto`: when progress is shown if the user has no wish. Where we do not start all who write to the terminal, or let them, there is none.
+    fn start(rules: Rules, args: &QueueArgs, auto: When, own_producers: bool) -> Result<Coordinator> {
         let dead_letters = match &args.dead_letters {
             None => DeadLetters::Stderr,
             Some(path) => DeadLetters::append_to(path).with_context(|| format!("cannot write dead letters to {}", path.display()))?,
@@ -154,9 +159,21 @@ impl Coordinator {
         let signals = SignalDelivery::with_pipe(read, write, SignalOnly, [SIGINT, SIGTERM, SIGCHLD]);
         let signals = signals.context("cannot catch signals")?;
         let listener = listen(args)?;
+        let metrics = args.metrics.map(Metrics::bind).transpose()?;
         let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
-        let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, spin: args.spin };
+        let when = if args.progress == When::Auto { auto } else { args.progress };
+        let progress = Progress::new(when, auto == When::Never && own_producers).context("cannot show progress")?;
+        let producers_expected = rules.producers_expected;
+        let screen = progress.screen_of_results();
+        let setup = Setup { rules, keeping, output: args.output.as_deref(), dead_letters, screen, spin: args.spin };
         let broker = Broker::new(listener, setup, signals.get_read())?;
+        if let Some(metrics) = metrics {
+            tell(PROGRAM, format_args!("metrics at http://{}/metrics", metrics.address()?));
+            metrics.serve(broker.asker()).context("cannot serve metrics")?;
+        }
+        let status = broker.status();
+        let known = Known { producers_expected, done_before: status.acknowledged + status.dead };
+        let progress = progress.show(broker.asker(), known).context("cannot show progress")?;
         info!(socket = %broker.endpoint().path().display(), pid = std::process::id(), "listening");
         Ok(Coordinator {
             notifier: Notifier::from_env(),
@@ -169,6 +186,7 @@ impl Coordinator {
             done_at: None,
             patience: DONE_LINGER,
             flawed: false,
+            progress,
         })
     }
 
@@ -189,7 +207,11 @@ impl Coordinator {
             tell_error(PROGRAM, &*error, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
         });
-        let left = self.broker.status().stored();
+        let status = self.broker.status();
+        let left = status.stored();
+        if let Some(progress) = self.progress.take() {
+            progress.end(status);
+        }
         let quiet = matches!(code, Ok(EXIT_OUTPUT_CLOSED));
         if left > 0 && !quiet {
             let were = if left == 1 { "item was" } else { "items were" };
@@ -322,11 +344,11 @@ impl Coordinator {
             return Ok(());
         }
         let lived = self.broker.now().saturating_sub(slot.started);
-        let progress = match slot.kind {
-            Kind::Consumer => Progress { done: status.acknowledged, dead: status.dead },
-            Kind::Producer | Kind::OneTimeProducer => Progress { done: status.accepted, dead: 0 },
+        let tally = match slot.kind {
+            Kind::Consumer => Tally { done: status.acknowledged, dead: status.dead },
+            Kind::Producer | Kind::OneTimeProducer => Tally { done: status.accepted, dead: 0 },
         };
-        match (slot.record.judge(slot.kind, exit, progress, lived), slot.kind) {
+        match (slot.record.judge(slot.kind, exit, tally, lived), slot.kind) {
             // A consumer ends by itself only at Stop, which has not come: somebody has ended it.
             (Verdict::Done, Kind::Consumer) => slot.place = Place::Pausing(self.broker.now()),
             (Verdict::Done, _) => {}

@@ -1,8 +1,14 @@
 //! Showing the queue's figures, for people and for programs.
 
+pub mod prometheus;
+
+use std::time::Duration;
+
 use common::Status;
 use common::status::Phase;
 use serde::Serialize;
+
+use crate::words;
 
 /// The version of the JSON form: raised when a field changes its meaning or goes.
 const JSON_VERSION: u32 = 1;
@@ -20,41 +26,48 @@ pub fn as_json(status: &Status) -> String {
     serde_json::to_string(&Versioned { version: JSON_VERSION, status }).expect("a status is JSON")
 }
 
-/// A few lines of text.
+/// A few lines of text, one for each thing.
 pub fn in_words(status: &Status) -> String {
-    let phase = match status.phase {
+    let uptime = words::time(Duration::from_millis(status.uptime_ms));
+    let count = words::count;
+    let items = [
+        ("ready", status.ready),
+        ("delayed", status.delayed),
+        ("held", status.held),
+        ("done", status.acknowledged),
+        ("dead", status.dead),
+        ("retried", status.redelivered),
+    ];
+    let of = |part: String, whole: String, percent: u64| format!("{part} of {whole} ({percent}%)");
+    let (stored, capacity) = (status.stored(), status.capacity_items);
+    let lines = [
+        ("coordinator", format!("pid {}, up {uptime}", status.pid)),
+        ("phase", phase_in_words(status.phase).into()),
+        ("items", items.map(|(what, number)| format!("{} {what}", count(number))).join(", ")),
+        ("capacity", of(count(stored), format!("{} items", count(capacity)), words::percent(stored, capacity))),
+        ("bytes", of(words::size(status.bytes), words::size(status.capacity_bytes), words::percent(status.bytes, status.capacity_bytes))),
+        (
+            "producers",
+            format!(
+                "{} connected, {} waiting for room, {} finished",
+                count(status.producers),
+                count(status.producers_waiting),
+                count(status.producers_finished)
+            ),
+        ),
+        ("consumers", format!("{} connected, {} waiting for items", count(status.consumers), count(status.consumers_waiting))),
+    ];
+    lines.map(|(what, words)| format!("{what:<13}{words}\n")).concat()
+}
+
+/// What a phase means.
+pub fn phase_in_words(phase: Phase) -> &'static str {
+    match phase {
         Phase::Running => "running",
         Phase::Draining => "draining: takes no more items",
         Phase::Stopping => "stopping: waits for what consumers hold",
         Phase::Done => "done",
-    };
-    let uptime = humantime::format_duration(std::time::Duration::from_secs(status.uptime_ms / 1000));
-    let percent = |part: u64, whole: u64| 100 * part / whole.max(1);
-    format!(
-        "coordinator  pid {}, up {uptime}, {phase}\n\
-         items        {} ready, {} delayed, {} held; {} done, {} dead, {} delivered again\n\
-         capacity     {} of {} items ({}%), {} of {} bytes ({}%)\n\
-         producers    {} connected, {} waiting for room, {} finished\n\
-         consumers    {} connected, {} waiting for items\n",
-        status.pid,
-        status.ready,
-        status.delayed,
-        status.held,
-        status.acknowledged,
-        status.dead,
-        status.redelivered,
-        status.stored(),
-        status.capacity_items,
-        percent(status.stored(), status.capacity_items),
-        status.bytes,
-        status.capacity_bytes,
-        percent(status.bytes, status.capacity_bytes),
-        status.producers,
-        status.producers_waiting,
-        status.producers_finished,
-        status.consumers,
-        status.consumers_waiting,
-    )
+    }
 }
 
 #[cfg(test)]
@@ -69,8 +82,8 @@ mod tests {
 
     #[test]
     fn words_show_how_full_the_queue_is() {
-        let status = Status { ready: 3, held: 1, capacity_items: 8, capacity_bytes: 100, bytes: 25, ..Status::default() };
+        let status = Status { ready: 3, held: 1, capacity_items: 8, capacity_bytes: 64 << 20, bytes: 16 << 20, ..Status::default() };
         let words = in_words(&status);
-        assert!(words.contains("4 of 8 items (50%), 25 of 100 bytes (25%)"), "{words}");
+        assert!(words.contains("\ncapacity     4 of 8 items (50%)\nbytes        16.0 MiB of 64.0 MiB (25%)\n"), "{words}");
     }
 }

@@ -49,7 +49,7 @@ pub enum Verdict {
 
 /// What was got done so far, by whomever; neither number ever falls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct Tally {
     /// Items acknowledged, or accepted.
     pub done: u64,
     /// Items that went to the dead letters.
@@ -62,7 +62,7 @@ pub struct Record {
     /// How often an item may kill a consumer before it is given up.
     attempts_max: u32,
     failures: u32,
-    progress: Progress,
+    tally: Tally,
 }
 
 impl Record {
@@ -72,7 +72,7 @@ impl Record {
     }
 
     /// Judges an end. `lived` is how long the child did.
-    pub fn judge(&mut self, kind: Kind, exit: Exit, progress: Progress, lived: Duration) -> Verdict {
+    pub fn judge(&mut self, kind: Kind, exit: Exit, tally: Tally, lived: Duration) -> Verdict {
         match (kind, exit) {
             (_, Exit::Code(0)) => return Verdict::Done,
             // It has said itself what is wrong, and a second one would read the same.
@@ -81,9 +81,9 @@ impl Record {
         }
         // An item that kills consumers is got rid of by its dead letter. One that says itself that it cannot go on (its command cannot be
         // started, its worker keeps ending) would make a dead letter of each.
-        let got_rid = progress.dead > self.progress.dead && matches!(exit, Exit::Signal(_));
-        let progressed = progress.done > self.progress.done || got_rid;
-        self.progress = progress;
+        let got_rid = tally.dead > self.tally.dead && matches!(exit, Exit::Signal(_));
+        let progressed = tally.done > self.tally.done || got_rid;
+        self.tally = tally;
         if progressed {
             self.failures = 0;
             // At once, unless it died so soon that it may be others' progress while this one only dies.
@@ -106,8 +106,8 @@ mod tests {
     const KILLED: Exit = Exit::Signal(9);
     const LONG: Duration = Duration::from_secs(1);
 
-    fn done(done: u64) -> Progress {
-        Progress { done, dead: 0 }
+    fn done(done: u64) -> Tally {
+        Tally { done, dead: 0 }
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn dead_letters_are_progress_of_one_that_is_killed_and_not_of_one_that_gives_up_by_itself() {
         let mut killed = Record::new(1);
-        let dead = |dead| Progress { done: 0, dead };
+        let dead = |dead| Tally { done: 0, dead };
         for n in 1..100 {
             assert_eq!(killed.judge(Kind::Consumer, KILLED, dead(n), LONG), Verdict::Restart { after: Duration::ZERO });
         }

@@ -10,6 +10,7 @@ mod process;
 pub mod random;
 pub mod raw;
 pub mod simulator;
+pub mod terminal;
 
 pub use build::program;
 pub use load::{Load, Pace};

@@ -35,6 +35,7 @@ impl LocalQueue {
             keeping: None,
             output: Some(&folder.path().join("results")),
             dead_letters: DeadLetters::append_to(&folder.path().join("dead")).expect("a file"),
+            screen: None,
             spin: args.queue.spin,
         };
         let broker = Broker::new(listener, setup, &ended).expect("a broker");

@@ -142,6 +142,14 @@ fn one_that_asks_without_end_among_many() {
 }
 
 #[test]
+fn one_that_asks_without_end_who_is_connected_among_many() {
+    let siege = Siege::new(&[]);
+    let attackers = vec![siege.attack(&["idle", "5000"]), siege.attack(&["clients"])];
+    siege.assert_goes_on();
+    siege.end(attackers, 32 * 1024);
+}
+
+#[test]
 fn more_clients_than_there_may_be() {
     let siege = Siege::new(&[]);
     let mut attackers = vec![siege.start(&["idle", "8500"]), siege.attack(&["idle", "8500"])];
@@ -179,7 +187,7 @@ fn twenty_thousand_that_say_nothing() {
 #[test]
 #[ignore = "a measurement, by hand: cargo test --release -p tests --test attacks -- --ignored --nocapture"]
 fn what_each_attack_leaves_to_honest_clients_at_full_speed() {
-    let attacks: [&[&str]; 14] = [
+    let attacks: [&[&str]; 15] = [
         &["noise", "1"],
         &["messages", "1"],
         &["lengths"],
@@ -194,6 +202,7 @@ fn what_each_attack_leaves_to_honest_clients_at_full_speed() {
         &["settles"],
         &["joins"],
         &["status"],
+        &["clients"],
     ];
     for attack in attacks {
         let queue = Queue::serve(&[]);

@@ -370,7 +370,15 @@ fn a_coordinator_of_another_version_is_told_of_once_and_by_the_right_name() {
     listener.set_nonblocking(true).expect("a socket");
     let producer = Process::start("producer", &socket, &["--count", "1"]);
     let (mut stream, _) = eventually("a client", || listener.accept().ok());
-    let welcome = Message::Welcome { version: 99, pid: 1, item_bytes_max: 1, position: Position(0), announce_from: 1, checksum: None };
+    let welcome = Message::Welcome {
+        version: 99,
+        pid: 1,
+        item_bytes_max: 1,
+        position: Position(0),
+        announce_from: 1,
+        checksum: None,
+        lease_ms: None,
+    };
     let mut frame = Vec::new();
     welcome.encode(0, &mut frame);
     stream.write_all(&frame).expect("a client that reads");

@@ -83,7 +83,7 @@ impl Drop for Fake {
 
 fn welcome(position: u64, checksum: Option<u64>) -> Message {
     let position = Position(position);
-    Message::Welcome { version: PROTOCOL_VERSION, pid: 4711, item_bytes_max: 1 << 20, position, announce_from: 2, checksum }
+    Message::Welcome { version: PROTOCOL_VERSION, pid: 4711, item_bytes_max: 1 << 20, position, announce_from: 2, checksum, lease_ms: None }
 }
 
 fn confirm(position: u64, credit_items: u64, credit_bytes: u64) -> Message {

@@ -10,7 +10,8 @@ use tests::simulator;
 const SEEDS: u64 = 2_000;
 
 /// Seeds that have found something, and what that was. They stay, though a change of the simulator makes other stories of them.
-const FOUND: [(u64, &str); 4] = [
+const FOUND: [(u64, &str); 5] = [
+    (37, "an item that was taken back and came again to the same consumer: two deliveries of it in hand, told apart by nothing"),
     (77, "what came after a long wait lay at hand, and nobody looked whether it should go back"),
     (1919, "a batch on its way to the journal hid those that were far: Join was answered though they were not settled"),
     (1_068_075, "a producer that came too late was told a position that was not certain yet"),
@@ -18,8 +19,20 @@ const FOUND: [(u64, &str); 4] = [
 ];
 
 /// What has to go wrong in these stories at least so often, together.
-const TROUBLES: [&str; 10] =
-    ["coordinator deaths", "cuts", "deaths", "full links", "hangs", "hangs for good", "lost producers", "rogues", "stalls", "torn pieces"];
+const TROUBLES: [&str; 12] = [
+    "coordinator deaths",
+    "cuts",
+    "deaths",
+    "extensions",
+    "full links",
+    "hangs",
+    "hangs for good",
+    "lost producers",
+    "refused acknowledgements",
+    "rogues",
+    "stalls",
+    "torn pieces",
+];
 const TROUBLES_MIN: u64 = 100;
 
 /// Plays the stories of these seeds on all CPUs; returns how often what has happened, and where that was not dealt with.

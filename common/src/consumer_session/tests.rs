@@ -1,3 +1,5 @@
+mod leases;
+
 use super::*;
 use crate::message::Position;
 
@@ -8,11 +10,11 @@ fn session(item_bytes_max: u64, prefetch: Option<u32>) -> ConsumerSession {
 }
 
 fn greeting(item_bytes_max: u64) -> Greeting {
-    Greeting { pid: 1, item_bytes_max, position: Position(0), announce_from: 2, checksum: None }
+    Greeting { pid: 1, item_bytes_max, position: Position(0), announce_from: 2, checksum: None, lease: None }
 }
 
 fn held(id: u64) -> Held {
-    Held { id: ItemId(id), epoch: 0 }
+    Held { id: ItemId(id), attempt: 1, epoch: 0 }
 }
 
 fn deliver(session: &mut ConsumerSession, first: u64, items: &[&[u8]]) {
@@ -60,7 +62,7 @@ fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
     assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }]);
     deliver(&mut session, 5, &[b"five"]);
     assert_eq!(take(&mut session), Some((5, b"five".to_vec())));
-    assert_eq!(session.ack(held(5), || 10 * MS), Settled::Gathering);
+    assert_eq!(session.ack(held(5), || 10 * MS).unwrap(), Settled::Gathering);
     session.refill(10 * MS, true);
     let one_more = Message::Demand { items: 1, bytes: "five".len() as u64 };
     assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }, one_more]);
@@ -73,10 +75,10 @@ fn one_that_begins_by_hand_announces_what_it_begins_and_not_what_it_takes() {
     deliver_again(&mut session, 0, &[b"a", b"b", b"c"], 2);
     while take(&mut session).is_some() {}
     assert!(sent(&mut session).iter().all(|message| !matches!(message, Message::Begin { .. })));
-    session.begin(held(1), 2);
+    session.begin(Held { attempt: 2, ..held(1) }, MS).unwrap();
     // The first attempt is not asked for, nor anything that came on another connection.
-    session.begin(held(2), 1);
-    session.begin(Held { id: ItemId(0), epoch: 7 }, 2);
+    session.begin(held(2), MS).unwrap();
+    session.begin(Held { attempt: 2, epoch: 7, ..held(0) }, MS).unwrap();
     assert_eq!(sent(&mut session), [Message::Begin { id: ItemId(1) }]);
 }
 
@@ -86,7 +88,7 @@ fn what_is_behind_an_item_that_is_given_back_unstarted_goes_with_it() {
     deliver(&mut session, 4, &[b"a", b"b", b"c"]);
     take(&mut session);
     take(&mut session);
-    session.give_back(held(5), Outcome::Unstarted);
+    session.give_back(held(5), Outcome::Unstarted).unwrap();
     let unstarted = |range| Message::Return { range, outcome: Outcome::Unstarted };
     assert_eq!(sent(&mut session), [unstarted(range(5, 1)), unstarted(range(6, 1))]);
     assert!(!session.has_local());
@@ -99,7 +101,7 @@ fn what_is_on_its_way_meanwhile_goes_back_as_well_so_that_items_keep_their_order
     deliver(&mut session, 0, &[b"a"]);
     take(&mut session);
     sent(&mut session);
-    session.give_back(held(0), Outcome::Unstarted);
+    session.give_back(held(0), Outcome::Unstarted).unwrap();
     let unstarted = Message::Return { range: range(0, 1), outcome: Outcome::Unstarted };
     assert_eq!(sent(&mut session), [Message::Withdraw, unstarted]);
     deliver(&mut session, 1, &[b"b"]);
@@ -116,7 +118,7 @@ fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
     deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);
     while take(&mut session).is_some() {}
     for id in [0, 1, 3] {
-        session.ack(held(id), || MS);
+        session.ack(held(id), || MS).unwrap();
     }
     assert_eq!(session.next_timeout(), Some(MS + FLUSH_DELAY));
     session.handle_timeout(MS + FLUSH_DELAY);
@@ -430,11 +432,11 @@ fn bytes_beyond_the_demand_are_made_up_for_by_the_next() {
 #[test]
 fn settled_items_gather_until_their_frame_is_full() {
     let mut session = session(1 << 20, None);
-    assert_eq!([0, 1, 4].map(|id| session.ack(held(id), || MS)), [Settled::Gathering, Settled::Gathered, Settled::Gathered]);
+    assert_eq!([0, 1, 4].map(|id| session.ack(held(id), || MS).unwrap()), [Settled::Gathering, Settled::Gathered, Settled::Gathered]);
     for n in 3..ACK_RANGES_MAX as u64 {
-        assert_eq!(session.ack(held(2 * n), || MS), Settled::Gathered);
+        assert_eq!(session.ack(held(2 * n), || MS).unwrap(), Settled::Gathered);
     }
-    assert_eq!((session.ack(held(1 << 40), || MS), session.next_timeout()), (Settled::Ready, None));
+    assert_eq!((session.ack(held(1 << 40), || MS).unwrap(), session.next_timeout()), (Settled::Ready, None));
     assert!(matches!(&sent(&mut session)[..], [Message::Ack { ranges }] if ranges.len() == ACK_RANGES_MAX));
     let large = [b'x'; crate::limits::BATCH_BYTES_TARGET];
     let settled = [&b"small"[..], b"another", &large].map(|result| session.ack_with(held(9), result, || MS).unwrap());
@@ -453,7 +455,7 @@ fn a_range_ends_where_its_count_does() {
 #[test]
 fn what_is_settled_does_not_leave_before_its_delay_unless_it_is_sent() {
     let mut session = session(1000, None);
-    session.ack(held(0), || MS);
+    session.ack(held(0), || MS).unwrap();
     session.handle_timeout(MS + FLUSH_DELAY - Duration::from_nanos(1));
     assert_eq!(sent(&mut session), []);
     session.send_settled();
@@ -494,7 +496,7 @@ fn a_goodbye_settles_what_is_done_and_gives_back_the_rest() {
     let mut session = session(1000, None);
     deliver(&mut session, 0, &[&b"a"[..]; 3]);
     take(&mut session);
-    session.ack(held(0), || MS);
+    session.ack(held(0), || MS).unwrap();
     session.goodbye();
     let close = Message::Close { reason: CloseReason::Goodbye, words: String::new() };
     let rest = Message::Return { range: range(1, 2), outcome: Outcome::Unstarted };
@@ -526,10 +528,10 @@ fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
     let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 5, &[b"a", b"b", b"c", b"d", b"e"]);
-    let held = |epoch| move |id| Held { id: ItemId(id), epoch };
+    let held = |epoch| move |id| Held { id: ItemId(id), attempt: 1, epoch };
     let (before, after) = (held(0), held(1));
     (0..4).for_each(|_| assert!(take(&mut session).is_some()));
-    session.ack(before(5), || MS);
+    session.ack(before(5), || MS).unwrap();
     session.ack_with(before(6), b"result", || MS).unwrap();
     session.lose();
     assert!(!session.has_local() && !session.is_stopped());
@@ -539,10 +541,10 @@ fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
     assert!(matches!(sent(&mut session)[..], [Message::Demand { bytes: PREFETCH_BYTES_MAX, .. }]), "all of it is asked for anew");
     deliver(&mut session, 5, &[b"a", b"b", b"c"]);
     take(&mut session);
-    assert_eq!(session.ack(after(5), || MS), Settled::Gathering);
+    assert_eq!(session.ack(after(5), || MS).unwrap(), Settled::Gathering);
     assert!(!session.ack_quick(before(6)), "it follows upon an item of the new connection");
-    assert_eq!(session.ack(before(6), || MS), Settled::Gathered);
-    session.give_back(before(7), Outcome::Released);
+    assert_eq!(session.ack(before(6), || MS).unwrap(), Settled::Gathered);
+    session.give_back(before(7), Outcome::Released).unwrap();
     session.ack_with(before(8), b"result", || MS).unwrap();
     session.send_settled();
     assert_eq!(sent(&mut session), [Message::Ack { ranges: vec![range(5, 1)] }]);

@@ -2,7 +2,7 @@ use super::*;
 use crate::payload::Encode;
 
 fn greeting(position: u64, checksum: Option<u64>) -> Greeting {
-    Greeting { pid: 1, item_bytes_max: 1000, position: Position(position), announce_from: 2, checksum }
+    Greeting { pid: 1, item_bytes_max: 1000, position: Position(position), announce_from: 2, checksum, lease: None }
 }
 
 fn session(credit_items: u64, credit_bytes: u64) -> ProducerSession {

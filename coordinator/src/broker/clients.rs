@@ -5,9 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::endpoint::Accepted;
-use common::limits::PROTOCOL_VERSION;
+use common::limits::{CLIENTS_SHOWN_MAX, PROTOCOL_VERSION};
 use common::message::{CloseReason, Message, Position, Role};
 use common::program::tell;
+use common::status::{ClientStatus, Work};
 use common::transport;
 use mio::Token;
 use tracing::debug;
@@ -38,8 +39,8 @@ impl Broker {
             if self.accept_at.is_some() {
                 return;
             }
-            let stream = match self.listener.accept() {
-                Ok(Accepted::Client(stream)) => stream,
+            let (stream, pid) = match self.listener.accept() {
+                Ok(Accepted::Client(stream, pid)) => (stream, pid),
                 Ok(Accepted::Foreign(stream, uid)) => {
                     // Once for many: it must not be able to fill a log.
                     if self.told_of_foreigner.replace(uid) != Some(uid) {
@@ -75,7 +76,7 @@ impl Broker {
             debug!(client = client.0, "accepted a connection");
             let deadline = self.now() + GREETING;
             match Connection::new(stream, self.poll.registry(), Token(client.0 as usize), deadline, self.pool.clone()) {
-                Ok(connection) => self.connections.insert(client, connection),
+                Ok(connection) => self.connections.insert(client, connection.of_peer(pid, self.now())),
                 Err(error) => {
                     tell(PROGRAM, format_args!("cannot watch a new connection, which is dropped: {error}"));
                     continue;
@@ -120,14 +121,14 @@ impl Broker {
                 self.queue.handle(Input::ProducerJoined { client, name }, self.now());
             }
             Role::Consumer => {
-                self.welcome(client, Position(0), None);
+                self.welcome(client, Position(0), None, self.queue.item_timeout());
                 self.queue.handle(Input::ConsumerJoined { client }, self.now());
             }
-            Role::Control => self.welcome(client, Position(0), None),
+            Role::Control => self.welcome(client, Position(0), None, None),
         }
     }
 
-    pub(super) fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>) {
+    pub(super) fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>, item_timeout: Option<Duration>) {
         let message = Message::Welcome {
             version: PROTOCOL_VERSION,
             pid: std::process::id(),
@@ -135,8 +136,25 @@ impl Broker {
             position,
             announce_from: self.queue.announce_from(),
             checksum,
+            lease_ms: item_timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
         };
         self.send(client, &message);
+    }
+
+    /// Who is connected, from a connection's number on; and from where on there are more than fit into an answer.
+    pub(super) fn clients(&self, from: u64) -> (Vec<ClientStatus>, Option<u64>) {
+        let now = self.now();
+        let mut clients = Vec::new();
+        for (client, connection) in self.connections.range(ClientId(from)..) {
+            let State::Open(role) = connection.state else { continue };
+            if clients.len() == CLIENTS_SHOWN_MAX {
+                return (clients, Some(client.0));
+            }
+            let connected_ms = now.saturating_sub(connection.since).as_millis() as u64;
+            let work = self.queue.work(*client, now).unwrap_or_else(|| work_unknown(role));
+            clients.push(ClientStatus { number: client.0, pid: connection.pid, connected_ms, work });
+        }
+        (clients, None)
     }
 
     /// Closes a connection after telling it why.
@@ -197,6 +215,14 @@ impl Broker {
                 self.forget(client, false);
             }
         }
+    }
+}
+
+/// Of a client that the queue does not know, or not yet.
+fn work_unknown(role: Role) -> Work {
+    match role {
+        Role::Producer => Work::Producer { name: String::new(), accepted: 0, parked: 0, waiting: false, finished: false },
+        Role::Consumer | Role::Control => Work::Control,
     }
 }
 

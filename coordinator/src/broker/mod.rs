@@ -29,6 +29,7 @@ use tracing::{debug, info, trace};
 
 use crate::connection::{Broken, Connection, State};
 use crate::door::Door;
+use crate::figures::{Asker, Figures};
 use crate::journal::{Answer, Fsync, Journal, JournalError};
 use crate::limits::{FRAMES_PER_TURN, RESULTS_BYTES_MAX};
 use crate::outputs::{Outputs, Results};
@@ -66,7 +67,7 @@ pub struct Broker {
     spin: Duration,
     poll: Poll,
     /// Kept beyond the writer's end: dropped, a waker takes back what it has just woken for.
-    _waker: Arc<Waker>,
+    waker: Arc<Waker>,
     news: Events,
     listener: Listener,
     accept_at: Option<Duration>,
@@ -80,6 +81,7 @@ pub struct Broker {
     unflushed: BTreeSet<ClientId>,
     deadlines: BTreeSet<(Duration, ClientId)>,
     queue: Queue,
+    figures: Figures,
     item_bytes_max: u64,
     writer: Writer,
     journal: Option<Journal>,
@@ -87,6 +89,8 @@ pub struct Broker {
     scratch: Scratch,
     frames: Vec<Bytes>,
     events: Vec<Event>,
+    /// What was said last took as long to answer as many other messages: its connection has had its turn.
+    has_had_its_turn: bool,
     /// It was said that no more connections can be accepted, and some still wait.
     told_of_crowd: bool,
     /// The last user that a connection was refused to, as far as it was known.
@@ -96,7 +100,7 @@ pub struct Broker {
 impl Broker {
     /// A broker that listens, and reports when `watched` is readable.
     pub fn new(listener: Listener, setup: Setup<'_>, watched: &UnixStream) -> Result<Broker> {
-        let Setup { rules, keeping, output, dead_letters, spin } = setup;
+        let Setup { rules, keeping, output, dead_letters, screen, spin } = setup;
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
@@ -113,7 +117,7 @@ impl Broker {
             None => (None, Recovered::default()),
         };
         let results = match (output, keeping) {
-            (None, _) => Results::stdout()?,
+            (None, _) => Results::stdout(screen)?,
             (Some(path), None) => Results::create(path)?,
             (Some(path), Some(_)) => Results::resume(path, recovered.output_bytes)?,
         };
@@ -127,7 +131,7 @@ impl Broker {
             started: Instant::now(),
             spin,
             poll,
-            _waker: waker,
+            waker,
             news: Events::with_capacity(1024),
             listener,
             accept_at: Some(Duration::ZERO),
@@ -140,12 +144,14 @@ impl Broker {
             deadlines: BTreeSet::new(),
             item_bytes_max: rules.item_bytes_max,
             queue: Queue::recover(rules, &recovered),
+            figures: Figures::default(),
             writer,
             journal,
             pool: Pool::default(),
             scratch: Scratch::default(),
             frames: Vec::new(),
             events: Vec::new(),
+            has_had_its_turn: false,
             told_of_crowd: false,
             told_of_foreigner: None,
         })
@@ -170,6 +176,15 @@ impl Broker {
     pub fn status(&self) -> Status {
         let uptime_ms = self.now().as_millis() as u64;
         Status { pid: std::process::id(), uptime_ms, ..self.queue.status() }
+    }
+
+    /// Lets another thread ask for these figures.
+    pub fn asker(&self) -> Asker {
+        let waker = Arc::clone(&self.waker);
+        self.figures.asker(move || {
+            // It fails only when the loop is gone.
+            let _ = waker.wake();
+        })
     }
 
     /// True when all results and dead letters are written, and all that counts is in the journal.
@@ -223,6 +238,9 @@ impl Broker {
         }
         self.keep_deadlines();
         self.move_outputs();
+        if self.figures.is_asked() {
+            self.figures.answer(self.status());
+        }
         Ok(std::mem::take(&mut self.events))
     }
 
@@ -313,6 +331,9 @@ impl Broker {
                 return self.end(client, broken);
             }
             self.fill_outboxes();
+            if std::mem::take(&mut self.has_had_its_turn) {
+                break;
+            }
         }
         // What came before an end counts.
         let Some(connection) = self.connections.get_mut(&client) else { return };
@@ -366,6 +387,12 @@ impl Broker {
             (State::Open(_), Message::StatusRequest) => {
                 let status = Message::Status(Box::new(self.status()));
                 self.send(client, &status);
+                Ok(())
+            }
+            (State::Open(Role::Control), Message::ClientsRequest { from }) => {
+                let (clients, more_from) = self.clients(from);
+                self.send(client, &Message::Clients { clients, more_from });
+                self.has_had_its_turn = true;
                 Ok(())
             }
             (State::Open(Role::Control), Message::Shutdown { now }) => {
@@ -423,7 +450,7 @@ impl Broker {
                     }
                     self.writer.write(ticket, record);
                 }
-                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
+                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum, None),
                 Output::Journal(entry) => {
                     if let Some(journal) = &mut self.journal {
                         journal.keep(entry);

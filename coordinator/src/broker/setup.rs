@@ -9,6 +9,7 @@ use common::program::tell;
 use crate::PROGRAM;
 use crate::journal::{Fsync, Journal};
 use crate::outputs::DeadLetters;
+use crate::progress::screen::Shared;
 use crate::queue::{Recovered, Rules};
 
 /// What a broker is to be like.
@@ -22,6 +23,8 @@ pub struct Setup<'a> {
     pub output: Option<&'a Path>,
     /// Where dead letters go.
     pub dead_letters: DeadLetters,
+    /// The screen that results on stdout share with others.
+    pub screen: Option<Shared>,
     /// Before it sleeps, it keeps looking for news so long.
     pub spin: Duration,
 }

@@ -1,6 +1,7 @@
 //! What happens to the queue, and what is to be done about it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::ItemId;
@@ -25,12 +26,26 @@ pub struct Rules {
     pub item_bytes_max: u64,
     /// Failed attempts after which an item is dead-lettered.
     pub attempts_max: u32,
-    /// The delay after a failed attempt.
+    /// The delay after a failed attempt, which is spread over the items: see [`Backoff::spread`].
     pub retry_delay: Backoff,
+    /// How long an attempt may take, if that is limited.
+    pub lease: Option<Lease>,
+    /// Set if results are written in the order of their items: so many bytes of results that wait, and of their items, before only
+    /// the item that they wait for is handed out.
+    pub early_bytes_max: Option<u64>,
     /// How many producers must finish before the queue can be done; `None`: it is done only when it is told to drain.
     pub producers_expected: Option<u64>,
     /// Set if nothing counts before it is in a journal, which also holds what memory does not.
     pub journaled: Option<Window>,
+}
+
+/// How long an attempt may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// From its beginning on, by its consumer's clock.
+    pub item_timeout: Duration,
+    /// The queue takes the item back so much later: an honest consumer reports by itself, and knows better what was wrong.
+    pub grace: Duration,
 }
 
 /// How much of a queue that lies in a journal is in memory as well. One item of the largest size fits in any case.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use common::batch::Batch;
 use common::limits::{CREDIT_BYTES_MAX, CREDIT_ITEMS_MAX, batch_cost_bytes};
 use common::message::CloseReason;
+use common::status::Work;
 
 use super::entry::{Progress, Recovered};
 use super::{ClientId, Refusal, Rules};
@@ -429,6 +430,18 @@ impl Intake {
 
     pub(super) fn is_connected(&self, client: ClientId) -> bool {
         self.producers.contains_key(&client)
+    }
+
+    /// What a producer does.
+    pub(super) fn work(&self, client: ClientId) -> Option<Work> {
+        let producer = self.producers.get(&client)?;
+        Some(Work::Producer {
+            name: producer.name.as_deref().unwrap_or_default().into(),
+            accepted: producer.position,
+            parked: producer.next - producer.admitted,
+            waiting: producer.wanted.is_some() || !producer.parked.is_empty(),
+            finished: producer.finished,
+        })
     }
 
     pub(super) fn connected(&self) -> u64 {

@@ -4,9 +4,11 @@
 //! An item passes so, by number; its bytes rest in `store` until it is settled:
 //!
 //! ```text
-//! put → [parked] → ready → held → writing → settled
+//! put → [parked] → ready → held → [early] → writing → settled
 //!                    ↑ delayed ↲      (a result or a dead letter on its way out)
 //! ```
+//!
+//! With an order, a result that comes early waits for those before it. With a lease, what is held for too long is taken back.
 //!
 //! With a journal, a step that must survive the coordinator counts only once its [`Entry`] is in the journal: a put before its items are
 //! ready and confirmed, a settlement before their place is free.
@@ -16,6 +18,8 @@ mod entry;
 mod event;
 mod intake;
 mod joins;
+mod leases;
+mod order;
 mod pending;
 mod runs;
 mod store;
@@ -28,13 +32,14 @@ use bytes::Bytes;
 use common::batch::Batch;
 use common::limits::{batch_cost_bytes, body_bytes_max, result_bytes_max};
 use common::message::{CloseReason, ItemId, ItemRange, Message, Outcome, Position};
-use common::status::{Phase, Status};
+use common::status::{Phase, Status, Work};
 
 use consumers::Consumers;
 pub use entry::{Entry, Load, Loaded, Progress, Recovered};
-pub use event::{ClientId, DeadLetter, Input, Output, Record, Rules, Ticket, Window};
+pub use event::{ClientId, DeadLetter, Input, Lease, Output, Record, Rules, Ticket, Window};
 use intake::{Admitted, Amount, Intake};
 use joins::Joins;
+use order::Order;
 use pending::{Effect, Pending};
 use runs::{Past, Run, Runs};
 use store::Store;
@@ -46,6 +51,14 @@ struct Writing {
     dead: bool,
     /// For the journal, if there is one.
     letter: Option<DeadLetter>,
+}
+
+/// When what has failed is tried again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    AtOnce,
+    /// After the delay that the rules say.
+    Later,
 }
 
 /// A protocol violation or another reason to close a client's connection.
@@ -61,6 +74,8 @@ pub struct Queue {
     ready: Runs,
     delayed: BTreeMap<(Duration, u64), Run>,
     delayed_items: u64,
+    /// Results that come too early, if they are written in order.
+    order: Option<Order>,
     writing: BTreeMap<Ticket, Writing>,
     writing_items: u64,
     next_ticket: u64,
@@ -100,7 +115,8 @@ impl Queue {
             writing: BTreeMap::new(),
             writing_items: 0,
             next_ticket: 0,
-            consumers: Consumers::default(),
+            consumers: Consumers::new(rules.lease),
+            order: rules.early_bytes_max.map(Order::new),
             joins: Joins::default(),
             outputs: VecDeque::new(),
             acknowledged: 0,
@@ -145,10 +161,12 @@ impl Queue {
             Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
-            Input::Tick => {}
+            // Not before: what has come in time is heard first, however late the clock is looked at.
+            Input::Tick => self.take_back(now),
         }
         self.admit();
-        self.dispatch();
+        self.write_in_order();
+        self.dispatch(now);
         self.load_ahead();
         self.answer_joins();
         self.check_done();
@@ -164,7 +182,8 @@ impl Queue {
 
     /// When to call [`Queue::handle`] with [`Input::Tick`] at the latest.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.delayed.first_key_value().map(|((due, _), _)| *due)
+        let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
+        delayed.into_iter().chain(self.consumers.next_due()).min()
     }
 
     /// How many items were accepted so far under a producer's name.
@@ -184,7 +203,12 @@ impl Queue {
 
     /// From which attempt on consumers announce what they begin.
     pub fn announce_from(&self) -> u32 {
-        if self.rules.attempts_max == 1 { 1 } else { 2 }
+        if self.rules.attempts_max == 1 || self.rules.lease.is_some() { 1 } else { 2 }
+    }
+
+    /// How long an attempt may take, by its consumer's clock.
+    pub fn item_timeout(&self) -> Option<Duration> {
+        self.rules.lease.map(|lease| lease.item_timeout)
     }
 
     /// What the queue is doing.
@@ -200,7 +224,7 @@ impl Queue {
             phase: self.phase,
             ready: self.ready.items() + self.store.far_items() + self.pending.put_items(),
             delayed: self.delayed_items,
-            held: self.consumers.held_items() + self.writing_items + self.pending.settled_items(),
+            held: self.consumers.held_items() + self.early_items() + self.writing_items + self.pending.settled_items(),
             dead: self.dead,
             acknowledged: self.acknowledged,
             accepted: self.next_id,
@@ -214,6 +238,11 @@ impl Queue {
             consumers: self.consumers.connected(),
             consumers_waiting: self.consumers.hungry(),
         }
+    }
+
+    /// What a producer or consumer does; none for a client that is neither, or waits until it is known how far its name has come.
+    pub fn work(&self, client: ClientId, now: Duration) -> Option<Work> {
+        self.intake.work(client).or_else(|| self.consumers.work(client, now))
     }
 
     fn said(&mut self, client: ClientId, message: Message, batch: Option<Batch>, now: Duration) -> Result<(), Refusal> {
@@ -236,26 +265,43 @@ impl Queue {
             (Message::Withdraw, None) => {
                 // Grant or deliver first what can be: the answer comes behind it.
                 self.admit();
-                self.dispatch();
+                self.dispatch(now);
                 self.intake.withdraw(client);
                 self.consumers.withdraw(client);
                 self.flush_confirmations();
                 self.send(client, Message::Withdrawn);
                 Ok(())
             }
-            (Message::Begin { id }, None) => self.consumers.begin(client, id.0),
+            (Message::Begin { id }, None) => self.consumers.begin(client, id.0, now),
+            (Message::Extend { id, by_ms }, None) => {
+                self.consumers.extend(client, id.0, Duration::from_millis(by_ms), now)?;
+                self.send(client, Message::Extended);
+                Ok(())
+            }
+            (Message::Revoked, None) => self.consumers.revoked(client),
             (Message::Ack { ranges }, None) => {
+                let mut done = 0;
                 for ItemRange { first, count } in ranges {
-                    self.consumers.take(client, first.0, u64::from(count), "acknowledged")?;
-                    self.settle(first.0, u64::from(count), None);
+                    let runs = self.consumers.take(client, first.0, u64::from(count), "acknowledged", now)?;
+                    for (first, count) in joined(&runs) {
+                        self.settle(first, count, None);
+                        self.pass(first, count);
+                        done += count;
+                    }
                 }
+                self.consumers.settled(client, done, 0, now);
                 Ok(())
             }
             (Message::Result { first, .. }, Some(batch)) => {
                 let count = u64::from(batch.count());
                 check_sizes(&batch, result_bytes_max(self.rules.item_bytes_max), self.rules.item_bytes_max, "result")?;
-                self.consumers.take(client, first.0, count, "sent results of")?;
-                self.write(first.0, count, None, Record::Results(batch));
+                let runs = self.consumers.take(client, first.0, count, "sent results of", now)?;
+                self.consumers.settled(client, items_in(&runs), 0, now);
+                for (from, count) in joined(&runs) {
+                    let results = batch.slice((from - first.0) as u32, count as u32);
+                    let items = runs.iter().filter(|run| (from..from + count).contains(&run.first));
+                    self.write_results(from, results, items.copied().collect());
+                }
                 Ok(())
             }
             (Message::Return { range, outcome }, None) => self.returned(client, range, outcome, now),
@@ -311,29 +357,25 @@ impl Queue {
                 self.requeue_unstarted(run, now);
                 continue;
             }
-            let past = Past { failures: run.past.failures + u32::from(failed), ..run.past };
-            if failed && past.failures >= self.rules.attempts_max {
-                let attempts = past.attempts;
-                self.bury(run, &format!("its consumer's connection closed during attempt {attempts}"));
+            if failed {
+                let cause = format!("its consumer's connection closed during attempt {}", run.past.attempts);
+                self.fail(run, &cause, Retry::AtOnce, now);
             } else {
-                self.requeue_failed(Run { past, ..run }, Duration::ZERO, now);
+                self.keep_failures(run);
+                self.requeue(run, Duration::ZERO, now);
             }
         }
     }
 
     fn returned(&mut self, client: ClientId, range: ItemRange, outcome: Outcome, now: Duration) -> Result<(), Refusal> {
-        for run in self.consumers.take(client, range.first.0, u64::from(range.count), "returned")? {
-            let failed = Past { failures: run.past.failures + 1, ..run.past };
-            let last = failed.failures >= self.rules.attempts_max;
+        let runs = self.consumers.take(client, range.first.0, u64::from(range.count), "returned", now)?;
+        let is_failure = matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. });
+        self.consumers.settled(client, 0, if is_failure { items_in(&runs) } else { 0 }, now);
+        for run in runs {
             match &outcome {
                 Outcome::Unstarted => self.requeue_unstarted(run, now),
-                Outcome::Released if last => self.bury(run, "its consumer let it go unsettled"),
-                Outcome::Released => self.requeue_failed(Run { past: failed, ..run }, Duration::ZERO, now),
-                Outcome::Failed { cause } if last => self.bury(run, cause),
-                Outcome::Failed { .. } => {
-                    let delay = self.rules.retry_delay.after(failed.failures);
-                    self.requeue_failed(Run { past: failed, ..run }, delay, now);
-                }
+                Outcome::Released => self.fail(run, "its consumer let it go unsettled", Retry::AtOnce, now),
+                Outcome::Failed { cause } => self.fail(run, cause, Retry::Later, now),
                 Outcome::Rejected { cause } => self.bury(run, cause),
                 Outcome::RetryAfter { delay_ms } => self.requeue(run, Duration::from_millis(*delay_ms), now),
             }
@@ -348,12 +390,26 @@ impl Queue {
         self.requeue(Run { past, ..run }, Duration::ZERO, now);
     }
 
-    fn requeue_failed(&mut self, run: Run, delay: Duration, now: Duration) {
-        let Run { first, count, past: Past { failures, .. } } = run;
+    /// An attempt at these has failed.
+    fn fail(&mut self, run: Run, cause: &str, retry: Retry, now: Duration) {
+        let failures = run.past.failures + 1;
+        let run = Run { past: Past { failures, ..run.past }, ..run };
+        if failures >= self.rules.attempts_max {
+            return self.bury(run, cause);
+        }
+        self.keep_failures(run);
+        if retry == Retry::AtOnce || self.rules.retry_delay.after(failures).is_zero() {
+            return self.requeue(run, Duration::ZERO, now);
+        }
+        for id in run.first..run.end() {
+            self.requeue(Run::one(id, run.past), self.rules.retry_delay.spread(failures, id), now);
+        }
+    }
+
+    fn keep_failures(&mut self, Run { first, count, past: Past { failures, .. } }: Run) {
         if failures > 0 {
             self.keep(Effect::None, || Entry::Failed { first, count, failures });
         }
-        self.requeue(run, delay, now);
     }
 
     fn requeue(&mut self, run: Run, delay: Duration, now: Duration) {
@@ -383,6 +439,7 @@ impl Queue {
             let letter = DeadLetter { id: ItemId(id), attempts: run.past.attempts, cause: Arc::clone(&cause), item };
             let kept = self.rules.journaled.map(|_| letter.clone());
             self.write(id, 1, kept, Record::DeadLetter(letter));
+            self.pass(id, 1);
         }
     }
 
@@ -443,6 +500,7 @@ impl Queue {
         match effect {
             Effect::Put { client, first, count, bytes, by } => {
                 if self.store.kept(first) {
+                    self.arrive(first, count, &[]);
                     self.ready.insert(Run { first, count, past: Past::default() });
                 }
                 self.intake.kept(client, count, bytes, by);
@@ -491,6 +549,7 @@ impl Queue {
     /// Makes a far batch's items ready, but for those that are settled.
     fn ready_again(&mut self, Loaded { first, batch, settled, failed }: &Loaded) {
         let end = first + u64::from(batch.count());
+        self.arrive(*first, end - first, settled);
         let mut parts: Vec<Run> = failed
             .iter()
             .map(|&(first, count, failures)| Run { first, count, past: Past { attempts: failures, failures } })
@@ -513,24 +572,28 @@ impl Queue {
     }
 
     /// Hands ready items to consumers that ask, first to first.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, now: Duration) {
         if !matches!(self.phase, Phase::Running | Phase::Draining) {
             return;
         }
         while let Some(run) = self.ready.first() {
+            let most = self.order.as_ref().map_or(run.count, |order| order.most(run));
+            if most == 0 {
+                return;
+            }
             let Some((client, items, bytes)) = self.consumers.next_hungry() else { return };
             let (batch, index) = match self.store.find(run.first) {
                 Ok(found) => found,
                 Err(load) => return self.load(load),
             };
-            let count = batch.fit(index, run.count.min(u64::from(items)) as u32, bytes);
+            let count = batch.fit(index, most.min(u64::from(items)) as u32, bytes);
             let part = batch.slice(index, count);
             self.ready.remove_first(u64::from(count));
             self.store.hand_out(run.first, u64::from(count));
             let past = Past { attempts: run.past.attempts + 1, ..run.past };
             self.redelivered += if past.attempts > 1 { u64::from(count) } else { 0 };
             let delivered = Run { first: run.first, count: u64::from(count), past };
-            self.consumers.deliver(client, delivered, part.body_bytes());
+            self.consumers.deliver(client, delivered, part.body_bytes(), now);
             let message = Message::Deliver { first: ItemId(run.first), attempt: past.attempts, batch: part.header() };
             self.outputs.push_back(Output::Send { client, message, batch: Some(part) });
         }
@@ -613,6 +676,22 @@ impl Queue {
     fn send(&mut self, client: ClientId, message: Message) {
         self.outputs.push_back(Output::Send { client, message, batch: None });
     }
+}
+
+fn items_in(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| run.count).sum()
+}
+
+/// Runs that follow each other count as one: first and count of each.
+fn joined(runs: &[Run]) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for run in runs {
+        match joined.last_mut() {
+            Some((first, count)) if *first + *count == run.first => *count += run.count,
+            _ => joined.push((run.first, run.count)),
+        }
+    }
+    joined
 }
 
 /// A batch's items are looked at one by one only if it is so large that one of them might be too large.

@@ -61,6 +61,11 @@ impl Runs {
         self.runs.first_key_value().map(|(_, run)| *run)
     }
 
+    /// The run in which an item is.
+    pub(super) fn covering(&self, id: u64) -> Option<Run> {
+        self.runs.range(..=id).next_back().map(|(_, run)| *run).filter(|run| id < run.end())
+    }
+
     /// Removes the first `count` items of the first run.
     pub(super) fn remove_first(&mut self, count: u64) {
         let Some((_, run)) = self.runs.pop_first() else { panic!("there is no first run to cut") };
@@ -78,14 +83,14 @@ impl Runs {
         let mut parts = Vec::new();
         let mut at = first;
         while at < end {
-            let run = self.runs.range(..=at).next_back().map(|(_, run)| *run).filter(|run| at < run.end())?;
+            let run = self.covering(at)?;
             let part_end = run.end().min(end);
             parts.push(Run { first: at, count: part_end - at, past: run.past });
             at = part_end;
         }
         for part in &parts {
             // The loop above has found it.
-            let Some(run) = self.runs.range(..=part.first).next_back().map(|(_, run)| *run) else { continue };
+            let Some(run) = self.covering(part.first) else { continue };
             self.runs.remove(&run.first);
             if run.first < part.first {
                 self.runs.insert(run.first, Run { count: part.first - run.first, ..run });
@@ -98,10 +103,9 @@ impl Runs {
         Some(parts)
     }
 
-    /// All runs in order, leaving none.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Run> + use<> {
-        self.items = 0;
-        std::mem::take(&mut self.runs).into_values()
+    /// All runs in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Run> {
+        self.runs.values().copied()
     }
 
     pub(super) fn items(&self) -> u64 {
@@ -155,7 +159,7 @@ mod tests {
                 }
                 prop_assert_eq!(runs.items(), naive.len() as u64);
             }
-            let all: Vec<_> = runs.drain().flat_map(|run| (run.first..run.end()).map(move |id| (id, run.past))).collect();
+            let all: Vec<_> = runs.iter().flat_map(|run| (run.first..run.end()).map(move |id| (id, run.past))).collect();
             prop_assert_eq!(all, naive.into_iter().collect::<Vec<_>>());
         }
     }

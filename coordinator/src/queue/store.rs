@@ -96,6 +96,13 @@ impl Store {
         stored.batch.as_ref().map(|batch| (batch, (id - first) as u32)).ok_or(load)
     }
 
+    /// What these items cost, each as much of its batch as any other.
+    pub(super) fn cost_bytes(&mut self, id: u64, count: u64) -> u64 {
+        let mut bytes = 0;
+        self.each_batch(id, count, |_, stored, here| bytes += stored.cost_bytes / u64::from(stored.count) * u64::from(here));
+        bytes
+    }
+
     /// Items are handed out.
     pub(super) fn hand_out(&mut self, id: u64, count: u64) {
         self.each_batch(id, count, |_, stored, here| stored.in_hand += here);

@@ -104,7 +104,9 @@ pub fn options(data: &[u8]) {
     let delay = given.delay.parse::<Backoff>();
     if let Ok(delay) = &delay {
         assert_eq!(delay.to_string().parse::<Backoff>().expect("as it is shown"), *delay);
-        assert!((delay.min..=delay.max).contains(&delay.after(given.failure)));
+        let after = delay.after(given.failure);
+        assert!((delay.min..=delay.max).contains(&after));
+        assert!((after - after / 4..=after).contains(&delay.spread(given.failure, given.capacity)));
     }
     let (Ok(capacity_bytes), Ok(max_item)) = (given.capacity_bytes.parse(), given.max_item.map(str::parse).transpose()) else { return };
     let args = QueueArgs {
@@ -117,7 +119,11 @@ pub fn options(data: &[u8]) {
         max_item,
         max_attempts: given.max_attempts.max(1),
         retry_delay: delay.unwrap_or(Backoff { min: Duration::ZERO, max: Duration::ZERO }),
+        item_timeout: None,
+        keep_order: false,
         dead_letters: None,
+        progress: coordinator::progress::When::Never,
+        metrics: None,
         spin: Duration::ZERO,
         grace: Duration::ZERO,
     };

@@ -7,7 +7,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder};
 use common::limits::batch_cost_bytes;
-use common::message::{ItemId, ItemRange, Message, Position};
+use common::message::{ItemId, ItemRange, Message, Outcome, Position};
 use common::status::Phase;
 use coordinator::queue::{ClientId, Input};
 
@@ -79,6 +79,17 @@ impl Clients {
                     self.say(slot, Message::Begin { id: range.first });
                 }
             }
+            Step::Extend { slot, which, ms } => {
+                if let Some(range) = self.held(slot, which, 0) {
+                    self.say(slot, Message::Extend { id: range.first, by_ms: ms.into() });
+                }
+            }
+            Step::Revoked { slot } => {
+                if let Some(client) = self.at(slot) {
+                    self.answer(client);
+                }
+            }
+            Step::Late { slot, how } => self.late(slot, how),
             Step::Ack { slot, which, count } => {
                 if let Some(range) = self.held(slot, which, count) {
                     self.say(slot, Message::Ack { ranges: vec![range] });
@@ -221,6 +232,27 @@ impl Clients {
         Some(ItemRange { first: ItemId(first), count: count as u32 })
     }
 
+    /// A consumer has heard what was taken back from it.
+    fn answer(&mut self, client: ClientId) {
+        if matches!(&self.client(client).kind, Kind::Consumer(consumer) if consumer.revokes > 0) {
+            self.watched.say(client, Message::Revoked, None);
+        }
+    }
+
+    fn late(&mut self, slot: Slot, how: u8) {
+        let Some(client) = self.at(slot) else { return };
+        let Kind::Consumer(consumer) = &self.client(client).kind else { return };
+        let Some(id) = consumer.revoked.first().copied() else { return };
+        let range = ItemRange { first: ItemId(id), count: 1 };
+        let results = batch([b"r".to_vec()].into_iter());
+        match how % 4 {
+            0 => self.say(slot, Message::Ack { ranges: vec![range] }),
+            1 => self.say(slot, Message::Return { range, outcome: Outcome::Released }),
+            2 => self.say(slot, Message::Extend { id: range.first, by_ms: 1 }),
+            _ => _ = self.watched.say(client, Message::Result { first: range.first, batch: results.header() }, Some(results)),
+        }
+    }
+
     fn written(&mut self, which: usize) {
         if self.watched.tickets.is_empty() {
             return;
@@ -284,6 +316,12 @@ impl Clients {
         }
     }
 
+    fn settle_all(&mut self, worker: ClientId) {
+        let Kind::Consumer(consumer) = &self.client(worker).kind else { return };
+        let ranges = consumer.held.iter().map(|id| ItemRange { first: ItemId(*id), count: 1 }).collect();
+        self.watched.say(worker, Message::Ack { ranges }, None);
+    }
+
     fn work_off(&mut self, worker: ClientId) {
         let serves = matches!(self.watched.queue.phase(), Phase::Running | Phase::Draining);
         for _ in 0..10_000 {
@@ -291,12 +329,12 @@ impl Clients {
                 self.written(0);
             }
             self.watched.journal_ends();
+            self.answer(worker);
+            self.settle_all(worker);
             let Kind::Consumer(consumer) = &self.client(worker).kind else { return };
-            let ranges = consumer.held.iter().map(|id| ItemRange { first: ItemId(*id), count: 1 }).collect();
-            let hungry = consumer.demand.0 > 0 && consumer.demand.1 > 0;
-            self.watched.say(worker, Message::Ack { ranges }, None);
-            if !hungry {
+            if !(consumer.demand.0 > 0 && consumer.demand.1 > 0) {
                 self.watched.say(worker, Message::Demand { items: 10, bytes: 10_000 }, None);
+                self.settle_all(worker);
             }
             if let Some(due) = self.watched.queue.next_timeout() {
                 self.watched.now = due;

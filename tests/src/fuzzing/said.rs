@@ -65,7 +65,7 @@ impl Watched {
         let alone = consumer.held.len() == 1;
         for id in &consumer.held {
             let item = self.items.get_mut(id).expect("a held item");
-            let failed = !orderly && (alone || consumer.begun.contains(id));
+            let failed = !orderly && (alone || consumer.begun.contains_key(id));
             item.attempts -= u32::from(orderly);
             item.failures += u32::from(failed);
             item.state = if failed && item.failures >= self.rules.attempts_max { State::Dying } else { State::Ready };
@@ -75,8 +75,8 @@ impl Watched {
     /// Notes what a message does, and says what must come of it.
     fn judge(&mut self, client: ClientId, message: &Message, batch: Option<&Batch>, accepted: u64) -> Verdict {
         let largest = batch.and_then(|batch| batch.iter().map(<[u8]>::len).max()).unwrap_or_default() as u64;
+        let (journaled, time) = (self.journal.is_some(), self.time());
         let Some(Client { kind, joins, withdrawals, finishes }) = self.clients.get_mut(&client) else { panic!("{client:?} is not there") };
-        let journaled = self.journal.is_some();
         let is_fine = match (message, kind) {
             (
                 Message::Put { .. } | Message::Want { .. } | Message::Recalled | Message::Finish,
@@ -129,12 +129,33 @@ impl Watched {
             }
             (Message::Begin { id }, Kind::Consumer(consumer)) => {
                 if consumer.held.contains(&id.0) {
-                    consumer.begun.insert(id.0);
+                    consumer.begun.entry(id.0).or_insert(time);
                 }
                 true
             }
+            (Message::Extend { id, by_ms }, Kind::Consumer(consumer)) => {
+                let held = consumer.held.contains(&id.0);
+                if held {
+                    let due = consumer.begun.entry(id.0).or_insert(time);
+                    let by = Duration::from_millis(*by_ms);
+                    let grace = self.rules.lease.map_or(Duration::ZERO, |lease| lease.grace);
+                    *due = self.now.saturating_add(by).saturating_add(grace).max(*due);
+                }
+                let is_fine = held || consumer.revoked.contains(&id.0) || self.rules.lease.is_none();
+                consumer.extends += u32::from(is_fine);
+                is_fine
+            }
+            (Message::Revoked, Kind::Consumer(consumer)) => {
+                let is_fine = consumer.revokes > 0;
+                consumer.revokes = consumer.revokes.saturating_sub(1);
+                if consumer.revokes == 0 {
+                    consumer.revoked.clear();
+                }
+                is_fine
+            }
             (Message::Ack { ranges }, Kind::Consumer(_)) => ranges.iter().all(|range| {
                 let done = self.take(client, range.first.0, range.count);
+                self.note_settled(client, done.as_ref().map_or(0, Vec::len), 0);
                 done.inspect(|done| {
                     if journaled {
                         return self.settling(done, None, false);
@@ -147,12 +168,15 @@ impl Watched {
             (Message::Result { first, .. }, Kind::Consumer(_)) => {
                 largest <= result_bytes_max(self.rules.item_bytes_max)
                     && self.take(client, first.0, batch.map_or(0, Batch::count)).is_some_and(|done| {
+                        self.note_settled(client, done.len(), 0);
                         done.iter().for_each(|id| self.set(*id, State::Done));
                         true
                     })
             }
             (Message::Return { range, outcome }, Kind::Consumer(_)) => {
+                let is_failure = matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. });
                 let taken = self.take(client, range.first.0, range.count);
+                self.note_settled(client, 0, taken.as_ref().filter(|_| is_failure).map_or(0, Vec::len));
                 taken.iter().flatten().for_each(|id| self.give_back(*id, outcome));
                 taken.is_some()
             }
@@ -161,17 +185,25 @@ impl Watched {
         if is_fine { Verdict::Fine } else { Verdict::Refused }
     }
 
-    /// Takes items out of a consumer's hands, if it holds all of them.
+    /// Takes items out of a consumer's hands, if it holds all of them; those that were taken back before it could know are passed over.
     fn take(&mut self, client: ClientId, first: u64, count: u32) -> Option<Vec<u64>> {
         let Some(Client { kind: Kind::Consumer(consumer), .. }) = self.clients.get_mut(&client) else { return None };
         let range = first..first.checked_add(u64::from(count))?;
         let ids: Vec<u64> = consumer.held.range(range.clone()).copied().collect();
-        if count == 0 || ids.len() != count as usize {
+        if count == 0 || ids.len() + consumer.revoked.range(range.clone()).count() != count as usize {
             return None;
         }
         consumer.held.retain(|id| !range.contains(id));
-        consumer.begun.retain(|id| !range.contains(id));
+        consumer.begun.retain(|id, _| !range.contains(id));
+        consumer.sits = None;
         Some(ids)
+    }
+
+    fn note_settled(&mut self, client: ClientId, done: usize, failed: usize) {
+        if let Some(Client { kind: Kind::Consumer(consumer), .. }) = self.clients.get_mut(&client) {
+            consumer.done += done as u64;
+            consumer.failed += failed as u64;
+        }
     }
 
     fn give_back(&mut self, id: u64, outcome: &Outcome) {
@@ -179,7 +211,7 @@ impl Watched {
         item.failures += u32::from(matches!(outcome, Outcome::Released | Outcome::Failed { .. }));
         let is_last = item.failures >= self.rules.attempts_max;
         let delay = match outcome {
-            Outcome::Failed { .. } => self.rules.retry_delay.after(item.failures),
+            Outcome::Failed { .. } => self.rules.retry_delay.spread(item.failures, id),
             Outcome::RetryAfter { delay_ms } => Duration::from_millis(*delay_ms),
             _ => Duration::ZERO,
         };

@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use common::backoff::Backoff;
 use common::limits::batch_cost_bytes;
 use common::message::Outcome;
-use coordinator::queue::{Rules, Window};
+use coordinator::queue::{Lease, Rules, Window};
 
 /// A queue's rules, and what happens to it.
 #[derive(Arbitrary, Debug)]
@@ -71,6 +71,19 @@ pub(super) enum Step<'a> {
         slot: Slot,
         which: u8,
     },
+    Extend {
+        slot: Slot,
+        which: u8,
+        ms: u16,
+    },
+    Revoked {
+        slot: Slot,
+    },
+    /// Something is said of an item that was taken back.
+    Late {
+        slot: Slot,
+        how: u8,
+    },
     Ack {
         slot: Slot,
         which: u8,
@@ -130,6 +143,18 @@ impl Bounds {
         (self.items & 32 == 0).then_some(Window { near_bytes, unwritten_bytes })
     }
 
+    /// What two bits of the bytes' number say that it does not need.
+    fn lease(&self) -> Option<Lease> {
+        let timeouts = [None, None, Some(10), Some(3_000)];
+        let lease = |ms| Lease { item_timeout: Duration::from_millis(ms), grace: Duration::from_millis(ms / 10) };
+        timeouts[usize::from(self.bytes >> 12 & 3)].map(lease)
+    }
+
+    /// Two more.
+    fn early_bytes_max(&self) -> Option<u64> {
+        [None, None, Some(0), Some(600)][usize::from(self.bytes >> 14)]
+    }
+
     pub(super) fn rules(&self) -> Rules {
         let item_bytes_max = [0, 3, 40, 200, 1000][usize::from(self.item_bytes % 5)];
         let min = Duration::from_millis(self.retry_ms.into());
@@ -139,6 +164,8 @@ impl Bounds {
             item_bytes_max,
             attempts_max: 1 + u32::from(self.attempts % 4),
             retry_delay: Backoff { min, max: min * 3 },
+            lease: self.lease(),
+            early_bytes_max: self.early_bytes_max(),
             producers_expected: self.producers_expected.map(|expected| u64::from(expected % 4)),
             journaled: self.window(),
         }

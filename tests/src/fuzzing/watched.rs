@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::batch::Batch;
 use common::message::{CloseReason, Message};
-use common::status::Phase;
+use common::status::{Phase, Work};
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
 
 use super::journaled::Journal;
@@ -82,8 +82,26 @@ pub(super) struct Producer {
 pub(super) struct Consumer {
     pub(super) demand: (u32, i64),
     pub(super) held: BTreeSet<u64>,
-    pub(super) begun: BTreeSet<u64>,
+    /// With when each is taken back.
+    pub(super) begun: BTreeMap<u64, Duration>,
+    /// Until when it may hold what it holds, having begun nothing.
+    pub(super) sits: Option<Duration>,
+    /// Taken back from it, and it may not have heard; what it is still to be told of that; how often it has to answer.
+    pub(super) revoked: BTreeSet<u64>,
+    pub(super) untold: BTreeSet<u64>,
+    pub(super) revokes: u32,
+    /// Questions for more time that have no answer.
+    pub(super) extends: u32,
+    /// Settled by it as done, and as failed.
+    pub(super) done: u64,
+    pub(super) failed: u64,
     stops: u32,
+}
+
+impl Consumer {
+    fn is_hungry(&self) -> bool {
+        self.demand.0 > 0 && self.demand.1 > 0 && self.revokes == 0
+    }
 }
 
 pub(super) struct Item {
@@ -136,6 +154,9 @@ impl Watched {
 
     /// Lets the queue handle an input; who is closed by it, and why.
     pub(super) fn handle(&mut self, input: Input) -> BTreeMap<ClientId, CloseReason> {
+        if matches!(input, Input::Tick) {
+            self.expire();
+        }
         self.queue.handle(input, self.now);
         let mut closed = BTreeMap::new();
         while let Some(output) = self.queue.poll() {
@@ -166,8 +187,92 @@ impl Watched {
                 Output::Load(load) => self.loads(load),
             }
         }
+        self.give_up_waiting();
+        self.watch();
         self.check();
         closed
+    }
+
+    /// How long what begins now may be held.
+    pub(super) fn time(&self) -> Duration {
+        let Some(lease) = self.rules.lease else { return Duration::MAX };
+        self.now.saturating_add(lease.item_timeout).saturating_add(lease.grace)
+    }
+
+    /// Who holds something and has begun nothing of it has its time from now on.
+    fn watch(&mut self) {
+        let due = self.time();
+        for client in self.clients.values_mut() {
+            if let Kind::Consumer(consumer) = &mut client.kind
+                && self.rules.lease.is_some()
+            {
+                let sits = !consumer.held.is_empty() && consumer.begun.is_empty();
+                consumer.sits = sits.then(|| consumer.sits.unwrap_or(due));
+            }
+        }
+    }
+
+    /// When what is taken back from whom; without an item, all that a consumer has not begun.
+    fn dues(&self) -> impl Iterator<Item = (Duration, ClientId, Option<u64>)> {
+        let consumers = self.clients.iter().filter_map(|(id, client)| match &client.kind {
+            Kind::Consumer(consumer) => Some((*id, consumer)),
+            _ => None,
+        });
+        let limited = self.rules.lease.is_some();
+        consumers.filter(move |_| limited).flat_map(|(client, consumer)| {
+            let begun = consumer.begun.iter().map(move |(id, due)| (*due, client, Some(*id)));
+            begun.chain(consumer.sits.map(|due| (due, client, None)))
+        })
+    }
+
+    /// The clock is looked at: what has been held for too long is taken back.
+    fn expire(&mut self) {
+        while let Some((_, client, id)) = self.dues().min().filter(|(due, ..)| *due <= self.now) {
+            let Some(Kind::Consumer(consumer)) = self.clients.get_mut(&client).map(|client| &mut client.kind) else { return };
+            let begun = &consumer.begun;
+            let taken: Vec<u64> = consumer.held.iter().copied().filter(|other| id == Some(*other) || !begun.contains_key(other)).collect();
+            let alone = consumer.held.len() == 1;
+            consumer.revokes += 1;
+            for other in taken {
+                consumer.held.remove(&other);
+                consumer.begun.remove(&other);
+                consumer.revoked.insert(other);
+                consumer.untold.insert(other);
+                let item = self.items.get_mut(&other).expect("a held item");
+                item.state = State::Ready;
+                if id == Some(other) || (id.is_none() && alone) {
+                    item.failures += 1;
+                    let delay = self.rules.retry_delay.spread(item.failures, other);
+                    item.state = match item.failures >= self.rules.attempts_max {
+                        true => State::Dying,
+                        false if delay.is_zero() => State::Ready,
+                        false => State::Delayed(self.now.saturating_add(delay)),
+                    };
+                }
+            }
+            self.watch();
+        }
+    }
+
+    /// The lowest item that is not through: the results of those behind it wait for it.
+    fn next(&self) -> u64 {
+        let blocks = |state| matches!(state, State::Ready | State::Delayed(_) | State::Held(_) | State::Done);
+        self.items.iter().find(|(_, item)| blocks(item.state)).map_or(self.seen, |(id, _)| *id)
+    }
+
+    /// Nothing is handed out any more: if nobody holds anything, results whose turn has not come will not be written.
+    fn give_up_waiting(&mut self) {
+        let held = self.items.values().any(|item| matches!(item.state, State::Held(_)));
+        if self.rules.early_bytes_max.is_some() && self.queue.phase() == Phase::Stopping && !held {
+            self.items.values_mut().filter(|item| item.state == State::Done).for_each(|item| item.state = State::Ready);
+        }
+    }
+
+    /// True where results wait for an item that is not the next to be delivered: maybe so many that nothing else is.
+    fn holds_back(&self) -> bool {
+        let first = |is: fn(State) -> bool| self.items.iter().find(|(_, item)| is(item.state)).map(|(id, _)| *id);
+        let ready = first(|state| state == State::Ready).unwrap_or(self.seen);
+        first(|state| state == State::Done).is_some() && ready != self.next()
     }
 
     /// Nobody is connected any more, and nothing is written.
@@ -218,6 +323,11 @@ impl Watched {
                 consumer.held.extend(first.0..first.0 + u64::from(batch.count()));
                 self.delivered(to, first.0, attempt, &batch);
             }
+            (Kind::Consumer(consumer), Message::Revoke { ranges }) => {
+                let ids = ranges.iter().flat_map(|range| range.first.0..range.first.0 + u64::from(range.count));
+                ids.for_each(|id| assert!(consumer.untold.remove(&id), "{to:?} is told that item {id} is taken back"));
+            }
+            (Kind::Consumer(consumer), Message::Extended) => consumer.extends -= 1,
             (kind, Message::Withdrawn) => {
                 client.withdrawals -= 1;
                 if let Kind::Consumer(consumer) = kind {
@@ -284,8 +394,11 @@ impl Watched {
             }
             Record::Results(batch) => {
                 let done = self.items.iter().filter(|(_, item)| item.state == State::Done);
-                let ids: Vec<u64> = done.map(|(id, _)| *id).collect();
+                let ids: Vec<u64> = done.map(|(id, _)| *id).take(batch.count() as usize).collect();
                 assert_eq!(ids.len(), batch.count() as usize, "a result for each item");
+                let consecutive = (ids[0]..).zip(&ids).all(|(expected, id)| expected == *id);
+                let in_turn = self.rules.early_bytes_max.is_none() || ids[0] == self.next();
+                assert!(consecutive && in_turn, "the results of items {ids:?}, where the next is {}", self.next());
                 (ids, false)
             }
         };
@@ -313,14 +426,17 @@ impl Watched {
         assert_eq!((status.acknowledged, status.dead), (self.acknowledged, self.dead));
         let accepted = self.journal.as_ref().map_or(self.confirmed, |journal| journal.entered);
         assert_eq!(status.accepted, accepted, "what is accepted is confirmed, or on its way to the journal");
-        assert_eq!(status.held, count(|state| matches!(state, State::Held(_) | State::Writing | State::Settling)));
+        assert_eq!(status.held, count(|state| matches!(state, State::Held(_) | State::Done | State::Writing | State::Settling)));
+        let waits = |id| self.rules.early_bytes_max.is_some() && id != self.next();
+        let pending = self.items.iter().find(|(id, item)| item.state == State::Done && !waits(**id));
+        assert!(pending.is_none(), "the result of item {:?} is not written", pending.map(|(id, _)| id));
         self.check_journaled();
         assert_eq!(status.delayed, count(|state| matches!(state, State::Delayed(_))));
         assert_eq!(status.ready, count(|state| state == State::Ready) + status.accepted - self.seen);
         assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "the bounds: {status:?}");
         assert_eq!(status.bytes == 0, status.stored() == 0);
         let due = self.items.values().filter_map(|item| if let State::Delayed(due) = item.state { Some(due) } else { None });
-        assert_eq!(self.queue.next_timeout(), due.min());
+        assert_eq!(self.queue.next_timeout(), due.chain(self.dues().map(|(due, ..)| due)).min());
 
         let phase = self.queue.phase();
         assert!(phase as u8 >= self.phase as u8, "{:?} was before {phase:?}", self.phase);
@@ -328,14 +444,18 @@ impl Watched {
         let serves = matches!(phase, Phase::Running | Phase::Draining);
         let uncertain = self.journal.as_ref().map_or(0, |journal| journal.entered - journal.certain);
         let loading = self.journal.as_ref().is_some_and(Journal::is_loading);
-        assert!(!serves || status.ready == uncertain || status.consumers_waiting == 0 || loading, "items wait while somebody asks");
+        assert!(
+            !serves || status.ready == uncertain || status.consumers_waiting == 0 || loading || self.holds_back(),
+            "items wait while somebody asks"
+        );
         assert_eq!(status.producers_finished, self.finished);
         let count = |is: fn(&Kind) -> bool| self.clients.values().filter(|client| is(&client.kind)).count() as u64;
         assert_eq!(status.producers, count(|kind| matches!(kind, Kind::Producer(producer) if producer.welcomed)));
         assert_eq!(status.consumers, count(|kind| matches!(kind, Kind::Consumer(_))));
-        let is_hungry = |kind: &Kind| matches!(kind, Kind::Consumer(consumer) if consumer.demand.0 > 0 && consumer.demand.1 > 0);
+        let is_hungry = |kind: &Kind| matches!(kind, Kind::Consumer(consumer) if consumer.is_hungry());
         assert_eq!(status.consumers_waiting, count(is_hungry));
         let may_end = phase == Phase::Draining || self.rules.producers_expected.is_some_and(|expected| self.finished >= expected);
+        self.check_shown();
         let (mut parked, mut waiting) = (false, 0);
         let first_unsettled = self.first_unsettled();
         for (id, client) in &self.clients {
@@ -350,7 +470,11 @@ impl Watched {
                     let wishes = producer.wish.is_some() && !producer.recalled && !producer.finished;
                     waiting += u64::from(parks || wishes);
                 }
-                Kind::Consumer(consumer) => assert_eq!(consumer.stops > 0, !serves, "{id:?} is told of the end"),
+                Kind::Consumer(consumer) => {
+                    assert_eq!(consumer.stops > 0, !serves, "{id:?} is told of the end");
+                    assert!(consumer.untold.is_empty(), "{id:?} is not told what is taken back: {:?}", consumer.untold);
+                    assert_eq!(consumer.extends, 0, "{id:?} was not answered");
+                }
                 Kind::Control => {}
             }
         }
@@ -362,6 +486,32 @@ impl Watched {
         }
         for (name, position) in &self.positions {
             assert_eq!(self.queue.position(name).0, *position, "the position of {name}");
+        }
+    }
+    /// Each client is shown as it is.
+    fn check_shown(&self) {
+        for (id, client) in &self.clients {
+            let shown = self.queue.work(*id, self.now);
+            match &client.kind {
+                Kind::Producer(Producer { welcomed: false, .. }) | Kind::Control => assert_eq!(shown, None),
+                Kind::Producer(producer) => {
+                    let Some(Work::Producer { name, accepted, parked, finished, .. }) = shown else { panic!("{id:?} is {shown:?}") };
+                    let (own_name, journaled) = (producer.name.as_deref().unwrap_or_default(), self.journal.is_some());
+                    let (certain, waits) = if journaled {
+                        (producer.certain, producer.parked.iter().map(|(batch, _)| u64::from(batch.count())).sum())
+                    } else {
+                        (producer.confirmed, producer.put - producer.confirmed)
+                    };
+                    assert_eq!((&name[..], accepted, parked, finished), (own_name, certain, waits, producer.finished), "{id:?}");
+                }
+                Kind::Consumer(consumer) => {
+                    let Some(Work::Consumer { held, at_hand, done, failed, .. }) = shown else { panic!("{id:?} is {shown:?}") };
+                    assert_eq!((held, done, failed), (consumer.held.len() as u64, consumer.done, consumer.failed), "{id:?}");
+                    let first = consumer.begun.keys().next().or_else(|| consumer.held.first());
+                    let expected = first.map(|first| (*first, self.items[first].attempts));
+                    assert_eq!(at_hand.map(|at_hand| (at_hand.id.0, at_hand.attempt)), expected, "what {id:?} has at hand");
+                }
+            }
         }
     }
 }

@@ -294,17 +294,19 @@ impl Broker {
                 self.handle(Input::ProducerJoined { client, name }, stage);
             }
             Role::Consumer => {
-                self.welcome(client, Position(0), None);
+                self.welcome(client, Position(0), None, self.queue.item_timeout());
                 self.handle(Input::ConsumerJoined { client }, stage);
             }
-            Role::Control => self.welcome(client, Position(0), None),
+            Role::Control => self.welcome(client, Position(0), None, None),
         }
     }
 
-    fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>) {
+    fn welcome(&mut self, client: ClientId, position: Position, checksum: Option<u64>, item_timeout: Option<Duration>) {
         let (item_bytes_max, announce_from) = (self.rules.item_bytes_max, self.queue.announce_from());
+        let lease_ms = item_timeout.map(|timeout| timeout.as_millis() as u64);
         if let Some(connection) = self.connections.get_mut(&client) {
-            let welcome = Message::Welcome { version: PROTOCOL_VERSION, pid: 1, item_bytes_max, position, announce_from, checksum };
+            let welcome =
+                Message::Welcome { version: PROTOCOL_VERSION, pid: 1, item_bytes_max, position, announce_from, checksum, lease_ms };
             connection.send(&welcome, None);
             self.unflushed.insert(client);
         }
@@ -383,7 +385,7 @@ impl Broker {
                     }
                 }
                 Output::Close { client, reason, words } => self.close(client, reason, words, stage),
-                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum),
+                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum, None),
                 Output::Write { ticket, record } => self.writer.write(ticket, record, stage.now, &mut stage.random),
                 Output::Journal(entry) => self.journal.as_mut().expect("a journal").keep(entry),
                 Output::Load(load) => self.journal.as_mut().expect("a journal").load(load),

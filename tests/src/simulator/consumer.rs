@@ -29,6 +29,8 @@ pub struct Plan {
     pub impatient_percent: u64,
     /// So many of a hundred items are not simply acknowledged.
     pub fails_percent: u64,
+    /// So often, of a hundred times, it asks for more time before it is done with an item.
+    pub extends_percent: u64,
     /// So many of a hundred done items have a result.
     pub results_percent: u64,
     /// So many of a thousand items are its last: it stops by itself, and comes again.
@@ -213,8 +215,20 @@ impl Consumer {
         let Some(session) = &mut wired.session else { return };
         let in_hand = &mut self.callers[index].in_hand;
         let held = in_hand.remove(stage.random.below(in_hand.len() as u64) as usize);
-        // That of a connection that was lost is without effect.
-        let counts = session.is_held(held);
+        if stage.random.chance(self.plan.extends_percent) {
+            let by = stage.random.micros((0, 50_000));
+            let asked = session.extend(held, by, now).is_ok_and(|asked| asked.is_some());
+            stage.count("extensions", u64::from(asked));
+            if asked {
+                in_hand.push(held);
+                self.callers[index].doing = Doing::Idle { until: stage.now + stage.random.micros(self.plan.work_us) };
+                return wired.write(stage, begin(self.plan.prefetch));
+            }
+        }
+        // That of a connection that was lost is without effect, and that of an item that was taken back an error.
+        let expired = session.check_lease(held).is_err();
+        let counts = session.is_held(held) && !expired;
+        stage.count("refused acknowledgements", u64::from(expired));
         let mut gathers = false;
         if stage.random.chance(self.plan.fails_percent) {
             let cause = String::from("it would not work");
@@ -225,7 +239,7 @@ impl Consumer {
                 4 => Outcome::Rejected { cause },
                 _ => Outcome::RetryAfter { delay_ms: stage.random.below(30) },
             };
-            session.give_back(held, outcome);
+            assert_eq!(session.give_back(held, outcome).is_err(), expired);
         } else if stage.random.chance(self.plan.results_percent) {
             let result = vec![result_byte(held.id.0); stage.random.below(if stage.faultless { 9 } else { 20 }) as usize];
             // A result over the limit fails its item, which is one more way.
@@ -236,7 +250,9 @@ impl Consumer {
                 }
             }
         } else {
-            gathers = session.ack(held, || now) != Settled::Ready;
+            let settled = session.ack(held, || now);
+            assert_eq!(settled.is_err(), expired);
+            gathers = settled.is_ok_and(|settled| settled != Settled::Ready);
             if counts {
                 stage.oracle.settles(wired.client, held.id.0, None);
             }
@@ -347,7 +363,7 @@ impl Player for Consumer {
     }
 
     fn mend(&mut self) {
-        (self.plan.fails_percent, self.plan.stops_permille) = (0, 0);
+        (self.plan.fails_percent, self.plan.stops_permille, self.plan.extends_percent) = (0, 0, 0);
     }
 
     fn name(&self) -> String {

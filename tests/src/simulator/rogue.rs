@@ -33,6 +33,8 @@ enum Trick {
     PutsAsConsumer,
     WantsTooMuch,
     GivesBackUnasked,
+    AnswersUnasked,
+    ExtendsOthers,
     SaysHelloTwice,
     SaysStop,
     SendsGarbage,
@@ -43,7 +45,7 @@ enum Trick {
     NeverReads,
 }
 
-const TRICKS: [Trick; 21] = [
+const TRICKS: [Trick; 23] = [
     Trick::SettlesTwice,
     Trick::SettlesOthers,
     Trick::SettlesTheFuture,
@@ -57,6 +59,8 @@ const TRICKS: [Trick; 21] = [
     Trick::PutsAsConsumer,
     Trick::WantsTooMuch,
     Trick::GivesBackUnasked,
+    Trick::AnswersUnasked,
+    Trick::ExtendsOthers,
     Trick::SaysHelloTwice,
     Trick::SaysStop,
     Trick::SendsGarbage,
@@ -131,11 +135,18 @@ impl Rogue {
     fn read(&mut self, stage: &mut Stage) {
         let Some((client, end)) = &self.wired else { return };
         loop {
-            let (mut told, mut welcome, got) = (None, false, &mut self.got);
+            let (mut told, mut welcome, got, outbox) = (None, false, &mut self.got, &mut self.outbox);
             let came = transport::receive::<Error>(end, &mut self.reader, &mut stage.scratch, |frame| {
                 match Message::decode(frame)?.message {
                     Message::Deliver { first, batch, .. } => got.extend((0..u64::from(batch.count)).map(|index| ItemId(first.0 + index))),
                     Message::Close { reason, .. } => told = Some(reason),
+                    Message::Revoke { ranges } => {
+                        let within = |id: &ItemId| {
+                            ranges.iter().any(|range| (range.first.0..range.first.0 + u64::from(range.count)).contains(&id.0))
+                        };
+                        got.retain(|id| !within(id));
+                        outbox.push(&Message::Revoked);
+                    }
                     Message::Welcome { .. } => welcome = true,
                     _ => {}
                 }
@@ -209,6 +220,8 @@ impl Rogue {
                 self.say(&Message::Recalled);
                 self.say(&Message::Recalled);
             }
+            Trick::AnswersUnasked => self.say(&Message::Revoked),
+            Trick::ExtendsOthers => self.say(&Message::Extend { id: ItemId(others), by_ms: 1000 }),
             Trick::SaysHelloTwice => self.say(&Message::Hello { version: PROTOCOL_VERSION, role: Role::Control, name: String::new() }),
             Trick::SaysStop => self.say(&Message::Stop),
             Trick::SendsGarbage => self.raw = vec![3, 0, 0, 0, 200, 201, 202],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::limits::batch_cost_bytes;
-use coordinator::queue::{Rules, Window};
+use coordinator::queue::{Lease, Rules, Window};
 
 use super::item::{ITEM_BYTES_MIN, Lengths};
 use super::link::Weather;
@@ -73,7 +73,12 @@ impl Scenario {
         let window = Window { near_bytes: random.scale(1, 20_000), unwritten_bytes: random.scale(1, 20_000) };
         let journaled = random.chance(50).then_some(window);
         let retry_min = Duration::from_micros(random.scale(1, 20_000));
+        // Without faults, time enough for every item.
+        let (timeout_ms, grace_us) = if faultless { (10_000, 0) } else { (random.scale(1, 60), random.below(5_000)) };
+        let lease = Lease { item_timeout: Duration::from_millis(timeout_ms), grace: Duration::from_micros(grace_us) };
         let rules = Rules {
+            lease: random.chance(40).then_some(lease),
+            early_bytes_max: random.chance(40).then(|| random.scale(1, 20_000) - 1),
             capacity_items: random.scale(1, 300),
             capacity_bytes: batch_cost_bytes(item_bytes_max + 4) + random.scale(1, 60_000),
             item_bytes_max,
@@ -155,6 +160,7 @@ fn consumer_plan(faultless: bool, alone: bool, net: Net, random: &mut Random) ->
         in_hand_max: random.pick(&[1, 1, 3]),
         impatient_percent: random.pick(&[0, 0, 30, 100]),
         fails_percent: if faultless { 0 } else { random.pick(&[0, 10, 50]) },
+        extends_percent: random.pick(&[0, 0, 30]),
         results_percent: random.pick(&[0, 50, 100]),
         stops_permille: if faultless { 0 } else { random.pick(&[0, 0, 50]) },
         resumes: random.chance(50),

@@ -3,7 +3,10 @@
 mod credit;
 mod edges;
 mod journaled;
+mod leases;
 mod model;
+mod order;
+mod shown;
 
 use super::*;
 use crate::journal::model::Model;
@@ -17,6 +20,8 @@ const RULES: Rules = Rules {
     item_bytes_max: 1000,
     attempts_max: 3,
     retry_delay: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(3) },
+    lease: None,
+    early_bytes_max: None,
     producers_expected: None,
     journaled: None,
 };
@@ -261,17 +266,36 @@ fn failed_attempts_wait_longer_each_time_and_end_in_the_dead_letters() {
     bench.consumer(2);
     bench.put(1, &["a"]);
     bench.demand(2, 10);
-    for (attempt, delay) in [(1, 1), (2, 2), (3, 3)] {
+    for (attempt, most) in [(1, 1), (2, 2), (3, 3)] {
         assert_eq!(bench.delivered(), [one(2, attempt, "a")]);
         bench.give_back(2, 0, 1, Outcome::Failed { cause: "no".into() });
-        assert_eq!(bench.queue.next_timeout(), Some(bench.now + Duration::from_secs(delay)));
-        bench.pass(Duration::from_secs(delay) - Duration::from_nanos(1));
+        let delay = bench.queue.next_timeout().unwrap() - bench.now;
+        assert!(delay <= Duration::from_secs(most) && delay >= Duration::from_secs(most) * 3 / 4, "{delay:?}");
+        bench.pass(delay - Duration::from_nanos(1));
         assert_eq!(bench.delivered(), []);
         bench.pass(Duration::from_nanos(1));
     }
     bench.give_back(2, 0, 1, Outcome::Failed { cause: "never".into() });
     assert_eq!(bench.write_all(), [(0, 4, "never".into())]);
     assert_eq!(bench.queue.status().stored(), 0);
+}
+
+#[test]
+fn items_that_fail_together_come_again_one_by_one() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b", "c", "d", "e", "f"]);
+    bench.demand(2, 6);
+    bench.give_back(2, 0, 6, Outcome::Failed { cause: "the server is away".into() });
+    let mut times = std::collections::BTreeSet::new();
+    while let Some(due) = bench.queue.next_timeout() {
+        times.insert(due);
+        bench.pass(due - bench.now);
+    }
+    assert_eq!((times.len(), bench.queue.status().ready), (6, 6), "{times:?}");
+    let spread = *times.last().unwrap() - *times.first().unwrap();
+    assert!(spread > Duration::from_millis(50) && bench.now <= Duration::from_secs(1), "{times:?}");
 }
 
 #[test]

@@ -16,11 +16,23 @@ struct Naive {
     asking: BTreeSet<u64>,
     /// What producers were told and have not heard yet.
     unheard: BTreeMap<u64, Vec<Message>>,
+    /// How long an attempt may take, all in all.
+    lease: Option<Duration>,
+    ordered: bool,
+    /// Until when consumers that have begun nothing may hold what they hold.
+    sits: BTreeMap<u64, Duration>,
+    /// Taken back from consumers that have not answered that; what they are still to be told of it; and how often they have to answer.
+    revoked: BTreeMap<u64, BTreeSet<u64>>,
+    untold: BTreeMap<u64, BTreeSet<u64>>,
+    unanswered: BTreeMap<u64, u32>,
 }
 
 struct Item {
     text: String,
     attempts: u32,
+    failures: u32,
+    /// Until when its attempt may last, if it has begun.
+    due: Option<Duration>,
     state: State,
 }
 
@@ -29,6 +41,8 @@ enum State {
     Ready,
     Delayed(Duration),
     Held(u64),
+    /// Its result has come.
+    Early,
     Settled,
     Dead,
 }
@@ -36,6 +50,59 @@ enum State {
 impl Naive {
     fn held_by(&self, client: u64) -> Vec<u64> {
         (0..self.items.len() as u64).filter(|id| self.items[*id as usize].state == State::Held(client)).collect()
+    }
+
+    /// An attempt at an item has failed.
+    fn fail(&mut self, id: u64, due: impl Fn(u32) -> Duration) {
+        let item = &mut self.items[id as usize];
+        item.failures += 1;
+        item.state = if item.failures >= ATTEMPTS_MAX { State::Dead } else { State::Delayed(due(item.failures)) };
+    }
+
+    /// Who holds something and has begun nothing of it has its time from now on.
+    fn watch(&mut self, now: Duration) {
+        let Some(lease) = self.lease else { return };
+        for consumer in CONSUMERS {
+            let held = self.held_by(consumer);
+            if held.is_empty() || held.iter().any(|id| self.items[*id as usize].due.is_some()) {
+                self.sits.remove(&consumer);
+            } else {
+                self.sits.entry(consumer).or_insert(now + lease);
+            }
+        }
+    }
+
+    /// The clock is looked at: what has been held for too long is taken back.
+    fn expire(&mut self, now: Duration) {
+        while self.lease.is_some() {
+            let begun = self.items.iter().zip(0..).filter_map(|(item, id)| match item.state {
+                State::Held(consumer) => Some((item.due?, consumer, Some(id))),
+                _ => None,
+            });
+            let sits = self.sits.iter().map(|(consumer, due)| (*due, *consumer, None));
+            let Some((_, consumer, id)) = begun.chain(sits).min().filter(|(due, ..)| *due <= now) else { return };
+            let held = self.held_by(consumer);
+            let taken: Vec<u64> =
+                held.iter().copied().filter(|other| id == Some(*other) || self.items[*other as usize].due.is_none()).collect();
+            for other in taken {
+                let failed = id == Some(other) || (id.is_none() && held.len() == 1);
+                self.items[other as usize].due = None;
+                self.items[other as usize].state = State::Ready;
+                if failed {
+                    self.fail(other, |failures| now + RULES.retry_delay.spread(failures, other));
+                }
+                self.revoked.entry(consumer).or_default().insert(other);
+                self.untold.entry(consumer).or_default().insert(other);
+            }
+            *self.unanswered.entry(consumer).or_default() += 1;
+            self.watch(now);
+        }
+    }
+
+    /// The lowest item that is not through.
+    fn next(&self) -> u64 {
+        let through = |item: &&Item| matches!(item.state, State::Settled | State::Dead);
+        self.items.iter().take_while(through).count() as u64
     }
 
     /// Takes in what a producer was told; true if it answers that it has given its credit back.
@@ -71,6 +138,9 @@ impl Naive {
                 self.see(output, bench.now, &mut written);
             }
             if written.is_empty() {
+                self.untold.retain(|_, ids| !ids.is_empty());
+                assert!(self.untold.is_empty(), "consumers are not told what is taken back: {:?}", self.untold);
+                self.watch(bench.now);
                 return;
             }
             written.drain(..).for_each(|ticket| bench.handle(Input::Written { ticket, output_bytes: None }));
@@ -88,7 +158,7 @@ impl Naive {
             Output::Send { client, message: Message::Deliver { first, attempt, .. }, batch: Some(batch) } => {
                 for (id, item) in (first.0..).zip(batch.iter()) {
                     while self.items.len() as u64 <= id {
-                        self.items.push(Item { text: String::new(), attempts: 0, state: State::Ready });
+                        self.items.push(Item { text: String::new(), attempts: 0, failures: 0, due: None, state: State::Ready });
                     }
                     let earlier_ready = self.items[..id as usize].iter().position(|item| item.state == State::Ready && item.attempts > 0);
                     assert_eq!(earlier_ready, None, "item {id} passes an earlier one that came back");
@@ -108,9 +178,26 @@ impl Naive {
                     *demand = demand.checked_sub(1).expect("nothing comes without demand");
                 }
             }
+            Output::Send { client, message: Message::Revoke { ranges }, .. } => {
+                let told = ranges.iter().flat_map(|range| range.first.0..range.first.0 + u64::from(range.count));
+                let untold = self.untold.entry(client.0).or_default();
+                told.for_each(|id| assert!(untold.remove(&id), "item {id} is not taken back from {client:?}"));
+            }
             Output::Write { ticket, record } => {
-                if let Record::DeadLetter(letter) = record {
-                    self.items[letter.id.0 as usize].state = State::Dead;
+                match record {
+                    Record::DeadLetter(letter) => {
+                        let item = &mut self.items[letter.id.0 as usize];
+                        assert!(matches!(item.state, State::Dead | State::Settled), "item {} is given up", letter.id);
+                        item.state = State::Dead;
+                    }
+                    Record::Results(results) => {
+                        for result in results.iter() {
+                            let id: u64 = std::str::from_utf8(result).unwrap().parse().unwrap();
+                            assert_eq!(self.items[id as usize].state, State::Early, "the result of item {id}");
+                            assert!(!self.ordered || self.next() == id, "the result of item {id} passes item {}", self.next());
+                            self.items[id as usize].state = State::Settled;
+                        }
+                    }
                 }
                 written.push(ticket);
             }
@@ -124,49 +211,102 @@ impl Naive {
 /// `WantOnce` is what our own client does: it does not ask again while its question is open.
 #[derive(Clone, Debug)]
 enum Step {
-    Put { producer: u64, items: u64 },
-    Want { producer: u64 },
-    WantOnce { producer: u64 },
-    Hear { producer: u64 },
-    Demand { consumer: u64, items: u32 },
-    Settle { consumer: u64, which: prop::sample::Index, how: u8 },
-    AckAll { consumer: u64 },
-    Die { consumer: u64 },
-    Pass { ms: u64 },
-    Last { producer: u64 },
+    Put {
+        producer: u64,
+        items: u64,
+    },
+    Want {
+        producer: u64,
+    },
+    WantOnce {
+        producer: u64,
+    },
+    Hear {
+        producer: u64,
+    },
+    Demand {
+        consumer: u64,
+        items: u32,
+    },
+    Settle {
+        consumer: u64,
+        which: prop::sample::Index,
+        how: u8,
+    },
+    AckAll {
+        consumer: u64,
+    },
+    Die {
+        consumer: u64,
+    },
+    Begin {
+        consumer: u64,
+        which: prop::sample::Index,
+    },
+    Extend {
+        consumer: u64,
+        which: prop::sample::Index,
+        ms: u64,
+    },
+    /// Settles what was taken back.
+    Late {
+        consumer: u64,
+        how: u8,
+    },
+    Answer {
+        consumer: u64,
+    },
+    Pass {
+        ms: u64,
+    },
+    Last {
+        producer: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0u64..3, 1u64..6).prop_map(|(producer, items)| Step::Put { producer, items }),
-        (0u64..3).prop_map(|producer| Step::Want { producer }),
-        (0u64..3).prop_map(|producer| Step::Hear { producer }),
-        (10u64..13, 1u32..6).prop_map(|(consumer, items)| Step::Demand { consumer, items }),
-        (10u64..13, any::<prop::sample::Index>(), 0u8..6).prop_map(|(consumer, which, how)| Step::Settle { consumer, which, how }),
-        (10u64..13).prop_map(|consumer| Step::AckAll { consumer }),
-        (10u64..13).prop_map(|consumer| Step::Die { consumer }),
-        (0u64..2000).prop_map(|ms| Step::Pass { ms }),
+        4 => (0u64..3, 1u64..6).prop_map(|(producer, items)| Step::Put { producer, items }),
+        1 => (0u64..3).prop_map(|producer| Step::Want { producer }),
+        3 => (0u64..3).prop_map(|producer| Step::Hear { producer }),
+        4 => (10u64..13, 1u32..6).prop_map(|(consumer, items)| Step::Demand { consumer, items }),
+        6 => (10u64..13, any::<prop::sample::Index>(), 0u8..6).prop_map(|(consumer, which, how)| Step::Settle { consumer, which, how }),
+        1 => (10u64..13).prop_map(|consumer| Step::AckAll { consumer }),
+        1 => (10u64..13).prop_map(|consumer| Step::Die { consumer }),
+        2 => (10u64..13, any::<prop::sample::Index>()).prop_map(|(consumer, which)| Step::Begin { consumer, which }),
+        1 => (10u64..13, any::<prop::sample::Index>(), 0u64..4000).prop_map(|(consumer, which, ms)| Step::Extend { consumer, which, ms }),
+        1 => (10u64..13, 0u8..3).prop_map(|(consumer, how)| Step::Late { consumer, how }),
+        1 => (10u64..13).prop_map(|consumer| Step::Answer { consumer }),
+        2 => (0u64..2000).prop_map(|ms| Step::Pass { ms }),
     ]
 }
+
+const ATTEMPTS_MAX: u32 = 3;
+const CONSUMERS: std::ops::Range<u64> = 10..13;
+const GRACE: Duration = Duration::from_millis(100);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(512)))]
 
     #[test]
     fn the_queue_does_what_a_naive_model_does(steps in prop::collection::vec((step(), any::<bool>()), 1..80), capacity in 1u64..20,
-        window in prop::option::of((1u64..2000, 20_000u64..100_000))) {
+        window in prop::option::of((1u64..2000, 20_000u64..100_000)), lease in prop::option::of(50u64..3000),
+        early_bytes_max in prop::option::of(0u64..2000)) {
         let journaled = window.map(|(near_bytes, unwritten_bytes)| Window { near_bytes, unwritten_bytes });
-        let rules = Rules { capacity_items: capacity, attempts_max: 3, producers_expected: Some(3), journaled, ..RULES };
+        let lease = lease.map(|ms| Lease { item_timeout: Duration::from_millis(ms), grace: GRACE });
+        let rules = Rules { capacity_items: capacity, attempts_max: ATTEMPTS_MAX, producers_expected: Some(3), journaled, lease, early_bytes_max, ..RULES };
         let mut bench = Bench::new(rules.clone());
-        let mut model = Naive::default();
+        let lease = lease.map(|lease| lease.item_timeout + GRACE);
+        let mut model = Naive { lease, ordered: early_bytes_max.is_some(), ..Naive::default() };
         (0..3).for_each(|producer| bench.producer(producer));
         (10..13).for_each(|consumer| bench.consumer(consumer));
+        // What is held is settled before the clock goes on.
+        let settled = || CONSUMERS.flat_map(|consumer| [Step::AckAll { consumer }, Step::Answer { consumer }]);
+        let served = || settled().chain([Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }]).chain(settled());
         // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
-        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::WantOnce { producer }, Step::Hear { producer }, Step::Pass { ms: 3000 },
-            Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 }, Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 },
-            Step::Hear { producer }, Step::Last { producer }]);
-        let drain = [Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }, Step::AckAll { consumer: 10 },
-            Step::AckAll { consumer: 11 }, Step::AckAll { consumer: 12 }];
+        let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::WantOnce { producer }, Step::Hear { producer }].into_iter()
+            .chain(served()).chain([Step::Hear { producer }, Step::Last { producer }]));
+        let drain = served().collect::<Vec<_>>();
         let empty = std::iter::repeat_n(drain, 60).flatten();
         let end = empty.clone();
         let afterwards = empty.chain(last).chain(end).map(|step| (step, false));
@@ -202,7 +342,9 @@ proptest! {
                     let held = model.held_by(consumer);
                     if held.is_empty() { continue }
                     let id = held[which.index(held.len())];
+                    model.sits.remove(&consumer);
                     let item = &mut model.items[id as usize];
+                    item.due = None;
                     match how {
                         0 | 1 => { item.state = State::Settled; bench.ack(consumer, id, 1); }
                         2 => { item.state = State::Ready; item.attempts -= 1; bench.give_back(consumer, id, 1, Outcome::Unstarted); }
@@ -211,8 +353,8 @@ proptest! {
                             bench.give_back(consumer, id, 1, Outcome::RetryAfter { delay_ms: 700 });
                         }
                         4 => {
-                            let results = batch(&["result"]);
-                            item.state = State::Settled;
+                            let results = batch(&[&id.to_string()]);
+                            item.state = State::Early;
                             let message = Message::Result { first: ItemId(id), batch: results.header() };
                             bench.handle(Input::Said { client: ClientId(consumer), message, batch: Some(results) });
                         }
@@ -220,14 +362,56 @@ proptest! {
                     }
                 }
                 Step::AckAll { consumer } => for id in model.held_by(consumer) {
-                    model.items[id as usize].state = State::Settled;
+                    model.sits.remove(&consumer);
+                    let item = &mut model.items[id as usize];
+                    (item.due, item.state) = (None, State::Settled);
                     bench.ack(consumer, id, 1);
                 },
+                Step::Begin { consumer, which } => {
+                    let held = model.held_by(consumer);
+                    if held.is_empty() { continue }
+                    let id = held[which.index(held.len())];
+                    let due = bench.now + model.lease.unwrap_or_default();
+                    model.items[id as usize].due.get_or_insert(due);
+                    bench.say(consumer, Message::Begin { id: ItemId(id) });
+                }
+                Step::Extend { consumer, which, ms } => {
+                    let held = model.held_by(consumer);
+                    if held.is_empty() { continue }
+                    let id = held[which.index(held.len())];
+                    let due = bench.now + Duration::from_millis(ms) + GRACE;
+                    let least = bench.now + model.lease.unwrap_or_default();
+                    let known = model.items[id as usize].due.get_or_insert(least);
+                    *known = due.max(*known);
+                    bench.say(consumer, Message::Extend { id: ItemId(id), by_ms: ms });
+                }
+                Step::Late { consumer, how } => {
+                    let Some(id) = model.revoked.get(&consumer).and_then(|ids| ids.first().copied()) else { continue };
+                    match how {
+                        0 => bench.ack(consumer, id, 1),
+                        1 => bench.give_back(consumer, id, 1, Outcome::Rejected { cause: "late".into() }),
+                        _ => bench.say(consumer, Message::Extend { id: ItemId(id), by_ms: 1 }),
+                    }
+                }
+                Step::Answer { consumer } => {
+                    model.revoked.remove(&consumer);
+                    for _ in 0..model.unanswered.remove(&consumer).unwrap_or_default() { bench.say(consumer, Message::Revoked); }
+                }
                 Step::Die { consumer } => {
                     // Never with a single item: whether that counts as failed has a test of its own.
                     if model.held_by(consumer).len() == 1 { continue }
-                    for id in model.held_by(consumer) { model.items[id as usize].state = State::Ready; }
+                    for id in model.held_by(consumer) {
+                        let item = &mut model.items[id as usize];
+                        item.state = State::Ready;
+                        if item.due.take().is_some() {
+                            item.failures += 1;
+                            if item.failures >= ATTEMPTS_MAX { item.state = State::Dead; }
+                        }
+                    }
                     model.demand.remove(&consumer);
+                    model.revoked.remove(&consumer);
+                    model.unanswered.remove(&consumer);
+                    model.sits.remove(&consumer);
                     bench.leave(consumer);
                     bench.consumer(consumer);
                 }
@@ -237,7 +421,11 @@ proptest! {
                     *from += 1;
                     bench.put(producer, &[&format!("{producer}:{}", *from - 1)]);
                 }
-                Step::Pass { ms } => bench.pass(Duration::from_millis(ms)),
+                Step::Pass { ms } => {
+                    let now = bench.now + Duration::from_millis(ms);
+                    model.expire(now);
+                    bench.pass(now - bench.now);
+                }
             }
             if hurried { continue }
             model.look(&mut bench);
@@ -247,8 +435,13 @@ proptest! {
             prop_assert!(unsettled <= capacity && status.bytes <= rules.capacity_bytes);
             prop_assert_eq!(model.confirmed.values().sum::<u64>(), status.accepted, "confirmed is what is accepted");
             prop_assert!(unsettled > 0 || status.producers_waiting == 0, "an empty queue has room for everybody");
-            let hungry = model.demand.values().any(|demand| *demand > 0);
-            prop_assert!(!hungry || status.ready == 0, "nothing waits while somebody asks");
+            let hungry = model.demand.iter().any(|(consumer, demand)| *demand > 0 && !model.unanswered.contains_key(consumer));
+            let early = model.items.iter().any(|item| item.state == State::Early);
+            prop_assert!(!early || model.ordered);
+            let ready = model.items.iter().position(|item| item.state == State::Ready).unwrap_or(model.items.len());
+            let held_back = early && ready as u64 != model.next();
+            prop_assert!(!hungry || status.ready == 0 || held_back, "nothing waits while somebody asks");
+            prop_assert!(model.items.get(model.next() as usize).is_none_or(|item| item.state != State::Early), "its turn has come");
         }
         let mut seen = BTreeSet::new();
         let mut last = BTreeMap::new();

@@ -71,7 +71,7 @@ fn message(random: &mut Random) -> Vec<u8> {
     let body = random.bytes(body_bytes);
     let cause = "c".repeat([0, 4096, 4097][random.below(3) as usize]);
     let returned = |outcome| Message::Return { range, outcome };
-    let said = match random.below(15) {
+    let said = match random.below(16) {
         0 => return with_body(&Message::Put { position: Position(a.max(1)), checksum: 0, batch }, &body),
         1 => return with_body(&Message::Result { first: ItemId(a), batch }, &body),
         2 => Message::Want { bytes: a },
@@ -86,6 +86,7 @@ fn message(random: &mut Random) -> Vec<u8> {
         11 => Message::StatusRequest,
         12 => Message::Begin { id: ItemId(a) },
         13 => Message::Recalled,
+        14 => Message::ClientsRequest { from: a },
         _ => Message::Confirm { position: Position(a), credit_items: b, credit_bytes: b },
     };
     frames(&[said])

@@ -9,6 +9,8 @@ mod rules;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use common::Message;
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (socket, attack) = (arguments.next().map(PathBuf::from).expect("a socket"), arguments.next().expect("an attack"));
@@ -34,7 +36,8 @@ fn main() {
         "credit" => rules::puts_without_credit(socket),
         "settles" => rules::settles_what_it_does_not_hold(socket),
         "joins" => rules::asks_to_be_told_without_end(socket),
-        "status" => rules::asks_without_end(socket),
+        "status" => rules::asks_without_end(socket, Message::StatusRequest, 10_000),
+        "clients" => rules::asks_without_end(socket, Message::ClientsRequest { from: 0 }, 100),
         _ => panic!("there is no attack {attack:?}"),
     }
 }

@@ -82,9 +82,9 @@ pub fn asks_to_be_told_without_end(socket: &Path) {
     }
 }
 
-/// One question after the other, all answers read.
-pub fn asks_without_end(socket: &Path) {
-    let questions = vec![Message::StatusRequest; 10_000];
+/// One question after the other, so many in one piece, all answers read.
+pub fn asks_without_end(socket: &Path, question: Message, at_once: usize) {
+    let questions = vec![question; at_once];
     let mut raw = Raw::connect(socket, Role::Control, "");
     for round in 0u64.. {
         raw.say(&questions);

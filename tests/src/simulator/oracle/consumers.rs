@@ -21,12 +21,14 @@ struct Consumer {
     bytes: i64,
     /// Who was served since it asks.
     passed_by: BTreeSet<ClientId>,
+    /// How often it has to answer that something was taken back from it. Until then it gets nothing.
+    revokes: u32,
     told_to_stop: bool,
 }
 
 impl Consumer {
     fn is_hungry(&self) -> bool {
-        self.items > 0 && self.bytes > 0
+        self.items > 0 && self.bytes > 0 && self.revokes == 0
     }
 }
 
@@ -53,6 +55,21 @@ impl Consumers {
         consumer.bytes = consumer.bytes.saturating_add_unsigned(bytes);
         let fair = consumer.items <= u64::from(DEMAND_ITEMS_MAX) && consumer.bytes <= DEMAND_BYTES_MAX;
         if fair { Ok(()) } else { Err(Refused) }
+    }
+
+    /// Something is taken back from it.
+    pub(super) fn revoke(&mut self, client: ClientId) {
+        if let Some(consumer) = self.consumers.get_mut(&client) {
+            consumer.revokes += 1;
+        }
+    }
+
+    /// It has heard of that. True once it has heard of all.
+    pub(super) fn revoked(&mut self, client: ClientId) -> Result<bool, Refused> {
+        let consumer = self.consumers.get_mut(&client).filter(|consumer| consumer.revokes > 0).ok_or(Refused)?;
+        consumer.revokes -= 1;
+        consumer.passed_by.clear();
+        Ok(consumer.revokes == 0)
     }
 
     pub(super) fn items(&self, client: ClientId) -> u64 {

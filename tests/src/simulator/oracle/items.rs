@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use coordinator::queue::ClientId;
+use coordinator::queue::{ClientId, Lease, Rules};
 
 use super::Refused;
 use crate::simulator::item::Tag;
@@ -37,6 +37,8 @@ struct Item {
     /// As the journal knows.
     failures_recorded: u32,
     begun: bool,
+    /// When it is taken back from whoever holds it, if it has begun it.
+    due: Duration,
     place: Place,
 }
 
@@ -58,7 +60,16 @@ pub(super) struct Items {
     returned: BTreeSet<u64>,
     delayed: BTreeSet<(Duration, u64)>,
     held: BTreeMap<ClientId, BTreeSet<u64>>,
-    results: VecDeque<u64>,
+    /// Those with a result that was not handed to the writer, and how long that is.
+    results: VecDeque<(u64, usize)>,
+    lease: Option<Lease>,
+    /// Where results are written in order: bytes of those that wait before others are held back.
+    early_bytes_max: Option<u64>,
+    /// Until when consumers that have begun nothing may hold what they hold.
+    sits: BTreeMap<ClientId, Duration>,
+    /// Taken back from consumers that may not have heard of it; and those that they are to be told of.
+    revoked: BTreeMap<ClientId, BTreeSet<u64>>,
+    untold: BTreeMap<ClientId, BTreeSet<u64>>,
     dying: BTreeSet<u64>,
     writing: u64,
     acknowledged: u64,
@@ -67,8 +78,9 @@ pub(super) struct Items {
 }
 
 impl Items {
-    pub(super) fn new(journaled: bool) -> Items {
-        Items { journaled, ..Items::default() }
+    pub(super) fn new(rules: &Rules) -> Items {
+        let &Rules { lease, early_bytes_max, .. } = rules;
+        Items { journaled: rules.journaled.is_some(), lease, early_bytes_max, ..Items::default() }
     }
 
     /// Items are given out to the journal.
@@ -127,8 +139,9 @@ impl Items {
             (item.attempts, item.failures) = (item.failures_recorded, item.failures_recorded);
         }
         let returned = unsettled.range(..items.len() as u64).copied().collect();
-        let known = Items { accepted: certain, entered: certain, certain, acknowledged, dead, ..Items::new(true) };
-        *self = Items { items, unsettled, returned, ..known };
+        let known = Items { accepted: certain, entered: certain, certain, acknowledged, dead, journaled: true, ..Items::default() };
+        let &mut Items { lease, early_bytes_max, .. } = self;
+        *self = Items { items, unsettled, returned, lease, early_bytes_max, ..known };
     }
 
     pub(super) fn accepted(&self) -> u64 {
@@ -149,7 +162,7 @@ impl Items {
     /// Acknowledged, dead, delayed, held.
     pub(super) fn counts(&self) -> (u64, u64, u64, u64) {
         let held = self.held.values().map(|ids| ids.len() as u64).sum::<u64>();
-        (self.acknowledged, self.dead, self.delayed.len() as u64, held + self.writing + self.settling)
+        (self.acknowledged, self.dead, self.delayed.len() as u64, held + self.results.len() as u64 + self.writing + self.settling)
     }
 
     /// Deliveries beyond each item's first.
@@ -164,7 +177,13 @@ impl Items {
         assert_eq!(id, first, "the first ready item is delivered first");
         assert!(!self.journaled || id < self.certain, "item {id} is delivered before it is in the journal");
         if id == fresh {
-            self.items.push(Item { whose, attempts: 0, failures: 0, failures_recorded: 0, begun: false, place: Place::Ready });
+            let item =
+                Item { whose, attempts: 0, failures: 0, failures_recorded: 0, begun: false, due: Duration::ZERO, place: Place::Ready };
+            self.items.push(item);
+        }
+        if let Some(most) = self.early_bytes_max {
+            let waiting: usize = self.results.iter().map(|(_, bytes)| bytes).sum();
+            assert!((waiting as u64) < most.max(1) || id == self.next(), "item {id} is delivered while {waiting} bytes wait for another");
         }
         self.returned.remove(&id);
         let item = &mut self.items[id as usize];
@@ -178,17 +197,127 @@ impl Items {
         id == fresh
     }
 
-    /// Items that a client holds, all of them.
-    pub(super) fn held_range(&self, client: ClientId, first: u64, count: u64) -> Result<std::ops::Range<u64>, Refused> {
+    /// Items that a client holds, and those that it held and may not know to be taken back: all of these.
+    pub(super) fn held_range(&self, client: ClientId, first: u64, count: u64) -> Result<(Vec<u64>, Vec<u64>), Refused> {
         let end = first.checked_add(count).ok_or(Refused)?;
-        let held = self.held.get(&client).map_or(0, |held| held.range(first..end).count() as u64);
-        if count > 0 && held == count { Ok(first..end) } else { Err(Refused) }
+        let within =
+            |ids: &BTreeMap<ClientId, BTreeSet<u64>>| ids.get(&client).map_or(Vec::new(), |ids| ids.range(first..end).copied().collect());
+        let (held, late) = (within(&self.held), within(&self.revoked));
+        if count > 0 && (held.len() + late.len()) as u64 == count { Ok((held, late)) } else { Err(Refused) }
     }
 
-    pub(super) fn begin(&mut self, client: ClientId, id: u64) {
-        if self.held_range(client, id, 1).is_ok() {
-            self.items[id as usize].begun = true;
+    fn holds(&self, client: ClientId, id: u64) -> bool {
+        self.held.get(&client).is_some_and(|held| held.contains(&id))
+    }
+
+    fn time(&self, now: Duration) -> Duration {
+        self.lease.map_or(Duration::ZERO, |lease| now + lease.item_timeout + lease.grace)
+    }
+
+    pub(super) fn begin(&mut self, client: ClientId, id: u64, now: Duration) {
+        if self.holds(client, id) && !self.items[id as usize].begun {
+            (self.items[id as usize].begun, self.items[id as usize].due) = (true, self.time(now));
         }
+    }
+
+    pub(super) fn extend(&mut self, client: ClientId, id: u64, by: Duration, now: Duration) -> Result<(), Refused> {
+        self.held_range(client, id, 1).map(drop).or_else(|refused| if self.lease.is_none() { Ok(()) } else { Err(refused) })?;
+        self.begin(client, id, now);
+        if self.holds(client, id) {
+            let item = &mut self.items[id as usize];
+            item.due = item.due.max(now + by + self.lease.map_or(Duration::ZERO, |lease| lease.grace));
+        }
+        Ok(())
+    }
+
+    /// Who holds something and has begun nothing of it has its time from now on.
+    pub(super) fn watch(&mut self, now: Duration) {
+        if self.lease.is_none() {
+            return;
+        }
+        let due = self.time(now);
+        for (client, held) in &self.held {
+            if held.is_empty() || held.iter().any(|id| self.items[*id as usize].begun) {
+                self.sits.remove(client);
+            } else {
+                self.sits.entry(*client).or_insert(due);
+            }
+        }
+    }
+
+    /// The clock is looked at: whom something is taken back from, as often as that happens.
+    pub(super) fn expire(&mut self, now: Duration, rules: &Rules) -> Vec<ClientId> {
+        let mut clients = Vec::new();
+        while self.lease.is_some() {
+            let all = self.held.iter().flat_map(|(client, held)| held.iter().map(|id| (*client, *id)));
+            let begun = all.filter(|(_, id)| self.items[*id as usize].begun);
+            let begun = begun.map(|(client, id)| (self.items[id as usize].due, client, Some(id)));
+            let sits = self.sits.iter().map(|(client, due)| (*due, *client, None));
+            let Some((due, client, id)) = begun.chain(sits).min().filter(|(due, ..)| *due <= now) else { break };
+            assert!(due + LATE_MAX >= now, "{client:?} may hold item {id:?} until {due:?}, and is looked at at {now:?}");
+            clients.push(client);
+            let held = self.held[&client].clone();
+            for &other in &held {
+                if id != Some(other) && self.items[other as usize].begun {
+                    continue;
+                }
+                if id == Some(other) || (id.is_none() && held.len() == 1) {
+                    self.failed(other, rules.attempts_max, now, |failures| rules.retry_delay.spread(failures, other));
+                } else {
+                    self.comes_back(other, now, now);
+                }
+                self.revoked.entry(client).or_default().insert(other);
+                self.untold.entry(client).or_default().insert(other);
+            }
+            self.watch(now);
+        }
+        clients
+    }
+
+    /// A consumer is told that these are taken back.
+    pub(super) fn told_of(&mut self, client: ClientId, ids: impl Iterator<Item = u64>) {
+        let untold = self.untold.entry(client).or_default();
+        ids.for_each(|id| assert!(untold.remove(&id), "{client:?} is told that item {id} is taken back"));
+    }
+
+    /// A consumer has heard of all that was taken back from it.
+    pub(super) fn revoked(&mut self, client: ClientId) {
+        self.revoked.remove(&client);
+    }
+
+    /// The lowest item that is not through: the results of those behind it wait for it.
+    fn next(&self) -> u64 {
+        let blocks = |place| matches!(place, Place::Ready | Place::Delayed(_) | Place::Held(_) | Place::HasResult);
+        let is_next = |id: &&u64| self.items.get(**id as usize).is_none_or(|item| blocks(item.place));
+        self.unsettled.iter().find(is_next).copied().unwrap_or(self.accepted)
+    }
+
+    /// True where results wait for an item that is not the next to be delivered: maybe so many that nothing else is.
+    pub(super) fn holds_back(&self) -> bool {
+        let ready = self.returned.first().copied().unwrap_or(self.items.len() as u64);
+        self.early_bytes_max.is_some() && !self.results.is_empty() && ready != self.next()
+    }
+
+    /// Nothing is handed out any more. If nobody holds anything either, results whose turn has not come will not be written.
+    pub(super) fn give_up_waiting(&mut self) {
+        if self.early_bytes_max.is_none() || self.held.values().any(|held| !held.is_empty()) {
+            return;
+        }
+        self.results.make_contiguous().sort_unstable();
+        let mut in_turn = self.next();
+        let mut kept = VecDeque::new();
+        for (id, bytes) in std::mem::take(&mut self.results) {
+            let through = (in_turn..id).all(|id| !matches!(self.items[id as usize].place, Place::Ready | Place::Delayed(_)));
+            if through {
+                in_turn = id + 1;
+                kept.push_back((id, bytes));
+            } else {
+                self.items[id as usize].place = Place::Ready;
+                self.returned.insert(id);
+                in_turn = id;
+            }
+        }
+        self.results = kept;
     }
 
     pub(super) fn any_ready(&self) -> bool {
@@ -207,6 +336,7 @@ impl Items {
         if let Some(held) = self.held.get_mut(&client) {
             held.remove(&id);
         }
+        self.sits.remove(&client);
         item
     }
 
@@ -225,16 +355,22 @@ impl Items {
         Some(item.whose)
     }
 
-    pub(super) fn has_result(&mut self, id: u64) {
+    pub(super) fn has_result(&mut self, id: u64, bytes: usize) {
         self.take(id).place = Place::HasResult;
-        self.results.push_back(id);
+        self.results.push_back((id, bytes));
     }
 
-    /// The oldest results that wait are handed to the writer.
+    /// The oldest results that wait are handed to the writer, or the first.
     pub(super) fn results(&mut self, count: u32) -> Vec<u64> {
         self.writing += u64::from(count);
-        let ids: Vec<u64> = self.results.drain(..count as usize).collect();
-        ids.iter().for_each(|id| self.items[*id as usize].place = Place::Writing { dead: false });
+        if self.early_bytes_max.is_some() {
+            self.results.make_contiguous().sort_unstable();
+        }
+        let ids: Vec<u64> = self.results.drain(..count as usize).map(|(id, _)| id).collect();
+        for id in &ids {
+            assert!(self.early_bytes_max.is_none() || self.next() == *id, "the result of item {id} passes item {}", self.next());
+            self.items[*id as usize].place = Place::Writing { dead: false };
+        }
         ids
     }
 
@@ -313,6 +449,9 @@ impl Items {
             }
         }
         self.held.remove(&client);
+        self.sits.remove(&client);
+        self.revoked.remove(&client);
+        self.untold.remove(&client);
     }
 
     pub(super) fn wake(&mut self, now: Duration) {
@@ -327,7 +466,9 @@ impl Items {
 
     pub(super) fn check_nothing_pending(&self) {
         assert!(self.dying.is_empty(), "items {:?} should be given up", self.dying);
-        assert!(self.results.is_empty(), "the results of items {:?} should be written", self.results);
+        let waits = || self.early_bytes_max.is_some_and(|_| self.results.iter().map(|(id, _)| *id).min() > Some(self.next()));
+        assert!(self.results.is_empty() || waits(), "the results of items {:?} should be written", self.results);
+        assert!(self.untold.values().all(BTreeSet::is_empty), "consumers are not told what is taken back: {:?}", self.untold);
         assert!(self.settlements.is_empty(), "the journal is not told that items are settled: {:?}", self.settlements);
         assert!(self.failures.is_empty(), "the journal is not told that items have failed: {:?}", self.failures);
     }

@@ -31,6 +31,8 @@ pub(super) struct Journal {
     pub(super) results: BTreeMap<u64, Vec<u8>>,
     /// Those of items that are settled.
     output: Vec<u8>,
+    /// The last item whose result is there.
+    last_result: Option<u64>,
     largest_batch_bytes: u64,
 }
 
@@ -107,6 +109,10 @@ impl Oracle {
                         self.producers.settled(tag, n);
                         let result = self.journal.results.remove(&id);
                         assert!(self.writes_to_no_file || result.is_some() == output_bytes.is_some(), "the result of item {id}");
+                        if result.is_some() && self.rules.early_bytes_max.is_some() {
+                            let last = self.journal.last_result.replace(id);
+                            assert!(last < Some(id), "the result of item {id} lies behind that of item {last:?}");
+                        }
                         self.journal.output.extend(result.into_iter().flatten());
                     }
                     let length = self.journal.output.len() as u64;
@@ -131,12 +137,13 @@ impl Oracle {
         self.producers.die();
         self.consumers = Default::default();
         self.joins.clear();
+        self.extensions.clear();
         self.writing.clear();
         self.applications.lose_all();
         (self.to_be_closed, self.drains) = (None, false);
         let output = std::mem::take(&mut self.journal.output);
-        let largest_batch_bytes = self.journal.largest_batch_bytes;
-        self.journal = Journal { output, largest_batch_bytes, ..Journal::default() };
+        let Journal { largest_batch_bytes, last_result, .. } = self.journal;
+        self.journal = Journal { output, last_result, largest_batch_bytes, ..Journal::default() };
 
         let (acknowledged, dead, ..) = self.items.counts();
         let counts = (recovered.next_id, recovered.items, recovered.acknowledged, recovered.dead);

@@ -29,6 +29,8 @@ struct Refused;
 #[derive(Debug)]
 pub struct Oracle {
     rules: Rules,
+    /// When the queue was told something last.
+    now: Duration,
     lengths: Lengths,
     faultless: bool,
     items: Items,
@@ -36,6 +38,8 @@ pub struct Oracle {
     consumers: Consumers,
     /// Questions for the end of everything accepted up to a number, in the order of asking.
     joins: BTreeMap<ClientId, Vec<u64>>,
+    /// Questions for more time that have no answer.
+    extensions: BTreeMap<ClientId, u32>,
     writing: BTreeMap<Ticket, Vec<u64>>,
     journal: Journal,
     /// Results go where nobody can take them back.
@@ -52,14 +56,16 @@ impl Oracle {
     pub fn new(rules: Rules, lengths: Lengths, faultless: bool, has_output: bool) -> Oracle {
         Oracle {
             producers: Producers::new(&rules),
-            items: Items::new(rules.journaled.is_some()),
+            items: Items::new(&rules),
             rules,
+            now: Duration::ZERO,
             lengths,
             faultless,
             journal: Journal::default(),
             writes_to_no_file: !has_output,
             consumers: Consumers::default(),
             joins: BTreeMap::new(),
+            extensions: BTreeMap::new(),
             writing: BTreeMap::new(),
             to_be_closed: None,
             drains: false,
@@ -114,6 +120,7 @@ impl Oracle {
 
     /// The queue is about to be told this.
     pub fn before(&mut self, input: &Input, phase: Phase, now: Duration) {
+        self.now = now;
         self.items.wake(now);
         self.hands_out = matches!(phase, Phase::Running | Phase::Draining);
         match input {
@@ -145,9 +152,17 @@ impl Oracle {
             Input::ProducerLost { name } => self.producers.finish_name(name),
             Input::Drain => self.drains = true,
             Input::Stop => self.consumers.are_told_again(),
-            Input::Tick => {}
+            Input::Tick => {
+                for client in self.items.expire(now, &self.rules) {
+                    self.consumers.revoke(client);
+                }
+            }
             Input::Journaled { entries } => self.journaled(*entries),
             Input::Loaded { .. } => self.loaded(),
+        }
+        self.items.watch(now);
+        if phase == Phase::Stopping || (phase != Phase::Done && matches!(input, Input::Stop)) {
+            self.items.give_up_waiting();
         }
     }
 
@@ -180,13 +195,27 @@ impl Oracle {
             }
             (Message::Begin { id }, None) => {
                 self.consumers.check(client)?;
-                self.items.begin(client, id.0);
+                self.items.begin(client, id.0, now);
+                Ok(())
+            }
+            (Message::Extend { id, by_ms }, None) => {
+                self.consumers.check(client)?;
+                self.items.extend(client, id.0, Duration::from_millis(*by_ms), now)?;
+                *self.extensions.entry(client).or_default() += 1;
+                Ok(())
+            }
+            (Message::Revoked, None) => {
+                if self.consumers.revoked(client)? {
+                    self.items.revoked(client);
+                }
                 Ok(())
             }
             (Message::Ack { ranges }, None) => {
                 self.consumers.check(client)?;
                 for range in ranges {
-                    for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
+                    let (held, late) = self.items.held_range(client, range.first.0, u64::from(range.count))?;
+                    late.into_iter().for_each(|id| self.applications.settled(client, id, None));
+                    for id in held {
                         self.check_announced(client, id);
                         self.applications.settled(client, id, None);
                         if let Some((tag, n)) = self.items.acknowledged(id) {
@@ -201,17 +230,17 @@ impl Oracle {
                 if batch.iter().any(|result| result.len() as u64 > self.rules.item_bytes_max + 1) {
                     return Err(Refused);
                 }
-                let ids = self.items.held_range(client, first.0, u64::from(batch.count()))?;
-                self.applications.have_results(client, ids.clone(), batch);
-                for id in ids {
+                let (held, _) = self.items.held_range(client, first.0, u64::from(batch.count()))?;
+                self.applications.have_results(client, first.0..first.0 + u64::from(batch.count()), batch);
+                for id in held {
                     self.check_announced(client, id);
-                    self.items.has_result(id);
+                    self.items.has_result(id, batch.item((id - first.0) as u32).len());
                 }
                 Ok(())
             }
             (Message::Return { range, outcome }, None) => {
                 self.consumers.check(client)?;
-                for id in self.items.held_range(client, range.first.0, u64::from(range.count))? {
+                for id in self.items.held_range(client, range.first.0, u64::from(range.count))?.0 {
                     if *outcome != Outcome::Unstarted {
                         self.check_announced(client, id);
                     }
@@ -225,7 +254,7 @@ impl Oracle {
 
     fn check_announced(&self, client: ClientId, id: u64) {
         if self.applications.is_honest_consumer(client) {
-            self.items.check_announced(id, if self.rules.attempts_max == 1 { 1 } else { 2 });
+            self.items.check_announced(id, if self.rules.attempts_max == 1 || self.rules.lease.is_some() { 1 } else { 2 });
         }
     }
 
@@ -234,7 +263,7 @@ impl Oracle {
         match outcome {
             Outcome::Unstarted => self.items.never_delivered(id),
             Outcome::Released => self.items.failed(id, most, now, |_| Duration::ZERO),
-            Outcome::Failed { .. } => self.items.failed(id, most, now, |failures| self.rules.retry_delay.after(failures)),
+            Outcome::Failed { .. } => self.items.failed(id, most, now, |failures| self.rules.retry_delay.spread(failures, id)),
             Outcome::Rejected { .. } => self.items.rejected(id),
             Outcome::RetryAfter { delay_ms } => self.items.comes_back(id, now + Duration::from_millis(*delay_ms), now),
         }
@@ -243,6 +272,7 @@ impl Oracle {
     fn left(&mut self, client: ClientId, orderly: bool) {
         self.producers.left(client);
         self.joins.remove(&client);
+        self.extensions.remove(&client);
         if self.consumers.left(client) {
             self.items.holder_left(client, orderly, self.rules.attempts_max);
         }
@@ -298,10 +328,11 @@ impl Oracle {
                         self.producers.seen(whose.0, whose.1);
                     }
                 }
+                self.items.watch(self.now);
             }
             (Message::Withdrawn, None) => {
                 let hungry = self.hands_out && self.consumers.is_hungry(client) && !self.journal.is_loading();
-                let misses_out = hungry && self.items.any_ready();
+                let misses_out = hungry && self.items.any_ready() && !self.items.holds_back();
                 assert!(!misses_out, "{client:?} hears that there is no item, and there is one");
                 self.consumers.withdrawn(client);
                 self.producers.withdrawn(client);
@@ -312,6 +343,14 @@ impl Oracle {
                 self.items.check_settled(until);
             }
             (Message::Finished, None) => {}
+            (Message::Revoke { ranges }, None) => {
+                let ids = ranges.iter().flat_map(|range| range.first.0..range.first.0 + u64::from(range.count));
+                self.items.told_of(client, ids);
+            }
+            (Message::Extended, None) => {
+                let asked = self.extensions.get_mut(&client).unwrap_or_else(|| panic!("{client:?} gets an answer to no Extend"));
+                *asked = asked.checked_sub(1).expect("an answer to each Extend");
+            }
             (Message::Stop, None) => self.consumers.told_to_stop(client),
             _ => panic!("the queue says {}", message.name()),
         }
@@ -320,6 +359,7 @@ impl Oracle {
     /// The queue has said all that it has to say by now.
     pub fn check(&mut self, queue: &Queue) {
         assert_eq!(self.to_be_closed, None, "it said what it may not, and is not closed");
+        assert!(self.extensions.values().all(|asked| *asked == 0), "Extends have no answer: {:?}", self.extensions);
         let status = queue.status();
         self.items.accept(status.accepted);
         let certain = status.accepted - self.items.uncertain();
@@ -336,7 +376,7 @@ impl Oracle {
         assert!(status.stored() <= self.rules.capacity_items && status.bytes <= self.rules.capacity_bytes, "within the bounds: {status:?}");
         let handing_out = matches!(status.phase, Phase::Running | Phase::Draining);
         let misses_out = handing_out && status.ready > self.items.uncertain() && status.consumers_waiting > 0;
-        assert!(!misses_out || self.journal.is_loading(), "items wait while somebody asks: {status:?}");
+        assert!(!misses_out || self.journal.is_loading() || self.items.holds_back(), "items wait while somebody asks: {status:?}");
         assert_eq!(status.consumers_waiting, self.consumers.hungry(), "consumers that ask");
         self.items.check_nothing_pending();
         assert!(status.phase != Phase::Done || status.stored() == 0, "done with items left");

@@ -1,0 +1,190 @@
+//! `--item-timeout`: attempts that take too long are ended, or taken back from whoever does not end them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::message::{ItemId, ItemRange, Message, Role};
+use common::{Consumer, Delivery, Error, Producer};
+use rustix::process::Signal;
+use tests::raw::Raw;
+use tests::{Process, Queue, is_alive};
+
+const SOON: [&str; 4] = ["--item-timeout", "300ms", "--retry-delay", "10ms..10ms"];
+
+fn put(queue: &Queue, items: &[&str]) {
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    items.iter().for_each(|item| producer.put(item.as_bytes()).unwrap());
+    producer.flush().unwrap();
+}
+
+fn get(consumer: &Consumer<[u8]>) -> Delivery<'_, [u8]> {
+    consumer.get_timeout(tests::DEADLINE).expect("an item").expect("no Stop")
+}
+
+fn is_expired(settled: Result<(), Error>, id: u64) -> bool {
+    matches!(settled, Err(Error::Expired { id: ItemId(named), item_timeout }) if named == id && item_timeout == Duration::from_millis(300))
+}
+
+/// Runs a command for one item, twice at most: exit code, dead letters and stderr.
+fn run_one(folder: &Path, script: &str) -> (i32, String, String) {
+    let letters = folder.join("dead.jsonl");
+    let arguments = ["--input", "-", "--consumers", "1", "--max-attempts", "2", "--dead-letters", letters.to_str().unwrap()];
+    let command = ["--", "sh", "-c", script, folder.to_str().unwrap()];
+    let mut run = Process::start("coordinator", &folder.join("q.sock"), &[&arguments[..], &SOON, &command].concat());
+    run.write(b"item\n");
+    let (code, stdout, stderr) = run.finish();
+    assert_eq!(stdout, "", "{stderr}");
+    (code, std::fs::read_to_string(letters).unwrap(), stderr)
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_ended_with_all_that_it_has_started_and_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, letters, stderr) = run_one(folder.path(), "echo $$ >>$0/pids; sleep 1000 & echo $! >>$0/pids; echo result; wait");
+    assert_eq!(code, 3, "{stderr}");
+    assert!(letters.contains(r#""attempts":2,"cause":"sh: took longer than 300ms","item":"item""#), "{letters}");
+    let pids = std::fs::read_to_string(folder.path().join("pids")).unwrap();
+    let pids: Vec<u32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 4, "two attempts of two processes");
+    assert_eq!(pids.iter().find(|pid| is_alive(**pid)), None);
+}
+
+#[test]
+fn a_command_has_a_moment_to_clear_up_and_is_killed_if_it_takes_no_notice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, letters, _) = run_one(folder.path(), "trap 'echo cleared >>$0/words; exit 0' TERM; sleep 1000 & wait");
+    assert_eq!(std::fs::read_to_string(folder.path().join("words")).unwrap(), "cleared\ncleared\n");
+    assert!(letters.contains("sh: took longer than 300ms"), "exit status 0 comes too late: {letters}");
+    let stubborn = tempfile::tempdir().unwrap();
+    let (code, letters, _) = run_one(stubborn.path(), "trap '' TERM; echo $$ >>$0/pids; while :; do sleep 1000; done");
+    assert_eq!((code, letters.lines().count()), (3, 1));
+    let pids = std::fs::read_to_string(stubborn.path().join("pids")).unwrap();
+    assert!(pids.lines().all(|pid| !is_alive(pid.parse().unwrap())), "{pids}");
+}
+
+#[test]
+fn a_consumer_that_was_started_by_hand_knows_the_timeout_from_the_coordinator() {
+    let queue = Queue::serve(&[&SOON[..], &["--max-attempts", "1"]].concat());
+    put(&queue, &["slow", "quick"]);
+    let script = r#"[ "$0" = quick ] || sleep 1000; echo done "$0" >&2"#;
+    let consumer = queue.client("consumer", &["--", "sh", "-c", script, "{}"]);
+    consumer.wait_for_stderr("done quick");
+    queue.wait_until("both settled", |status| status.dead == 1 && status.acknowledged == 1);
+    assert!(consumer.is_alive());
+}
+
+#[test]
+fn what_a_stopped_consumer_holds_goes_to_others_and_it_goes_on_once_it_is_continued() {
+    let queue = Queue::serve(&SOON);
+    put(&queue, &["a", "b"]);
+    let script = r#"[ "$0$PROCQ_ATTEMPT" = a1 ] && echo begun >&2 && sleep 1000; echo done "$0" >&2"#;
+    let consumer = queue.client("consumer", &["--prefetch", "1", "--", "sh", "-c", script, "{}"]);
+    consumer.wait_for_stderr("begun");
+    queue.wait_until("two items held", |status| status.held == 2);
+    consumer.signal(Signal::STOP);
+    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let delivery = get(&other);
+        seen.push((delivery.item().to_vec(), delivery.attempt()));
+        delivery.ack().unwrap();
+    }
+    seen.sort();
+    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
+    put(&queue, &["c"]);
+    consumer.signal(Signal::CONT);
+    consumer.wait_for_stderr("done c");
+    let status = queue.wait_until("all settled", |status| status.acknowledged == 3);
+    assert_eq!((status.dead, status.consumers), (0, 2));
+    assert!(!consumer.stderr().contains("done a"), "{}", consumer.stderr());
+}
+
+#[test]
+fn a_late_acknowledgement_is_refused_by_name_and_the_connection_is_as_good_as_before() {
+    let queue = Queue::serve(&SOON);
+    put(&queue, &["a", "b", "c", "d", "e"]);
+    let slow = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
+    assert_eq!(slow.item_timeout(), Some(Duration::from_millis(300)));
+    let held: Vec<Delivery<'_, [u8]>> = (0..4).map(|_| get(&slow)).collect();
+    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
+    get(&other).ack().unwrap();
+    (0..4).for_each(|_| get(&other).ack().unwrap());
+    queue.wait_until("all settled", |status| status.acknowledged == 5);
+    let mut held = held.into_iter();
+    let mut next = || held.next().unwrap();
+    assert!(is_expired(next().ack(), 0));
+    assert!(is_expired(next().ack_with(b"result"), 1));
+    assert!(is_expired(next().fail("late"), 2));
+    let last = next();
+    assert!(!last.is_held());
+    assert!(is_expired(last.extend(Duration::from_secs(60)), 3));
+    let words = last.release().unwrap_err().to_string();
+    assert!(words.contains("item 3 was taken back") && words.contains("300ms"), "{words}");
+    put(&queue, &["f"]);
+    let delivery = get(&slow);
+    assert_eq!((delivery.item(), delivery.attempt()), (&b"f"[..], 1));
+    delivery.ack().unwrap();
+    queue.wait_until("the last", |status| status.acknowledged == 6 && status.dead == 0);
+}
+
+#[test]
+fn who_asks_for_more_time_has_it() {
+    let queue = Queue::serve(&SOON);
+    put(&queue, &["a"]);
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    let delivery = get(&consumer);
+    let from = Instant::now();
+    while from.elapsed() < Duration::from_millis(300) + 2 * coordinator::limits::LEASE_GRACE {
+        delivery.extend(Duration::from_millis(200)).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    delivery.ack().unwrap();
+    let status = queue.wait_until("settled", |status| status.stored() == 0);
+    assert_eq!((status.acknowledged, status.redelivered), (1, 0));
+    // Where nothing is limited, nothing needs to be asked.
+    let queue = Queue::serve(&[]);
+    put(&queue, &["a"]);
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    assert_eq!(consumer.item_timeout(), None);
+    get(&consumer).extend(Duration::from_secs(1)).unwrap();
+}
+
+#[test]
+fn one_that_never_answers_gets_nothing_more_and_holds_up_nobody() {
+    let queue = Queue::serve(&SOON);
+    put(&queue, &["a", "b", "c"]);
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
+    raw.say(&[Message::Demand { items: 2, bytes: 1000 }]);
+    let mut held = 0;
+    while held < 2 {
+        let Message::Deliver { batch, .. } = raw.hear().unwrap().message else { panic!("no items") };
+        held += batch.count;
+    }
+    raw.say(&[Message::Begin { id: ItemId(0) }, Message::Demand { items: 9, bytes: 1000 }]);
+    let Message::Deliver { first: ItemId(2), .. } = raw.hear().unwrap().message else { panic!("not the third") };
+    let Message::Revoke { ranges } = raw.hear().unwrap().message else { panic!("nothing is taken back") };
+    let ids: Vec<u64> = ranges.iter().flat_map(|range| range.first.0..range.first.0 + u64::from(range.count)).collect();
+    assert_eq!(ids, [0, 1, 2]);
+    // What it says of them is passed over.
+    let range = ItemRange { first: ItemId(0), count: 3 };
+    raw.say(&[Message::Ack { ranges: vec![range] }, Message::StatusRequest]);
+    let Message::Status(status) = raw.hear().unwrap().message else { panic!("it gets something") };
+    assert_eq!((status.acknowledged, status.consumers, status.consumers_waiting), (0, 1, 0));
+    queue.wait_until("all ready", |status| status.ready == 3);
+    raw.say(&[Message::Revoked]);
+    let Message::Deliver { first: ItemId(0), attempt: 2, .. } = raw.hear().unwrap().message else { panic!("not the first") };
+    raw.say(&[Message::Ack { ranges: vec![ItemRange { first: ItemId(0), count: 1 }] }]);
+    queue.wait_until("one settled", |status| status.acknowledged == 1);
+}
+
+#[test]
+fn one_that_begins_nothing_does_not_keep_what_it_holds() {
+    let queue = Queue::serve(&SOON);
+    put(&queue, &["a", "b"]);
+    let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
+    raw.say(&[Message::Demand { items: 2, bytes: 1000 }]);
+    queue.wait_until("both held", |status| status.held == 2);
+    let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    (0..2).for_each(|_| get(&consumer).ack().unwrap());
+    queue.wait_until("both settled, neither as failed", |status| status.acknowledged == 2 && status.dead == 0);
+}
