@@ -575,8 +575,10 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn is_held(&self) -> bool {
-        let session = &self.claim.connection.lock().session;
-        session.is_held(self.claim.held) && session.check_lease(self.claim.held).is_ok()
+        let Claim { connection, held } = self.claim;
+        let mut state = connection.lock();
+        let looked = connection.look_if_overdue(&mut state, held);
+        looked.is_ok() && state.session.is_held(held) && state.session.check_lease(held).is_ok()
     }
 
     /// Asks for more time for this item: `by` from now on, should that be later than when its time is over anyway. Waits for the

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use common::Delivery;
 use serde::Serialize;
 
+use crate::unless_expired;
+
 /// A file that attempts are appended to.
 #[derive(Debug)]
 pub struct JobLog {
@@ -28,7 +30,7 @@ pub enum Outcome {
     Failed,
     /// The item can never succeed: a dead letter at once.
     Rejected,
-    /// The connection was lost meanwhile, and the item with it: it is delivered again.
+    /// It was not this consumer's any more: the connection was lost meanwhile, or it took too long and was taken back. It is delivered again.
     Lost,
 }
 
@@ -110,10 +112,16 @@ impl JobLog {
     /// it had not been delivered, since it is not to blame.
     pub fn note<'c>(log: Option<&JobLog>, delivery: Delivery<'c, [u8]>, attempt: &Attempt<'_>) -> Result<Delivery<'c, [u8]>> {
         let Some(log) = log else { return Ok(delivery) };
-        match log.append(&delivery, attempt) {
+        let noted = if delivery.is_held() {
+            log.append(&delivery, attempt)
+        } else {
+            let cause = attempt.cause.or(Some("the connection was lost, or the item taken back"));
+            log.append(&delivery, &Attempt { bytes: 0, outcome: Outcome::Lost, cause, ..*attempt })
+        };
+        match noted {
             Ok(()) => Ok(delivery),
             Err(error) => {
-                delivery.give_back_unstarted()?;
+                unless_expired(delivery.give_back_unstarted())?;
                 Err(error)
             }
         }

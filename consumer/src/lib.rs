@@ -92,6 +92,20 @@ fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
     Ok(received)
 }
 
+/// What came of it, unless an item was taken back meanwhile, since it took too long: then it is nobody's concern here any more.
+pub(crate) fn unless_expired<T: Default, E: Into<anyhow::Error>>(done: Result<T, E>) -> Result<T> {
+    done.or_else(|error| {
+        let error = error.into();
+        match error.downcast_ref() {
+            Some(expired @ Error::Expired { .. }) => {
+                tell(PROGRAM, format_args!("{expired}"));
+                Ok(T::default())
+            }
+            _ => Err(error),
+        }
+    })
+}
+
 /// What is done with items.
 enum Task<'a> {
     OneByOne(OneByOne<'a>),

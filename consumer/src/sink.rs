@@ -5,18 +5,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use common::backoff::Backoff;
-use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED, tell};
+use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED};
 use common::{Consumer, Delivery};
 use rand::RngExt;
 
-use crate::PROGRAM;
 use crate::cli::{Cli, Sink};
 use crate::command::{Command, Ending, Running, took_too_long};
 use crate::joblog::{Attempt, Began, JobLog, Outcome};
+use crate::unless_expired;
 
 /// What working on an item came to.
+#[derive(Default)]
 pub enum Settled {
     /// On to the next.
+    #[default]
     AndOn,
     /// This was the last one; the program's exit code.
     AndEnd(u8),
@@ -51,13 +53,7 @@ impl<'a> OneByOne<'a> {
 
     /// Works on one item and settles it. One that was taken back meanwhile, since it took too long, is nobody's concern here any more.
     pub fn work_on(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
-        self.work(delivery, consumer).or_else(|error| match error.downcast_ref() {
-            Some(expired @ common::Error::Expired { .. }) => {
-                tell(PROGRAM, format_args!("{expired}"));
-                Ok(Settled::AndOn)
-            }
-            _ => Err(error),
-        })
+        unless_expired(self.work(delivery, consumer))
     }
 
     fn work(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {

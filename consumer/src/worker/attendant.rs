@@ -1,7 +1,9 @@
-//! The thread that gives items to a worker, takes its answers (`answers`), and starts another when it has ended (`failing`).
+//! The thread that gives items to a worker, takes its answers (`answers`), looks at the `time` that they take, and starts another when it has
+//! ended (`failing`).
 
 mod answers;
 mod failing;
+mod time;
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -10,8 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use common::limits::{PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER};
-use common::program::tell;
+use common::limits::PREFETCH_BYTES_MAX;
 use common::{Consumer, Error, ItemId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -22,10 +23,10 @@ use super::handover::{Handover, Item, Room, Supply};
 use super::pace::Pace;
 use super::process::Process;
 use super::stderr::Lines;
-use crate::PROGRAM;
 use crate::command::{Ending, Running, hangup, watch_children, why_not_started};
 use crate::joblog::{Attempt, Began, JobLog, Outcome};
-use crate::limits::{LAST_WORDS_READS_MAX, PIPE_BYTES, WORKER_CLOSED, WORKER_END, WORKER_HINT, WORKER_TERM};
+use crate::limits::{LAST_WORDS_READS_MAX, PIPE_BYTES, WORKER_CLOSED, WORKER_END, WORKER_TERM};
+use crate::unless_expired;
 
 /// See the module.
 pub(super) struct Attendant<'a, 'c> {
@@ -36,6 +37,8 @@ pub(super) struct Attendant<'a, 'c> {
     child_ended: UnixStream,
     /// The consumer's connection, unless it is lost.
     connection: Option<OwnedFd>,
+    /// How long an attempt may take.
+    item_timeout: Option<Duration>,
     process: Option<Process<'a>>,
     start_at: Instant,
     /// Got, and not given to the worker.
@@ -64,6 +67,8 @@ pub(super) struct Attendant<'a, 'c> {
     /// The worker is on its way to its end; what comes next, and when.
     leaving: Option<Leaving>,
     closed_at: Option<Instant>,
+    /// The first item took too long: the worker was asked to end, and is killed then.
+    overdue_until: Option<Instant>,
     hinted: bool,
 }
 
@@ -94,6 +99,7 @@ impl<'a, 'c> Attendant<'a, 'c> {
             running,
             child_ended: watch_children()?,
             connection: None,
+            item_timeout: None,
             process: None,
             start_at: now,
             waiting: VecDeque::new(),
@@ -114,6 +120,7 @@ impl<'a, 'c> Attendant<'a, 'c> {
             is_stopped: false,
             leaving: None,
             closed_at: None,
+            overdue_until: None,
             hinted: false,
         })
     }
@@ -153,6 +160,7 @@ impl<'a, 'c> Attendant<'a, 'c> {
     fn connect(&mut self) -> Result<()> {
         use std::os::fd::AsFd;
         let connection = self.consumer.descriptor();
+        self.item_timeout = self.consumer.item_timeout();
         self.connection = Some(connection.as_fd().try_clone_to_owned().context("cannot watch the connection")?);
         Ok(())
     }
@@ -225,7 +233,7 @@ impl<'a, 'c> Attendant<'a, 'c> {
     /// Gives as many of the waiting items to the worker as it may have ahead, if it takes any now.
     fn give(&mut self) -> Result<()> {
         let is_ready = self.process.as_ref().is_some_and(|process| process.stdin.is_some() && process.stdout.is_some());
-        if !is_ready || self.waiting.is_empty() || self.input_written < self.input.len() {
+        if !is_ready || self.overdue_until.is_some() || self.waiting.is_empty() || self.input_written < self.input.len() {
             return Ok(());
         }
         self.input.clear();
@@ -247,8 +255,9 @@ impl<'a, 'c> Attendant<'a, 'c> {
                 self.reject(item)?;
                 continue;
             }
-            if alone {
-                item.begin()?;
+            if alone && !unless_expired(item.begin().map(|()| true))? {
+                self.held_bytes -= item.item().len() as u64;
+                continue;
             }
             if self.given.is_empty() {
                 self.began = Began::now();
@@ -284,7 +293,7 @@ impl<'a, 'c> Attendant<'a, 'c> {
             // For the getter to see that.
             return Some(Room { items: 1, bytes: 1 });
         }
-        if self.process.is_none() || self.supply != Supply::Open {
+        if self.process.is_none() || self.overdue_until.is_some() || self.supply != Supply::Open {
             return Some(Room::default());
         }
         let ahead = self.pace.ahead(now);
@@ -347,24 +356,6 @@ impl<'a, 'c> Attendant<'a, 'c> {
         Err(Error::Gone(format!("{} was ended with it", self.worker.plan)).into())
     }
 
-    fn next_timeout(&self, now: Instant) -> Option<Duration> {
-        let start = (self.process.is_none() && self.supply == Supply::Open).then_some(self.start_at);
-        let leaving = self.leaving.map(|leaving| match leaving {
-            Leaving::ByItself { until } | Leaving::Asked { until } => until,
-        });
-        let closed = self.closed_at.map(|at| at + WORKER_CLOSED);
-        let due = start.into_iter().chain(leaving).chain(closed).min().map(|due| due.saturating_duration_since(now));
-        let at_work = (!self.given.is_empty()).then(|| self.began.elapsed());
-        let give_back = at_work.filter(|_| self.may_hold_back()).map(|elapsed| PREFETCH_GIVE_BACK_AFTER.saturating_sub(elapsed));
-        let hint = at_work.filter(|_| !self.hinted).map(|elapsed| WORKER_HINT.saturating_sub(elapsed));
-        due.into_iter().chain(give_back).chain(hint).min()
-    }
-
-    /// True if more may be got behind the item at hand, which others may lack.
-    fn may_hold_back(&self) -> bool {
-        self.pace.adapts() && self.pace.is_ahead()
-    }
-
     /// Takes what the worker says, sees whether it has ended, and what takes too long.
     fn look_after(&mut self) -> Result<()> {
         if let Some(cause) = self.listen()?.wrong {
@@ -386,7 +377,7 @@ impl<'a, 'c> Attendant<'a, 'c> {
         }
         let now = Instant::now();
         let reads_no_more = process.stdin.is_none() && self.supply == Supply::Open;
-        if self.leaving.is_none() && (process.stdout.is_none() || reads_no_more) {
+        if self.leaving.is_none() && self.overdue_until.is_none() && (process.stdout.is_none() || reads_no_more) {
             let which = if process.stdout.is_none() { "stdout" } else { "stdin" };
             let closed_at = *self.closed_at.get_or_insert(now);
             if now >= closed_at + WORKER_CLOSED {
@@ -394,27 +385,6 @@ impl<'a, 'c> Attendant<'a, 'c> {
             }
         }
         self.look_at_time()
-    }
-
-    fn look_at_time(&mut self) -> Result<()> {
-        if self.given.is_empty() {
-            return Ok(());
-        }
-        let elapsed = self.began.elapsed();
-        if elapsed >= PREFETCH_GIVE_BACK_AFTER && self.may_hold_back() {
-            // What was got until now stays, so that items keep their order; its number was bounded by the pace.
-            self.pace.collapse();
-            self.handover.revoke();
-        }
-        if elapsed >= WORKER_HINT && !self.hinted {
-            self.hinted = true;
-            if self.process.as_ref().is_some_and(|process| !process.has_answered) {
-                let (plan, id) = (&self.worker.plan, self.given.front().map_or(0, |first| first.item.id().0));
-                let hint = "a worker has to write one line for each, and flush it before it reads the next";
-                tell(PROGRAM, format_args!("{plan} has not answered item {id} for {}: {hint}", humantime::format_duration(WORKER_HINT)));
-            }
-        }
-        Ok(())
     }
 
     /// The attempt at the first item.

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdi
 
 use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use tracing::debug;
 
 use crate::command::{Running, find_program, tie};
 
@@ -50,6 +51,7 @@ impl Plan {
         tie(&mut command, &self.socket, self.dies_with_us);
         let mut child = command.spawn()?;
         running.set(Some(Pid::from_child(&child)));
+        debug!(pid = child.id(), program = %self, "started a worker");
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let process = Process { child, running, ended: None, stdin, stdout, stderr, has_answered: false };
         process.stdin.iter().try_for_each(never_wait)?;
@@ -78,7 +80,8 @@ impl Process<'_> {
     pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
-            if self.ended.is_some() {
+            if let Some(status) = self.ended {
+                debug!(pid = self.child.id(), %status, "a worker ended");
                 self.running.set(None);
             }
         }
@@ -91,6 +94,12 @@ impl Process<'_> {
             // It may have just ended by itself.
             let _ = kill_process_group(Pid::from_child(&self.child), signal);
         }
+    }
+
+    /// Kills it, and all that it has started, also if it has ended itself.
+    pub(super) fn kill_all(&self) {
+        // There may be nothing left.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
     }
 
     /// Writes what the pipe takes; how much that is. Closes it when the worker reads no more.
@@ -108,9 +117,10 @@ impl Process<'_> {
 
 impl Drop for Process<'_> {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
         if self.ended.is_none() {
+            self.kill_all();
             let _ = self.child.wait();
+            debug!(pid = self.child.id(), "killed a worker");
             self.running.set(None);
         }
     }

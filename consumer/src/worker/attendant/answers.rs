@@ -10,6 +10,7 @@ use super::{Attendant, Given};
 use crate::PROGRAM;
 use crate::command::printed_too_much;
 use crate::joblog::{Attempt, Began, JobLog, Outcome};
+use crate::unless_expired;
 use crate::worker::handover::Supply;
 use crate::worker::process::{Process, read_some};
 use crate::worker::stderr::About;
@@ -39,6 +40,10 @@ impl Attendant<'_, '_> {
             let answers = self.output[before..].iter().filter(|byte| **byte == self.worker.separator).count();
             self.pace.talked(Instant::now());
             self.lines.pass_on(&said, self.about(answers));
+        }
+        if self.overdue_until.is_some() {
+            // An answer comes too late.
+            self.output.clear();
         }
         let answers = self.output.len() > before;
         let wrong = if answers { self.take_answers()? } else { None };
@@ -99,13 +104,9 @@ impl Attendant<'_, '_> {
         if let Some(process) = &mut self.process {
             process.has_answered = true;
         }
-        let is_lost = self.worker.joblog.is_some() && !item.is_held();
-        let attempt = match is_lost {
-            true => self.attempt(Outcome::Lost, Some("the connection was lost")),
-            false => Attempt { bytes: answer.len(), ..self.attempt(Outcome::Done, None) },
-        };
+        let attempt = Attempt { bytes: answer.len(), ..self.attempt(Outcome::Done, None) };
         let item = JobLog::note(self.worker.joblog.as_ref(), item, &attempt)?;
         self.began = now;
-        Ok(item.ack_with(answer)?)
+        unless_expired(item.ack_with(answer))
     }
 }

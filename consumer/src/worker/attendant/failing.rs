@@ -12,10 +12,14 @@ use super::{Attendant, Given, Leaving};
 use crate::PROGRAM;
 use crate::joblog::{Attempt, Began, JobLog, Outcome};
 use crate::limits::{WORKER_FAILURES_MAX, WORKER_RESTART};
+use crate::unless_expired;
 use crate::worker::handover::{Item, Supply};
 
 impl<'c> Attendant<'_, 'c> {
     pub(super) fn worker_ended(&mut self, status: ExitStatus) -> Result<()> {
+        if self.overdue_until.is_some() {
+            return self.worker_took_too_long();
+        }
         let how = match status.signal() {
             Some(signal) => format!("ended by signal {signal}"),
             None => format!("exit status {}", status.code().unwrap_or_default()),
@@ -42,16 +46,14 @@ impl<'c> Attendant<'_, 'c> {
         if let Some(Given { item, .. }) = at_hand {
             let cause = format!("{plan}: {cause}");
             let attempt = Attempt { exit, signal, ..self.attempt(Outcome::Failed, Some(&cause)) };
-            JobLog::note(self.worker.joblog.as_ref(), item, &attempt)?.fail(cause)?;
+            let item = JobLog::note(self.worker.joblog.as_ref(), item, &attempt)?;
+            unless_expired(item.fail(cause))?;
         }
         let (pid, has_answered) = self.process.take().map_or((None, false), |process| (Some(process.pid()), process.has_answered));
         for Given { item, .. } in std::mem::take(&mut self.given) {
-            item.give_back_unstarted()?;
+            unless_expired(item.give_back_unstarted())?;
         }
-        // What is got for it from now on, or was just now, would wait for the next worker.
-        self.handover.revoke();
-        self.handover.take(&mut self.waiting);
-        self.give_back_waiting()?;
+        self.give_back_behind()?;
         self.held_bytes = 0;
         self.input.clear();
         self.input_written = 0;
@@ -70,9 +72,10 @@ impl<'c> Attendant<'_, 'c> {
 
     /// Decides when another worker is started; an error is that none would do better.
     fn judge(&mut self, has_answered: bool, failed: Option<ItemId>, now: Instant, what: impl Fn() -> String) -> Result<()> {
+        let took_too_long = self.overdue_until.take().is_some();
         if has_answered {
             (self.fruitless, self.suspects, self.suspect) = (0, 0, None);
-        } else {
+        } else if !took_too_long {
             self.fruitless += 1;
             // The same item again and again is a bad item, which comes to its last attempt by itself.
             if failed.is_none() || failed != self.suspect {
@@ -83,17 +86,25 @@ impl<'c> Attendant<'_, 'c> {
         if self.suspects >= WORKER_FAILURES_MAX {
             return Err(anyhow!("{}; workers keep ending without an answer, so this was the last", what()));
         }
-        self.start_at = if has_answered { now } else { now + WORKER_RESTART.after(self.fruitless) };
+        self.start_at = if has_answered || took_too_long { now } else { now + WORKER_RESTART.after(self.fruitless) };
         if self.supply == Supply::Open {
-            tell(PROGRAM, format_args!("{}; starting another", what()));
+            let of_that = if took_too_long && !has_answered { ", its start included" } else { "" };
+            tell(PROGRAM, format_args!("{}{of_that}; starting another", what()));
         }
         Ok(())
+    }
+
+    /// What is not given to the worker goes back; and what is got for it from now on, or was just now, would wait for the next one.
+    pub(super) fn give_back_behind(&mut self) -> Result<()> {
+        self.handover.revoke();
+        self.handover.take(&mut self.waiting);
+        self.give_back_waiting()
     }
 
     pub(super) fn give_back_waiting(&mut self) -> Result<()> {
         for item in std::mem::take(&mut self.waiting) {
             self.held_bytes = self.held_bytes.saturating_sub(item.item().len() as u64);
-            item.give_back_unstarted()?;
+            unless_expired(item.give_back_unstarted())?;
         }
         Ok(())
     }
@@ -105,6 +116,6 @@ impl<'c> Attendant<'_, 'c> {
         };
         let cause = format!("{}: {cause}", self.worker.plan);
         let attempt = Attempt { pid: None, began: Began::now(), ..self.attempt(Outcome::Rejected, Some(&cause)) };
-        Ok(JobLog::note(self.worker.joblog.as_ref(), item, &attempt)?.reject(cause)?)
+        unless_expired(JobLog::note(self.worker.joblog.as_ref(), item, &attempt)?.reject(cause))
     }
 }
