@@ -630,6 +630,9 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
 
     /// Work on the item begins now: to be said by who said [`Consumer::begin_by_hand`], and by nobody else.
     ///
+    /// # Errors
+    /// [`Error::Expired`] when the item was taken back before.
+    ///
     /// ```
     /// # use common::{Consumer, Producer};
     /// # let queue = tests::LocalQueue::serve(&[]);
@@ -645,9 +648,6 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// second.ack()?;
     /// # Ok::<(), common::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// [`Error::Expired`] when the item was taken back before.
     pub fn begin(&self) -> Result<(), Error> {
         let Claim { connection, held } = self.claim;
         let mut state = connection.lock();

@@ -127,6 +127,7 @@ fn items_that_take_too_long_one_after_the_other_are_not_taken_for_a_broken_worke
     let lines: String = (0..7).map(|n| format!("slow {n}\n")).collect();
     let (code, _, letters, attempts, stderr) = run_worker(folder.path(), "read -r item || exit; sleep 1000", &lines);
     assert_eq!((code, letters.lines().count(), attempts.len()), (3, 7, 14), "{stderr}");
+    assert!(!stderr.contains("this was the last"), "{stderr}");
 }
 
 #[test]
