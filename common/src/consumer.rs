@@ -55,6 +55,43 @@ impl<T: Decode + ?Sized> Consumer<T> {
         Consumer::open(endpoint, Some(items))
     }
 
+    /// For one that takes several items before it begins the first: from now on, taking one does not count as beginning it, and
+    /// [`Delivery::begin`] is to be called for each. If the process dies, only what it had begun is blamed for that.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # let producer = Producer::<u32>::connect(&endpoint)?;
+    /// # producer.put_all(&[1, 2])?;
+    /// # producer.flush()?;
+    /// let consumer = Consumer::<u32>::connect_with_prefetch(&endpoint, 1)?.begin_by_hand();
+    /// let (Some(first), Some(second)) = (consumer.get()?, consumer.get()?) else { return Ok(()) };
+    /// first.begin()?;
+    /// first.ack()?;
+    /// second.begin()?;
+    /// second.ack()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
+    pub fn begin_by_hand(self) -> Consumer<T> {
+        self.connection.lock().session.begin_by_hand();
+        self
+    }
+
+    /// From which attempt on the coordinator wants to hear that an item is begun; see [`Consumer::begin_by_hand`].
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert_eq!(consumer.announce_from(), 2); // not at its first delivery
+    /// # Ok::<(), common::Error>(())
+    /// ```
+    pub fn announce_from(&self) -> u32 {
+        self.connection.lock().session.announce_from()
+    }
+
     /// Waits for the next item. `None`: Stop; there is and will be nothing more.
     ///
     /// ```
@@ -169,6 +206,26 @@ impl<T: Decode + ?Sized> Consumer<T> {
         // Without a connection there is no answer that would do it.
         self.connection.wake_waiters(&state);
         written
+    }
+
+    /// True once every `get` gives `None`: Stop has come, or [`Consumer::stop`] was called. Takes in what has come, without waiting; for
+    /// who does not get now.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let consumer = Consumer::<u32>::connect(&endpoint)?;
+    /// assert!(!consumer.is_stopped()?);
+    /// consumer.stop()?;
+    /// assert!(consumer.is_stopped()?);
+    /// # Ok::<(), common::Error>(())
+    /// ```
+    pub fn is_stopped(&self) -> Result<bool, Error> {
+        let mut state = self.connection.lock();
+        self.connection.read(&mut state)?;
+        self.connection.arm(&mut state);
+        Ok(state.session.is_stopped())
     }
 
     /// Returns once every item that the queue has accepted so far is settled. What this consumer itself still holds keeps it waiting.
@@ -518,8 +575,10 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn is_held(&self) -> bool {
-        let session = &self.claim.connection.lock().session;
-        session.is_held(self.claim.held) && session.check_lease(self.claim.held).is_ok()
+        let Claim { connection, held } = self.claim;
+        let mut state = connection.lock();
+        let looked = connection.look_if_overdue(&mut state, held);
+        looked.is_ok() && state.session.is_held(held) && state.session.check_lease(held).is_ok()
     }
 
     /// Asks for more time for this item: `by` from now on, should that be later than when its time is over anyway. Waits for the
@@ -567,6 +626,36 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// ```
     pub fn attempt(&self) -> u32 {
         self.claim.held.attempt
+    }
+
+    /// Work on the item begins now: to be said by who said [`Consumer::begin_by_hand`], and by nobody else.
+    ///
+    /// # Errors
+    /// [`Error::Expired`] when the item was taken back before.
+    ///
+    /// ```
+    /// # use common::{Consumer, Producer};
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// # let producer = Producer::<u32>::connect(&endpoint)?;
+    /// # producer.put_all(&[1, 2])?;
+    /// # producer.flush()?;
+    /// let consumer = Consumer::<u32>::connect_with_prefetch(&endpoint, 1)?.begin_by_hand();
+    /// let (Some(first), Some(second)) = (consumer.get()?, consumer.get()?) else { return Ok(()) };
+    /// first.begin()?;
+    /// first.ack()?;
+    /// second.begin()?;
+    /// second.ack()?;
+    /// # Ok::<(), common::Error>(())
+    /// ```
+    pub fn begin(&self) -> Result<(), Error> {
+        let Claim { connection, held } = self.claim;
+        let mut state = connection.lock();
+        connection.look_if_overdue(&mut state, held)?;
+        state.session.begin(held, connection.now())?;
+        let written = connection.write(&mut state);
+        connection.arm(&mut state);
+        written
     }
 
     /// The item is done. The acknowledgement is on its way within a millisecond, whether or not another call follows.

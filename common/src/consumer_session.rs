@@ -85,9 +85,11 @@ impl Current {
 pub struct ConsumerSession {
     item_bytes_max: u64,
     announce_from: u32,
+    /// To take an item is to begin it; else the application says when it does.
+    taking_begins: bool,
     /// How long an attempt may take, if that is limited.
     lease: Option<Duration>,
-    /// Then: each delivery that is announced and not settled, by its item and its attempt.
+    /// Then: each delivery that is taken, or just about to be, and not settled, by its item and its attempt.
     leased: BTreeMap<(ItemId, u32), Leased>,
     current: Option<Current>,
     /// What was delivered behind the current batch.
@@ -110,6 +112,8 @@ pub struct ConsumerSession {
     results: BatchBuilder,
     settled_since: Option<Duration>,
     stopped: bool,
+    /// The last withdrawal ahead of whose answer nothing is to be taken.
+    giving_back: Option<u64>,
     epoch: u32,
     /// The questions that it has asked.
     pub questions: Questions,
@@ -141,6 +145,7 @@ impl ConsumerSession {
         ConsumerSession {
             item_bytes_max,
             announce_from,
+            taking_begins: true,
             lease,
             leased: BTreeMap::new(),
             current: None,
@@ -159,6 +164,7 @@ impl ConsumerSession {
             results: BatchBuilder::default(),
             settled_since: None,
             stopped: false,
+            giving_back: None,
             epoch: 0,
             questions: Questions::default(),
             outbox: Outbox::default(),
@@ -187,13 +193,13 @@ impl ConsumerSession {
     /// outbox afterwards is to be written before the item is worked on.
     pub fn look_ahead(&mut self, now: Duration) {
         let Some(current) = &self.current else { return };
-        let announced = current.attempt >= self.announce_from;
+        let announced = self.taking_begins && current.attempt >= self.announce_from;
         if announced {
-            let id = current.next_id();
-            self.outbox.push(&Message::Begin { id });
-            if let Some(lease) = self.lease {
-                self.leased.entry((id, current.attempt)).or_insert(Leased { until: now.saturating_add(lease), expired: false });
-            }
+            self.outbox.push(&Message::Begin { id: current.next_id() });
+        }
+        if let Some(lease) = self.lease {
+            let delivery = (current.next_id(), current.attempt);
+            self.leased.entry(delivery).or_insert(Leased { until: now.saturating_add(lease), expired: false });
         }
         let bytes = if current.left() == 1 { self.behind_bytes } else { self.local_bytes() };
         let few = self.local_items() - 1 + self.demanded_items <= self.low_items();
@@ -204,9 +210,32 @@ impl ConsumerSession {
         let (low, behind) = (self.low_items(), self.behind_items + self.demanded_items);
         if let Some(current) = &mut self.current {
             let until_few = (current.left() + behind).saturating_sub(low + 1);
-            let quick = if announced { 1 } else { until_few.clamp(1, current.left()) };
+            let quick = if announced || self.lease.is_some() { 1 } else { until_few.clamp(1, current.left()) };
             current.quick_end = current.next + quick;
         }
+    }
+
+    /// From now on the application says by [`ConsumerSession::begin`] which of the items that it has taken it begins.
+    pub fn begin_by_hand(&mut self) {
+        self.taking_begins = false;
+    }
+
+    /// From which attempt on the coordinator wants to hear of an item's beginning.
+    pub fn announce_from(&self) -> u32 {
+        self.announce_from
+    }
+
+    /// Announces that a taken item is begun, if the coordinator wants to hear of it: its time counts from now on. An error if it was
+    /// taken back before.
+    pub fn begin(&mut self, held: Held, now: Duration) -> Result<(), Error> {
+        if self.is_held(held) && held.attempt >= self.announce_from {
+            self.check_lease(held)?;
+            if let (Some(lease), Some(leased)) = (self.lease, self.leased.get_mut(&held.delivery())) {
+                leased.until = now.saturating_add(lease);
+            }
+            self.outbox.push(&Message::Begin { id: held.id });
+        }
+        Ok(())
     }
 
     /// True when an item is at hand.
@@ -409,7 +438,14 @@ impl ConsumerSession {
     pub fn give_back(&mut self, held: Held, outcome: Outcome) -> Result<(), Error> {
         if self.is_held(held) {
             self.end_lease(held)?;
+            let unstarted = outcome == Outcome::Unstarted;
+            if unstarted {
+                self.stop_what_comes();
+            }
             self.outbox.push(&Message::Return { range: ItemRange { first: held.id, count: 1 }, outcome });
+            if unstarted {
+                self.give_back_unstarted();
+            }
         }
         Ok(())
     }
@@ -441,6 +477,13 @@ impl ConsumerSession {
         if let Some((header, buffer)) = self.results.take(self.outbox.take_spare()) {
             let first = self.results_first;
             self.outbox.push_built(|batch| Message::Result { first, batch }, header, buffer);
+        }
+    }
+
+    /// For who gives something back: what is on its way meanwhile goes back as soon as it comes, so that all come again in their order.
+    fn stop_what_comes(&mut self) {
+        if self.demanded_items > 0 {
+            self.giving_back = Some(self.withdraw());
         }
     }
 
@@ -477,7 +520,8 @@ impl Session for ConsumerSession {
                 if self.current.is_none() {
                     self.next_batch();
                 }
-                if self.stopped {
+                let going_back = self.giving_back.is_some_and(|number| !self.questions.is_withdrawn(number));
+                if self.stopped || going_back {
                     self.give_back_unstarted();
                 }
                 Ok(())
@@ -517,9 +561,7 @@ impl Session for ConsumerSession {
         let idle = watch.taken_total == taken_total;
         *watch = Watch { since: now, taken_total };
         if idle && watched {
-            if self.demanded_items > 0 && self.questions.all_withdrawn() {
-                self.withdraw();
-            }
+            self.stop_what_comes();
             self.give_back_unstarted();
             self.prefetch.collapse();
         }
@@ -542,7 +584,7 @@ impl Session for ConsumerSession {
         // Counts what was taken of the current batch, and lets go of it.
         self.next_batch();
         (self.demanded_items, self.demanded_bytes) = (0, 0);
-        self.watch = None;
+        (self.watch, self.giving_back) = (None, None);
         (self.settled_since, self.last_acks) = (None, NO_ACKS);
         self.acks.clear();
         self.results = BatchBuilder::default();

@@ -102,6 +102,16 @@ impl Control {
     }
 
     /// Who is connected, in the order of coming, this connection included.
+    ///
+    /// ```
+    /// # use common::Control;
+    /// # let queue = tests::LocalQueue::serve(&[]);
+    /// # let endpoint = queue.endpoint();
+    /// let control = Control::connect(&endpoint)?;
+    /// let clients = control.clients()?;
+    /// assert_eq!(clients[0].pid, Some(std::process::id())); // this connection's
+    /// # Ok::<(), common::Error>(())
+    /// ```
     pub fn clients(&self) -> Result<Vec<ClientStatus>, Error> {
         let mut all = Vec::new();
         let mut next = Some(0);

@@ -85,7 +85,7 @@
 //! - [`batch`]: many items in one body; [`message`]: what is said; [`frame`], [`outbox`], [`transport`]: how it goes in and out of a socket;
 //!   [`pool`]: the memory that large frames lie in;
 //! - [`endpoint`]: which socket; [`consumer`]: the client that gets;
-//! - `producer_session`, `consumer_session`: both clients' logic without any I/O; `prefetch`: how much a consumer asks for ahead;
+//! - `producer_session`, `consumer_session`: both clients' logic without any I/O; [`prefetch`]: how much a consumer asks for ahead;
 //!   `unconfirmed`: what a producer that comes again puts again;
 //!   `driver`: moves bytes between a session and its socket; [`spin`]: waiting for the impatient;
 //! - [`status`], [`control`]: asking and steering; [`error`]; [`limits`]: every limit with its reason;
@@ -112,7 +112,7 @@ pub mod migrating;
 pub mod outbox;
 pub mod payload;
 pub mod pool;
-mod prefetch;
+pub mod prefetch;
 pub mod producer;
 mod producer_session;
 pub mod program;

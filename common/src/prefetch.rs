@@ -10,7 +10,7 @@ const GROWTH_MAX: u32 = 8;
 
 /// The number of items to have at hand beyond the one being worked on.
 #[derive(Debug)]
-pub(crate) struct Prefetch {
+pub struct Prefetch {
     ahead: u32,
     fixed: bool,
     item_ns: Option<u64>,
@@ -21,7 +21,7 @@ pub(crate) struct Prefetch {
 
 impl Prefetch {
     /// Adapts by itself, or stays at `fixed`.
-    pub(crate) fn new(fixed: Option<u32>) -> Prefetch {
+    pub fn new(fixed: Option<u32>) -> Prefetch {
         Prefetch {
             ahead: fixed.unwrap_or(0).min(PREFETCH_ITEMS_MAX),
             fixed: fixed.is_some(),
@@ -32,22 +32,24 @@ impl Prefetch {
         }
     }
 
-    pub(crate) fn ahead(&self) -> u32 {
+    /// How many items to have at hand beyond the one being worked on.
+    pub fn ahead(&self) -> u32 {
         self.ahead
     }
 
-    pub(crate) fn is_fixed(&self) -> bool {
+    /// True if it does not adapt.
+    pub fn is_fixed(&self) -> bool {
         self.fixed
     }
 
     /// The application waited this long for an item: not work.
-    pub(crate) fn count_waited(&mut self, waited: Duration) {
+    pub fn count_waited(&mut self, waited: Duration) {
         self.waited += waited;
     }
 
     /// Takes the items since the last call into account; `taken_total` went to the application so far. A slower pace counts at once,
     /// a faster one half.
-    pub(crate) fn measure(&mut self, now: Duration, taken_total: u64) {
+    pub fn measure(&mut self, now: Duration, taken_total: u64) {
         let taken = taken_total - self.taken_total;
         if self.fixed || taken == 0 {
             return;
@@ -65,7 +67,7 @@ impl Prefetch {
     }
 
     /// The item at hand takes long: begin again from one at a time.
-    pub(crate) fn collapse(&mut self) {
+    pub fn collapse(&mut self) {
         if !self.fixed {
             self.ahead = 0;
         }

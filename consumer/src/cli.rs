@@ -1,8 +1,11 @@
 //! The consumer's command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, ValueHint};
 use common::backoff::Backoff;
 use common::command_line;
@@ -48,6 +51,25 @@ pub struct Cli {
     #[arg(long, value_name = "DUR..DUR", default_value = "1s..60s", env = "PROCQ_RETRY_DELAY", help_heading = "Work")]
     pub retry_delay: Backoff,
 
+    /// CMD stays up: a line in, a line out per item
+    ///
+    /// It is started once. It gets one item a line on its stdin, and answers each, in order, with one line on its stdout, flushed. If it ends, the
+    /// item that it was at has failed, and it is started again.
+    #[arg(long, env = "PROCQ_WORKER", help_heading = "Work")]
+    pub worker: bool,
+
+    /// What ends an item that is printed, or a worker's
+    ///
+    /// And each answer of a worker.
+    #[arg(long, value_enum, default_value_t = Format::Lines, env = "PROCQ_FORMAT", help_heading = "Work", hide_short_help = true)]
+    pub format: Format,
+
+    /// Append a JSON line for each attempt to FILE
+    ///
+    /// Its fields: id, attempt, pid, start and duration (in seconds), exit, signal, bytes (of the result), outcome, and a cause unless done.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "PROCQ_JOBLOG", help_heading = "Work", hide_short_help = true)]
+    pub joblog: Option<PathBuf>,
+
     /// What to do with items when there is no command
     #[arg(long, value_enum, default_value_t = Sink::Print, hide = true)]
     pub sink: Sink,
@@ -76,6 +98,26 @@ pub struct Cli {
     pub command: Vec<OsString>,
 }
 
+/// What ends an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A line end.
+    #[value(alias = "json")]
+    Lines,
+    /// A NUL byte.
+    Nul,
+}
+
+impl Format {
+    /// The byte that ends it.
+    pub fn separator(self) -> u8 {
+        match self {
+            Format::Lines => b'\n',
+            Format::Nul => 0,
+        }
+    }
+}
+
 impl Cli {
     /// The command line as it is shown to people.
     pub fn dressed() -> clap::Command {
@@ -84,7 +126,26 @@ impl Cli {
 
     /// Parses arguments, the first being the program's name; ends the program if they make no sense.
     pub fn parse_checked(arguments: impl IntoIterator<Item = OsString>) -> Cli {
-        Cli::from_arg_matches(&command_line::parse(Cli::dressed(), arguments)).unwrap_or_else(|error| error.exit())
+        let matches = command_line::parse(Cli::dressed(), arguments);
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Some(words) = cli.what_is_missing() {
+            Cli::dressed().error(ErrorKind::MissingRequiredArgument, words).exit();
+        }
+        // In the environment, it may be for others.
+        if !cli.command.is_empty() && !cli.worker && matches.value_source("format") == Some(ValueSource::CommandLine) {
+            let words = "--format is for items that are printed or given to a --worker; a command gets its item as it is";
+            Cli::dressed().error(ErrorKind::ArgumentConflict, words).exit();
+        }
+        cli
+    }
+
+    fn what_is_missing(&self) -> Option<&'static str> {
+        match () {
+            () if !self.command.is_empty() => None,
+            () if self.worker => Some("--worker needs the worker's command at the end: -- CMD"),
+            () if self.joblog.is_some() => Some("--joblog notes the attempts of a command, and there is none; give it at the end: -- CMD"),
+            () => None,
+        }
     }
 }
 

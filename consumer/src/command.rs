@@ -10,6 +10,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +29,9 @@ pub const CONSUMER_VARIABLE: &str = "PROCQ_CONSUMER";
 /// What stands for the item in an argument.
 const PLACEHOLDER: &[u8] = b"{}";
 
+/// Why an item that holds a NUL byte cannot be a command's argument, and what to do.
+pub(crate) const NUL_IN_ARGUMENT: &str = "the item holds a NUL byte, which no argument can; leave out {} to give it on stdin";
+
 /// Read at once from the command: a pipe's whole buffer.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -40,6 +44,7 @@ pub struct Command {
     dies_with_us: bool,
     child_ended: UnixStream,
     buffer: Vec<u8>,
+    pid: Option<u32>,
 }
 
 /// How a run ended.
@@ -85,6 +90,7 @@ pub enum Ending {
 #[derive(Debug, Default)]
 pub struct Running {
     group: Mutex<Option<Pid>>,
+    idle: AtomicBool,
 }
 
 impl Running {
@@ -96,12 +102,18 @@ impl Running {
         }
     }
 
-    /// True while one runs.
+    /// True while one runs that has something to do.
     pub fn is_busy(&self) -> bool {
-        self.lock().is_some()
+        self.lock().is_some() && !self.idle.load(Ordering::Relaxed)
     }
 
-    fn set(&self, group: Option<Pid>) {
+    /// Says whether the one that runs waits for something to do.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// There is another one now, or none.
+    pub(crate) fn set(&self, group: Option<Pid>) {
         *self.lock() = group;
     }
 
@@ -119,32 +131,36 @@ impl Command {
         if !has_placeholder(program) {
             find_program(program)?;
         }
-        let (child_ended, notify) = UnixStream::pair().context("cannot make a socket pair")?;
-        child_ended.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGCHLD, notify).context("cannot watch for children")?;
         Ok(Command {
             takes_argument: words.iter().any(|word| has_placeholder(word)),
             program: program.clone(),
             arguments: arguments.to_vec(),
             socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_path_buf()),
             dies_with_us,
-            child_ended,
+            child_ended: watch_children()?,
             buffer: vec![0; READ_BYTES],
+            pid: None,
         })
+    }
+
+    /// The process that ran for the last item, if one was started.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Runs it for one item.
     pub fn run(&mut self, delivery: &Delivery<'_, [u8]>, consumer: &Consumer<[u8]>, running: &Running) -> Result<Ending> {
         let item = delivery.item();
+        self.pid = None;
         if self.takes_argument && item.contains(&0) {
-            let cause = "the item holds a NUL byte, which no argument can; leave out {} to give it on stdin".into();
-            return Ok(Ending::Unsuitable { cause });
+            return Ok(Ending::Unsuitable { cause: NUL_IN_ARGUMENT.into() });
         }
         let mut child = match self.spawn(delivery) {
             Ok(child) => child,
             Err(error) => return Ok(why_not_started(error, has_placeholder(&self.program))),
         };
         let group = Pid::from_child(&child);
+        self.pid = Some(child.id());
         running.set(Some(group));
         trace!(item = delivery.id().0, attempt = delivery.attempt(), pid = child.id(), "started a command");
         let input = if self.takes_argument { &[] } else { item };
@@ -165,15 +181,9 @@ impl Command {
             .args(self.arguments.iter().map(|argument| filled(argument, item)))
             .env("PROCQ_ITEM_ID", delivery.id().to_string())
             .env("PROCQ_ATTEMPT", delivery.attempt().to_string())
-            .env(CONSUMER_VARIABLE, std::process::id().to_string())
-            .env(SOCKET_VARIABLE, &self.socket)
             .stdin(if self.takes_argument { Stdio::null() } else { Stdio::piped() })
-            .stdout(Stdio::piped())
-            // A group of its own, so that it can be ended with all that it started, and a terminal's Ctrl-C does not reach it.
-            .process_group(0);
-        if self.dies_with_us {
-            die_with_this_thread(&mut command);
-        }
+            .stdout(Stdio::piped());
+        tie(&mut command, &self.socket, self.dies_with_us);
         command.spawn()
     }
 
@@ -282,6 +292,24 @@ impl fmt::Display for Command {
     }
 }
 
+/// Ties what is to be started to this process and its queue. With `dies_with_us` the kernel kills it when this thread dies.
+pub(crate) fn tie(command: &mut std::process::Command, socket: &Path, dies_with_us: bool) {
+    command.env(CONSUMER_VARIABLE, std::process::id().to_string()).env(SOCKET_VARIABLE, socket);
+    // A group of its own, so that it can be ended with all that it started, and a terminal's Ctrl-C does not reach it.
+    command.process_group(0);
+    if dies_with_us {
+        die_with_this_thread(command);
+    }
+}
+
+/// Becomes readable when a child has ended.
+pub(crate) fn watch_children() -> Result<UnixStream> {
+    let (child_ended, notify) = UnixStream::pair().context("cannot make a socket pair")?;
+    child_ended.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGCHLD, notify).context("cannot watch for children")?;
+    Ok(child_ended)
+}
+
 /// Says whether a command can be found, as running it would.
 pub fn find_program(program: &OsStr) -> Result<()> {
     let is_program = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
@@ -310,7 +338,8 @@ pub fn has_placeholder(word: &OsStr) -> bool {
     word.as_bytes().windows(PLACEHOLDER.len()).any(|window| window == PLACEHOLDER)
 }
 
-fn filled(word: &OsStr, item: &[u8]) -> OsString {
+/// The word with the item in each place for it.
+pub(crate) fn filled(word: &OsStr, item: &[u8]) -> OsString {
     let mut filled = Vec::with_capacity(word.len() + item.len());
     let mut rest = word.as_bytes();
     while let Some(at) = rest.windows(PLACEHOLDER.len()).position(|window| window == PLACEHOLDER) {
@@ -358,12 +387,20 @@ fn ended(status: ExitStatus, output: Vec<u8>) -> Ending {
 }
 
 fn too_much(bytes_max: u64) -> Ending {
-    Ending::Failed {
-        cause: format!("it printed more than {bytes_max} bytes, the most that a result may have (--max-item, and a line end)"),
-    }
+    Ending::Failed { cause: printed_too_much(bytes_max) }
 }
 
-fn why_not_started(error: io::Error, item_is_program: bool) -> Ending {
+pub(crate) fn printed_too_much(bytes_max: u64) -> String {
+    format!("it printed more than {bytes_max} bytes, the most that a result may have (--max-item, and a line end)")
+}
+
+/// The cause of an attempt's failure that took longer than it may.
+pub(crate) fn took_too_long(item_timeout: Duration) -> String {
+    format!("took longer than {}", humantime::format_duration(item_timeout))
+}
+
+/// What it means that a command cannot be started.
+pub(crate) fn why_not_started(error: io::Error, item_is_program: bool) -> Ending {
     match error.kind() {
         io::ErrorKind::ArgumentListTooLong => {
             Ending::Unsuitable { cause: "the item is too long for an argument; leave out {} to give it on stdin".into() }
@@ -394,12 +431,12 @@ fn die_with_this_thread(command: &mut std::process::Command) {
 fn die_with_this_thread(_command: &mut std::process::Command) {}
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn hangup() -> PollFlags {
+pub(crate) fn hangup() -> PollFlags {
     PollFlags::RDHUP
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn hangup() -> PollFlags {
+pub(crate) fn hangup() -> PollFlags {
     PollFlags::HUP
 }
 

@@ -1,14 +1,20 @@
-//! The consumer program: connects to a coordinator and prints its items, or runs a command for each.
+//! The consumer program: connects to a coordinator and prints its items, runs a command for each, or has a worker work
+//! on them.
 //!
 //! A library, too, so that the coordinator can run as it where the program itself was not built.
 //!
 //! # Layout
-//! [`cli`]: the command line; [`sink`]: what is done with an item; [`command`]: running a command for one; [`signals`]: an orderly end.
+//! [`cli`]: the command line; [`sink`]: what is done with an item; [`command`]: running a command for one; [`worker`]: a command
+//! that stays up; [`joblog`]: what is noted of attempts; [`shell`]: what would be run; [`signals`]: an orderly end; [`limits`]: every limit with its reason.
 
 pub mod cli;
 pub mod command;
+pub mod joblog;
+pub mod limits;
+pub mod shell;
 pub mod signals;
 pub mod sink;
+pub mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,7 +25,9 @@ use common::{Consumer, Endpoint, Error, log};
 
 use cli::Cli;
 use command::{Command, Running};
-use sink::{Settled, Worker};
+use joblog::JobLog;
+use sink::{OneByOne, Settled};
+use worker::Worker;
 
 /// What this program calls itself in messages.
 pub(crate) const PROGRAM: &str = "consumer";
@@ -50,30 +58,62 @@ fn run(cli: &Cli, signals: signals::Signals) -> Result<u8> {
     let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin).with_reconnect(cli.reconnect).with_narrator(PROGRAM);
     // A coordinator that is our parent ends what we leave behind.
     let dies_with_us = cli.child_of.is_none();
-    let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path(), dies_with_us)?) };
+    let joblog = cli.joblog.as_deref().map(JobLog::append_to).transpose()?;
+    let running = Running::default();
+    let mut task = if cli.worker {
+        let worker = Worker::find(&cli.command, endpoint.path(), dies_with_us, cli.format.separator(), cli.prefetch)?;
+        Task::Worker(worker.with_reconnect(!cli.reconnect.is_zero()).with_joblog(joblog))
+    } else {
+        let command = if cli.command.is_empty() { None } else { Some(Command::find(&cli.command, endpoint.path(), dies_with_us)?) };
+        Task::OneByOne(OneByOne::new(cli, command, joblog, &running))
+    };
     let consumer = connect_within(cli.wait, || match cli.prefetch {
         Some(items) => Consumer::<[u8]>::connect_with_prefetch(&endpoint, items),
         None => Consumer::connect(&endpoint),
     })?;
+    let consumer = if cli.worker { consumer.begin_by_hand() } else { consumer };
     if cli.child_of.is_none() {
         let pid = consumer.coordinator_pid();
         tell(PROGRAM, format_args!("connected to the coordinator (pid {pid}) at {}", endpoint.path().display()));
     }
-    let running = Running::default();
-    let mut worker = Worker::new(cli, command, &running)?;
     let received = std::thread::scope(|scope| {
         let watch = signals.watch(scope, &consumer, &running, cli.child_of.is_some());
-        let worked = work(&consumer, &mut worker);
+        let worked = match &mut task {
+            Task::OneByOne(one_by_one) => work(&consumer, one_by_one),
+            Task::Worker(worker) => worker.work(&consumer, &running),
+        };
         watch.end().map_or(worked, |signal| Ok(EXIT_SIGNAL_BASE + signal))
     })?;
-    if received == EXIT_DONE {
-        worker.stopped()?;
+    if let Task::OneByOne(one_by_one) = &mut task
+        && received == EXIT_DONE
+    {
+        one_by_one.stopped()?;
     }
     Ok(received)
 }
 
+/// What came of it, unless an item was taken back meanwhile, since it took too long: then it is nobody's concern here any more.
+pub(crate) fn unless_expired<T: Default, E: Into<anyhow::Error>>(done: Result<T, E>) -> Result<T> {
+    done.or_else(|error| {
+        let error = error.into();
+        match error.downcast_ref() {
+            Some(expired @ Error::Expired { .. }) => {
+                tell(PROGRAM, format_args!("{expired}"));
+                Ok(T::default())
+            }
+            _ => Err(error),
+        }
+    })
+}
+
+/// What is done with items.
+enum Task<'a> {
+    OneByOne(OneByOne<'a>),
+    Worker(Worker),
+}
+
 /// Works until Stop; the exit code.
-fn work(consumer: &Consumer<[u8]>, worker: &mut Worker<'_>) -> Result<u8> {
+fn work(consumer: &Consumer<[u8]>, one_by_one: &mut OneByOne<'_>) -> Result<u8> {
     loop {
         let delivery = match consumer.get() {
             Ok(Some(delivery)) => delivery,
@@ -82,7 +122,7 @@ fn work(consumer: &Consumer<[u8]>, worker: &mut Worker<'_>) -> Result<u8> {
             Err(error @ Error::Closed { .. }) => return Err(error).context("the queue has ended"),
             Err(error) => return Err(error.into()),
         };
-        if let Settled::AndEnd(code) = worker.work_on(delivery, consumer)? {
+        if let Settled::AndEnd(code) = one_by_one.work_on(delivery, consumer)? {
             return Ok(code);
         }
     }

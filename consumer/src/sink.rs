@@ -3,56 +3,57 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use common::backoff::Backoff;
-use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED, tell};
+use common::program::{COMMAND_ASKS_RETRY, COMMAND_REJECTS, EXIT_DONE, EXIT_OUTPUT_CLOSED};
 use common::{Consumer, Delivery};
 use rand::RngExt;
 
-use crate::PROGRAM;
 use crate::cli::{Cli, Sink};
-use crate::command::{Command, Ending, Running};
+use crate::command::{Command, Ending, Running, took_too_long};
+use crate::joblog::{Attempt, Began, JobLog, Outcome};
+use crate::unless_expired;
 
 /// What working on an item came to.
+#[derive(Default)]
 pub enum Settled {
     /// On to the next.
+    #[default]
     AndOn,
     /// This was the last one; the program's exit code.
     AndEnd(u8),
 }
 
 /// Works on items, one at a time.
-pub struct Worker<'a> {
+pub struct OneByOne<'a> {
     sink: Sink,
     command: Option<(Command, &'a Running)>,
     retry_delay: Backoff,
     pause: Duration,
     connects_again: bool,
+    separator: u8,
+    joblog: Option<JobLog>,
     record: Vec<u8>,
 }
 
-impl<'a> Worker<'a> {
+impl<'a> OneByOne<'a> {
     /// As the command line says.
-    pub fn new(cli: &Cli, command: Option<Command>, running: &'a Running) -> Result<Worker<'a>> {
-        Ok(Worker {
+    pub fn new(cli: &Cli, command: Option<Command>, joblog: Option<JobLog>, running: &'a Running) -> OneByOne<'a> {
+        OneByOne {
             sink: cli.sink,
             command: command.map(|command| (command, running)),
             retry_delay: cli.retry_delay,
             pause: Duration::from_millis(cli.pause_ms),
             connects_again: !cli.reconnect.is_zero(),
+            separator: cli.format.separator(),
+            joblog,
             record: Vec::new(),
-        })
+        }
     }
 
     /// Works on one item and settles it. One that was taken back meanwhile, since it took too long, is nobody's concern here any more.
     pub fn work_on(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
-        self.work(delivery, consumer).or_else(|error| match error.downcast_ref() {
-            Some(expired @ common::Error::Expired { .. }) => {
-                tell(PROGRAM, format_args!("{expired}"));
-                Ok(Settled::AndOn)
-            }
-            _ => Err(error),
-        })
+        unless_expired(self.work(delivery, consumer))
     }
 
     fn work(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
@@ -65,7 +66,7 @@ impl<'a> Worker<'a> {
             Sink::Print => {
                 self.record.clear();
                 self.record.extend_from_slice(delivery.item());
-                self.record.push(b'\n');
+                self.record.push(self.separator);
                 print(&self.record, delivery)
             }
             Sink::Narrate => {
@@ -97,38 +98,54 @@ impl<'a> Worker<'a> {
 
     fn run_command(&mut self, delivery: Delivery<'_, [u8]>, consumer: &Consumer<[u8]>) -> Result<Settled> {
         let Some((command, running)) = &mut self.command else { return Ok(Settled::AndOn) };
+        let began = Began::now();
         let ending = command.run(&delivery, consumer, running)?;
-        match ending {
-            Ending::Exited { code: 0, output } if output.is_empty() => delivery.ack()?,
-            Ending::Exited { code: 0, output } => delivery.ack_with(&output)?,
-            Ending::Exited { code: COMMAND_ASKS_RETRY, .. } => {
+        let (pid, mut bytes, mut exit, mut signal) = (command.pid(), 0, None, None);
+        let (outcome, cause) = match &ending {
+            Ending::Exited { code, output } => {
+                exit = Some(*code);
+                match *code {
+                    0 => {
+                        bytes = output.len();
+                        (Outcome::Done, String::new())
+                    }
+                    COMMAND_ASKS_RETRY => (Outcome::Retry, format!("{command} asked for a later retry (exit status {code})")),
+                    COMMAND_REJECTS => (Outcome::Rejected, format!("{command} rejected it (exit status {code})")),
+                    _ => (Outcome::Failed, format!("{command}: exit status {code}")),
+                }
+            }
+            Ending::Signalled { signal: by } => {
+                signal = Some(*by);
+                (Outcome::Failed, format!("{command}: ended by signal {by}"))
+            }
+            Ending::Failed { cause } => (Outcome::Failed, format!("{command}: {cause}")),
+            Ending::TimedOut { item_timeout } => (Outcome::Failed, format!("{command}: {}", took_too_long(*item_timeout))),
+            Ending::Unsuitable { cause } => (Outcome::Rejected, format!("{command}: {cause}")),
+            Ending::ConnectionLost => (Outcome::Lost, "the connection was lost".into()),
+            Ending::NotStarted { error } => {
+                delivery.give_back_unstarted()?;
+                return Err(anyhow!("cannot start {command}: {error}"));
+            }
+        };
+        let why = Some(&cause[..]).filter(|cause| !cause.is_empty());
+        let attempt = Attempt { pid, began, exit, signal, bytes, outcome, cause: why };
+        let delivery = JobLog::note(self.joblog.as_ref(), delivery, &attempt)?;
+        match (outcome, ending) {
+            (Outcome::Done, Ending::Exited { output, .. }) if !output.is_empty() => delivery.ack_with(&output)?,
+            (Outcome::Done, _) => delivery.ack()?,
+            (Outcome::Retry, _) => {
                 let wait = self.retry_delay.spread(delivery.attempt(), delivery.id().0);
                 delivery.retry_after(wait)?;
             }
-            Ending::Exited { code: COMMAND_REJECTS, .. } => {
-                delivery.reject(format!("{command} rejected it (exit status {COMMAND_REJECTS})"))?
-            }
-            Ending::Exited { code, .. } => delivery.fail(format!("{command}: exit status {code}"))?,
-            Ending::Signalled { signal } => delivery.fail(format!("{command}: ended by signal {signal}"))?,
-            Ending::Failed { cause } => delivery.fail(format!("{command}: {cause}"))?,
-            Ending::TimedOut { item_timeout } => {
-                let after = humantime::format_duration(item_timeout);
-                delivery.fail(format!("{command}: took longer than {after}"))?;
-            }
-            Ending::Unsuitable { cause } => delivery.reject(format!("{command}: {cause}"))?,
-            Ending::NotStarted { error } => {
-                delivery.give_back_unstarted()?;
-                return Err(error).with_context(|| format!("cannot start {command}"));
-            }
-            Ending::ConnectionLost => {
+            (Outcome::Rejected, _) => delivery.reject(cause)?,
+            (Outcome::Failed, _) => delivery.fail(cause)?,
+            (Outcome::Lost, _) => {
                 if let Err(error @ common::Error::Expired { .. }) = delivery.release() {
                     return Err(error.into());
                 }
-                if self.connects_again {
-                    return Ok(Settled::AndOn);
+                if !self.connects_again {
+                    return Err(common::Error::Gone(format!("{command} was ended with it")).into());
                 }
-                let words = format!("{command} was ended with it");
-                return Err(common::Error::Gone(words).into());
             }
         }
         Ok(Settled::AndOn)

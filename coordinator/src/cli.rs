@@ -116,6 +116,25 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", env = "PROCQ_PREFETCH", help_heading = "Work", hide_short_help = true)]
     pub prefetch: Option<u32>,
 
+    /// CMD stays up: a line in, a line out per item
+    ///
+    /// Each consumer starts it once. It gets one item a line on its stdin, and answers each, in order, with one line on its stdout, flushed; with
+    /// --format nul, both end with NUL. If it ends, the item that it was at has failed, and it is started again.
+    #[arg(long, env = "PROCQ_WORKER", help_heading = "Work")]
+    pub worker: bool,
+
+    /// Append a JSON line for each attempt to FILE
+    ///
+    /// Its fields: id, attempt, pid, start and duration (in seconds), exit, signal, bytes (of the result), outcome, and a cause unless done.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "PROCQ_JOBLOG", help_heading = "Work", hide_short_help = true)]
+    pub joblog: Option<PathBuf>,
+
+    /// Print the command lines, and run nothing
+    ///
+    /// Quoted as a shell takes them, one a line, in the order of the items; of a worker, its own.
+    #[arg(long, env = "PROCQ_DRY_RUN", help_heading = "Work", hide_short_help = true)]
+    pub dry_run: bool,
+
     /// How many producers of random numbers to start
     #[arg(long, value_name = "N", default_value_t = 1, env = "PROCQ_PRODUCERS", hide_short_help = true,
         value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Default run")]
@@ -138,7 +157,7 @@ pub struct RunArgs {
     /// `{}` in an argument is replaced by the item; without `{}` the item is the command's stdin. What the command prints is the item's result.
     /// Exit status 0 means that the item is done, 75 that it is to come again later, 65 that it can never succeed and is a dead letter at
     /// once; anything else, or a signal, is a failed attempt. PROCQ_ITEM_ID, PROCQ_ATTEMPT and PROCQ_SOCKET are in its environment.
-    #[arg(last = true, value_name = "CMD", help_heading = "Work", value_hint = ValueHint::CommandWithArguments, requires = "input")]
+    #[arg(last = true, value_name = "CMD", help_heading = "Work", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
 }
 
@@ -441,6 +460,9 @@ impl Cli {
         let mut command = Cli::dressed();
         let matches = command_line::parse(command.clone(), arguments);
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Some(words) = cli.what_is_missing() {
+            command.error(ErrorKind::MissingRequiredArgument, words).exit();
+        }
         if !cli.run.input.is_empty() {
             refuse_given(
                 &mut command,
@@ -454,6 +476,22 @@ impl Cli {
             command.error(ErrorKind::ArgumentConflict, words).exit();
         }
         cli
+    }
+
+    fn what_is_missing(&self) -> Option<String> {
+        let RunArgs { command, input, worker, joblog, dry_run, .. } = &self.run;
+        if self.command.is_some() {
+            return None;
+        }
+        if let Some(program) = command.first().filter(|_| input.is_empty()) {
+            let program = Path::new(program).display();
+            return Some(format!(
+                "there is a command ({program}), but no --input: give the items for it, --input FILE or --input - for stdin"
+            ));
+        }
+        let flags = [("--worker", *worker), ("--joblog", joblog.is_some()), ("--dry-run", *dry_run)];
+        let (flag, _) = flags.into_iter().find(|(_, given)| *given && command.is_empty())?;
+        Some(format!("{flag} is about a command, and there is none: give it at the end, -- CMD"))
     }
 }
 
@@ -548,8 +586,14 @@ mod tests {
 
     #[test]
     fn a_command_needs_an_input() {
-        let refused = Cli::try_parse_from(["coordinator", "--", "true"]).unwrap_err().to_string();
-        assert!(refused.contains("--input"), "{refused}");
+        let refused = |arguments: &[&str]| Cli::parse_from([&["coordinator"], arguments].concat()).what_is_missing();
+        assert!(refused(&["--", "true"]).unwrap().contains("there is a command (true), but no --input"));
+        for flag in ["--worker", "--joblog=x", "--dry-run"] {
+            let words = refused(&["--input", "-", flag]).unwrap();
+            assert!(words.starts_with(flag.trim_end_matches("=x")) && words.contains("-- CMD"), "{words}");
+            assert_eq!(refused(&["--input", "-", flag, "--", "true"]), None);
+        }
+        assert_eq!(refused(&["serve"]), None);
     }
 
     #[test]

@@ -9,9 +9,9 @@
 //!   the coordinator;
 //!
 //! and around it:
-//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`children`], [`orphans`]: processes started, watched and ended;
-//!   [`supervisor`]: when one is started again; [`halt`]: when all is given up; [`manual`]: manual pages and completions; [`steer`]: steering a
-//!   coordinator that runs; [`systemd`]: as a service; [`limits`]: every limit with its reason;
+//! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`dry_run`]: what it would do; [`children`], [`orphans`]: processes started,
+//!   watched and ended; [`supervisor`]: when one is started again; [`halt`]: when all is given up; [`manual`]: manual pages and completions;
+//!   [`steer`]: steering a coordinator that runs; [`systemd`]: as a service; [`limits`]: every limit with its reason;
 //! - to be seen: [`status`], [`metrics`]: the queue's figures; [`progress`]: how a run gets on; [`top`]: a live view; [`figures`]: how their threads get
 //!   what they show; [`pace`], [`words`], [`style`]: rates, numbers and characters.
 
@@ -20,6 +20,7 @@ pub mod children;
 pub mod cli;
 pub mod connection;
 pub mod door;
+pub mod dry_run;
 pub mod figures;
 pub mod halt;
 pub mod journal;

@@ -14,6 +14,8 @@ use common::endpoint::Listener;
 use common::limits::NAME_BYTES_MAX;
 use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
 use common::status::Phase;
+use consumer::command::{find_program, has_placeholder};
+use consumer::joblog::JobLog;
 use producer::cli::Format;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
@@ -24,6 +26,7 @@ use crate::PROGRAM;
 use crate::broker::{Broker, Event, Keeping, Setup};
 use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
+use crate::dry_run;
 use crate::halt::Halt;
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::metrics::Metrics;
@@ -31,14 +34,21 @@ use crate::orphans::end_commands_of;
 use crate::outputs::DeadLetters;
 use crate::progress::{Known, Progress, Shown, When};
 use crate::queue::{Input, Rules};
-use crate::supervisor::{Exit, Kind, Record, Verdict};
+use crate::supervisor::{Exit, Kind, Record, Tally, Verdict};
 use crate::systemd::{self, Notifier};
 use crate::writer::WriteFailure;
 
 /// Runs inputs through consumers to results; without inputs, the default run.
 pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
-    if let Some(program) = args.command.first().filter(|program| !consumer::command::has_placeholder(program)) {
-        consumer::command::find_program(program)?;
+    if let Some(program) = args.command.first().filter(|program| args.worker || !has_placeholder(program)) {
+        find_program(program)?;
+    }
+    if args.dry_run {
+        return dry_run::show(args, rules.item_bytes_max);
+    }
+    if let Some(path) = &args.joblog {
+        // Once and for all consumers, before anything is done that could not be noted.
+        JobLog::append_to(path)?;
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
     let narrates = args.input.is_empty();
@@ -377,8 +387,11 @@ impl Coordinator {
             return Ok(());
         }
         let lived = self.broker.now().saturating_sub(slot.started);
-        let progress = if slot.kind == Kind::Consumer { status.acknowledged + status.dead } else { status.accepted };
-        match (slot.record.judge(slot.kind, exit, progress, lived), slot.kind) {
+        let tally = match slot.kind {
+            Kind::Consumer => Tally { done: status.acknowledged, dead: status.dead },
+            Kind::Producer | Kind::OneTimeProducer => Tally { done: status.accepted, dead: 0 },
+        };
+        match (slot.record.judge(slot.kind, exit, tally, lived), slot.kind) {
             // A consumer ends by itself only at Stop, which has not come: somebody has ended it.
             (Verdict::Done, Kind::Consumer) => slot.place = Place::Pausing(self.broker.now()),
             (Verdict::Done, _) => {}
@@ -472,6 +485,10 @@ fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {
         spin_flag(args),
     ];
     arguments.extend(args.prefetch.map(|items| flag("--prefetch", items.to_string())));
+    arguments.extend(args.joblog.as_ref().map(|path| flag("--joblog", path)));
+    if args.worker {
+        arguments.extend(["--worker".into(), flag("--format", if args.format == Format::Nul { "nul" } else { "lines" })]);
+    }
     if !args.command.is_empty() {
         arguments.push("--".into());
         arguments.extend(args.command.iter().cloned());

@@ -47,13 +47,22 @@ pub enum Verdict {
     GiveUp,
 }
 
+/// What was got done so far, by whomever; neither number ever falls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Items acknowledged, or accepted.
+    pub done: u64,
+    /// Items that went to the dead letters.
+    pub dead: u64,
+}
+
 /// One child's record.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// How often an item may kill a consumer before it is given up.
     attempts_max: u32,
     failures: u32,
-    progress: u64,
+    tally: Tally,
 }
 
 impl Record {
@@ -62,16 +71,19 @@ impl Record {
         Record { attempts_max, ..Record::default() }
     }
 
-    /// Judges an end. `progress` is any number that grows as work gets done, by whomever; `lived` is how long the child did.
-    pub fn judge(&mut self, kind: Kind, exit: Exit, progress: u64, lived: Duration) -> Verdict {
+    /// Judges an end. `lived` is how long the child did.
+    pub fn judge(&mut self, kind: Kind, exit: Exit, tally: Tally, lived: Duration) -> Verdict {
         match (kind, exit) {
             (_, Exit::Code(0)) => return Verdict::Done,
             // It has said itself what is wrong, and a second one would read the same.
             (Kind::Producer | Kind::OneTimeProducer, Exit::Code(_)) | (Kind::OneTimeProducer, _) => return Verdict::GiveUp,
             (Kind::Consumer, _) | (Kind::Producer, Exit::Signal(_)) => {}
         }
-        let progressed = progress > self.progress;
-        self.progress = progress;
+        // An item that kills consumers is got rid of by its dead letter. One that says itself that it cannot go on (its command cannot be
+        // started, its worker keeps ending) would make a dead letter of each.
+        let got_rid = tally.dead > self.tally.dead && matches!(exit, Exit::Signal(_));
+        let progressed = tally.done > self.tally.done || got_rid;
+        self.tally = tally;
         if progressed {
             self.failures = 0;
             // At once, unless it died so soon that it may be others' progress while this one only dies.
@@ -94,17 +106,21 @@ mod tests {
     const KILLED: Exit = Exit::Signal(9);
     const LONG: Duration = Duration::from_secs(1);
 
+    fn done(done: u64) -> Tally {
+        Tally { done, dead: 0 }
+    }
+
     #[test]
     fn one_that_dies_between_items_is_started_again_at_once_however_often() {
         let mut record = Record::default();
         for progress in 1..100 {
-            assert_eq!(record.judge(Kind::Consumer, KILLED, progress, LONG), Verdict::Restart { after: Duration::ZERO });
+            assert_eq!(record.judge(Kind::Consumer, KILLED, done(progress), LONG), Verdict::Restart { after: Duration::ZERO });
         }
     }
 
     #[test]
     fn one_that_dies_as_soon_as_it_is_born_is_not_started_faster_than_others_get_work_done() {
-        let verdict = Record::default().judge(Kind::Consumer, KILLED, 1, Duration::from_millis(1));
+        let verdict = Record::default().judge(Kind::Consumer, KILLED, done(1), Duration::from_millis(1));
         assert_eq!(verdict, Verdict::Restart { after: CHILD_RESTART.min - Duration::from_millis(1) });
     }
 
@@ -113,7 +129,7 @@ mod tests {
         let mut record = Record::default();
         let mut pauses = Vec::new();
         loop {
-            match record.judge(Kind::Consumer, Exit::Code(1), 0, LONG) {
+            match record.judge(Kind::Consumer, Exit::Code(1), done(0), LONG) {
                 Verdict::Restart { after } => pauses.push(after),
                 verdict => break assert_eq!(verdict, Verdict::GiveUp),
             }
@@ -125,15 +141,27 @@ mod tests {
     #[test]
     fn one_that_is_killed_is_given_as_many_more_lives_as_an_item_has_attempts() {
         let mut record = Record::new(7);
-        let lives = (0..).take_while(|_| record.judge(Kind::Consumer, KILLED, 0, LONG) != Verdict::GiveUp).count();
+        let lives = (0..).take_while(|_| record.judge(Kind::Consumer, KILLED, done(0), LONG) != Verdict::GiveUp).count();
         assert_eq!(lives as u32 + 1, CHILD_FAILURES_MAX + 7);
     }
 
     #[test]
+    fn dead_letters_are_progress_of_one_that_is_killed_and_not_of_one_that_gives_up_by_itself() {
+        let mut killed = Record::new(1);
+        let dead = |dead| Tally { done: 0, dead };
+        for n in 1..100 {
+            assert_eq!(killed.judge(Kind::Consumer, KILLED, dead(n), LONG), Verdict::Restart { after: Duration::ZERO });
+        }
+        let mut broken = Record::new(1);
+        let lives = (1..).take_while(|n| broken.judge(Kind::Consumer, Exit::Code(1), dead(*n), LONG) != Verdict::GiveUp).count();
+        assert_eq!(lives as u32 + 1, CHILD_FAILURES_MAX);
+    }
+
+    #[test]
     fn a_producer_that_fails_by_itself_or_whose_input_is_gone_is_not_started_again() {
-        assert_eq!(Record::default().judge(Kind::Producer, Exit::Code(1), 9, LONG), Verdict::GiveUp);
-        assert_eq!(Record::default().judge(Kind::OneTimeProducer, KILLED, 9, LONG), Verdict::GiveUp);
-        assert!(matches!(Record::default().judge(Kind::Producer, KILLED, 9, LONG), Verdict::Restart { .. }));
-        assert_eq!(Record::default().judge(Kind::OneTimeProducer, Exit::Code(0), 9, LONG), Verdict::Done);
+        assert_eq!(Record::default().judge(Kind::Producer, Exit::Code(1), done(9), LONG), Verdict::GiveUp);
+        assert_eq!(Record::default().judge(Kind::OneTimeProducer, KILLED, done(9), LONG), Verdict::GiveUp);
+        assert!(matches!(Record::default().judge(Kind::Producer, KILLED, done(9), LONG), Verdict::Restart { .. }));
+        assert_eq!(Record::default().judge(Kind::OneTimeProducer, Exit::Code(0), done(9), LONG), Verdict::Done);
     }
 }

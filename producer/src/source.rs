@@ -43,6 +43,11 @@ impl Source {
         Ok(Source::new(name, format, Box::new(file), meta.is_file()))
     }
 
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Goes by another name in messages, if one is given.
     pub fn shown_as(self, name: Option<&str>) -> Source {
         Source { name: name.map_or(self.name, String::from), ..self }

@@ -58,6 +58,17 @@ fn a_part_alone_can_be_asked_for_and_commands_are_told_of_at_the_lowest_level() 
 }
 
 #[test]
+fn a_worker_is_told_of_when_it_starts_and_when_it_ends() {
+    let script = "while read -r item; do echo $item; [ $item = 2 ] && exit 0; done";
+    let (code, _, said) = run(Some("consumer=debug"), &["--input", "input", "--consumers", "1", "--worker", "--", "sh", "-c", script]);
+    assert_eq!(code, 0, "{said}");
+    for words in ["DEBUG consumer::worker::process: started a worker", "DEBUG consumer::worker::process: a worker ended"] {
+        assert_eq!(said.lines().filter(|line| line.contains(words) && line.contains(" pid=")).count(), 2, "{said}");
+    }
+    assert!(said.contains("program=sh") && said.contains("status=exit status: 0") && !said.contains("TRACE"), "{said}");
+}
+
+#[test]
 fn what_makes_no_sense_is_a_usage_error_that_says_what_would() {
     for name in ["coordinator", "producer", "consumer"] {
         let mut command = Command::new(program(name));

@@ -17,7 +17,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let programs = program("coordinator").parent().unwrap().to_path_buf();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let blocks = blocks();
-    assert_eq!(blocks.len(), 5);
+    assert_eq!(blocks.len(), 6);
     for block in &blocks {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("set -euo pipefail\n{block}")]);
@@ -32,9 +32,11 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let files = std::fs::read(folder.path().join("files.nul")).unwrap().iter().filter(|byte| **byte == 0).count();
     assert_eq!(read("sums-of-lib.txt").lines().count(), files);
     assert_eq!(read("failed.jsonl"), "");
-    let mut squares: Vec<u32> = read("squares.txt").lines().map(|line| line.parse().unwrap()).collect();
-    squares.sort_unstable();
-    assert_eq!(squares, (1..=100).map(|n| n * n).collect::<Vec<u32>>());
+    for name in ["squares.txt", "squares-by-workers.txt"] {
+        let mut squares: Vec<u32> = read(name).lines().map(|line| line.parse().unwrap()).collect();
+        squares.sort_unstable();
+        assert_eq!(squares, (1..=100).map(|n| n * n).collect::<Vec<u32>>());
+    }
     let mut done: Vec<u32> = (read("done-1.txt") + &read("done-2.txt")).lines().map(|line| line.parse().unwrap()).collect();
     done.sort_unstable();
     assert_eq!(done, (1..=100).collect::<Vec<u32>>());

@@ -62,6 +62,102 @@ fn a_command_has_a_moment_to_clear_up_and_is_killed_if_it_takes_no_notice() {
     assert!(pids.lines().all(|pid| !is_alive(pid.parse().unwrap())), "{pids}");
 }
 
+/// Runs a worker over these lines, one consumer and two attempts at most: exit code, stdout, dead letters, job log and stderr.
+fn run_worker(folder: &Path, script: &str, lines: &str) -> (i32, String, String, Vec<serde_json::Value>, String) {
+    let [letters, joblog] = ["dead.jsonl", "jobs.jsonl"].map(|name| folder.join(name));
+    let options = ["--input", "-", "--worker", "--consumers", "1", "--max-attempts", "2"];
+    let files = ["--dead-letters", letters.to_str().unwrap(), "--joblog", joblog.to_str().unwrap()];
+    let command = ["--", "sh", "-c", script, folder.to_str().unwrap()];
+    let mut run = Process::start("coordinator", &folder.join("q.sock"), &[&options[..], &files, &SOON, &command].concat());
+    run.write(lines.as_bytes());
+    let (code, stdout, stderr) = run.finish();
+    let attempts = std::fs::read_to_string(joblog).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (code, stdout, std::fs::read_to_string(letters).unwrap(), attempts, stderr)
+}
+
+#[test]
+fn a_worker_that_takes_too_long_is_ended_with_all_that_it_has_started_and_another_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // What it has started takes no notice of TERM, but is killed when the worker has ended.
+    let slow = "echo $$ >>$0/pids; sh -c \"trap '' TERM; while :; do sleep 0.1; done\" & echo $! >>$0/pids; wait";
+    let script = format!("while read -r item; do case $item in slow) {slow};; esac; echo did $item; done");
+    let (code, stdout, letters, attempts, stderr) = run_worker(folder.path(), &script, "a\nslow\nb\nc\n");
+    assert_eq!((code, &stdout[..]), (3, "did a\ndid b\ndid c\n"), "{stderr}");
+    assert_eq!(letters.lines().count(), 1);
+    assert!(letters.contains(r#""attempts":2,"cause":"sh: took longer than 300ms","item":"slow""#), "{letters}");
+    assert!(stderr.contains(": took longer than 300ms; starting another"), "{stderr}");
+    let pids = std::fs::read_to_string(folder.path().join("pids")).unwrap();
+    let pids: Vec<u32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 4, "two attempts of two processes");
+    tests::eventually("all have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
+    let of = |id: u64| attempts.iter().filter(move |attempt| attempt["id"] == id);
+    for (index, attempt) in of(1).enumerate() {
+        assert_eq!((&attempt["outcome"], &attempt["cause"]), (&"failed".into(), &"sh: took longer than 300ms".into()), "{attempt}");
+        assert_eq!((&attempt["attempt"], &attempt["pid"]), (&(index + 1).into(), &pids[2 * index].into()), "{attempt}");
+        assert!(attempt["duration"].as_f64().unwrap() >= 0.3, "{attempt}");
+    }
+    assert_eq!(of(1).count(), 2);
+    // Those behind it were not begun.
+    for id in [0, 2, 3] {
+        let all: Vec<_> = of(id).map(|attempt| (attempt["outcome"].as_str().unwrap(), attempt["attempt"].as_u64().unwrap())).collect();
+        assert_eq!(all, [("done", 1)], "item {id}");
+    }
+}
+
+#[test]
+fn a_worker_has_a_moment_to_clear_up_in_which_an_answer_comes_too_late_and_is_killed_if_it_takes_no_notice() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "trap 'echo late; echo cleared >>$0/words; exit 0' TERM; read -r item || exit; sleep 1000 & wait";
+    let (code, stdout, letters, ..) = run_worker(folder.path(), script, "item\n");
+    assert_eq!((code, &stdout[..]), (3, ""));
+    assert_eq!(std::fs::read_to_string(folder.path().join("words")).unwrap(), "cleared\ncleared\n");
+    assert!(letters.contains("sh: took longer than 300ms"), "{letters}");
+    let stubborn = tempfile::tempdir().unwrap();
+    let script = "trap '' TERM; echo $$ >>$0/pids; read -r item || exit; while :; do sleep 1000; done";
+    let (code, _, letters, attempts, stderr) = run_worker(stubborn.path(), script, "item\n");
+    assert_eq!((code, letters.lines().count(), attempts.len()), (3, 1, 2));
+    assert!(stderr.contains("took longer than 300ms, its start included; starting another"), "{stderr}");
+    let pids = std::fs::read_to_string(stubborn.path().join("pids")).unwrap();
+    assert!(pids.lines().all(|pid| !is_alive(pid.parse().unwrap())), "{pids}");
+}
+
+#[test]
+fn items_that_take_too_long_one_after_the_other_are_not_taken_for_a_broken_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = (0..7).map(|n| format!("slow {n}\n")).collect();
+    let (code, _, letters, attempts, stderr) = run_worker(folder.path(), "read -r item || exit; sleep 1000", &lines);
+    assert_eq!((code, letters.lines().count(), attempts.len()), (3, 7, 14), "{stderr}");
+    assert!(!stderr.contains("this was the last"), "{stderr}");
+}
+
+#[test]
+fn what_a_stopped_consumer_has_for_its_worker_goes_to_others_and_it_goes_on_once_it_is_continued() {
+    let queue = Queue::serve(&SOON);
+    put(&queue, &["a", "b"]);
+    let script = r#"while read -r item; do echo begun "$item" >&2; [ "$item" = a ] && sleep 1000; echo; done"#;
+    let consumer = queue.client("consumer", &["--prefetch", "1", "--worker", "--", "sh", "-c", script]);
+    consumer.wait_for_stderr("begun a");
+    queue.wait_until("two items held", |status| status.held == 2);
+    consumer.signal(Signal::STOP);
+    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let delivery = get(&other);
+        seen.push((delivery.item().to_vec(), delivery.attempt()));
+        delivery.ack().unwrap();
+    }
+    seen.sort();
+    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
+    drop(other);
+    put(&queue, &["c"]);
+    consumer.signal(Signal::CONT);
+    consumer.wait_for_stderr("begun c");
+    let status = queue.wait_until("all settled", |status| status.acknowledged == 3);
+    assert_eq!((status.dead, status.consumers), (0, 1));
+    assert!(!consumer.stderr().contains("begun b"), "{}", consumer.stderr());
+    assert!(consumer.is_alive());
+}
+
 #[test]
 fn a_consumer_that_was_started_by_hand_knows_the_timeout_from_the_coordinator() {
     let queue = Queue::serve(&[&SOON[..], &["--max-attempts", "1"]].concat());

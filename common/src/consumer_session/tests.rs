@@ -69,6 +69,50 @@ fn asks_for_one_item_first_and_acknowledges_with_the_next_question() {
 }
 
 #[test]
+fn one_that_begins_by_hand_announces_what_it_begins_and_not_what_it_takes() {
+    let mut session = session(1000, None);
+    session.begin_by_hand();
+    deliver_again(&mut session, 0, &[b"a", b"b", b"c"], 2);
+    while take(&mut session).is_some() {}
+    assert!(sent(&mut session).iter().all(|message| !matches!(message, Message::Begin { .. })));
+    session.begin(Held { attempt: 2, ..held(1) }, MS).unwrap();
+    // The first attempt is not asked for, nor anything that came on another connection.
+    session.begin(held(2), MS).unwrap();
+    session.begin(Held { attempt: 2, epoch: 7, ..held(0) }, MS).unwrap();
+    assert_eq!(sent(&mut session), [Message::Begin { id: ItemId(1) }]);
+}
+
+#[test]
+fn what_is_behind_an_item_that_is_given_back_unstarted_goes_with_it() {
+    let mut session = session(1000, None);
+    deliver(&mut session, 4, &[b"a", b"b", b"c"]);
+    take(&mut session);
+    take(&mut session);
+    session.give_back(held(5), Outcome::Unstarted).unwrap();
+    let unstarted = |range| Message::Return { range, outcome: Outcome::Unstarted };
+    assert_eq!(sent(&mut session), [unstarted(range(5, 1)), unstarted(range(6, 1))]);
+    assert!(!session.has_local());
+}
+
+#[test]
+fn what_is_on_its_way_meanwhile_goes_back_as_well_so_that_items_keep_their_order() {
+    let mut session = session(1000, Some(2));
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[b"a"]);
+    take(&mut session);
+    sent(&mut session);
+    session.give_back(held(0), Outcome::Unstarted).unwrap();
+    let unstarted = Message::Return { range: range(0, 1), outcome: Outcome::Unstarted };
+    assert_eq!(sent(&mut session), [Message::Withdraw, unstarted]);
+    deliver(&mut session, 1, &[b"b"]);
+    assert_eq!(sent(&mut session), [Message::Return { range: range(1, 1), outcome: Outcome::Unstarted }]);
+    session.refill(MS, true);
+    session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+    deliver(&mut session, 0, &[b"a", b"b"]);
+    assert_eq!(take(&mut session), Some((0, b"a".to_vec())));
+}
+
+#[test]
 fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
     let mut session = session(1000, None);
     deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);

@@ -49,6 +49,26 @@ fn every_way_of_settling_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_is_begun_by_hand_has_its_time_from_then_on_and_is_known_from_when_it_was_taken() {
+    let mut session = leased(Some(5));
+    session.begin_by_hand();
+    deliver(&mut session, 0, &[b"a", b"b", b"c"]);
+    (0..3).for_each(|_| _ = take(&mut session));
+    sent(&mut session);
+    session.begin(held(0), 40 * MS).unwrap();
+    assert_eq!(sent(&mut session), [Message::Begin { id: ItemId(0) }]);
+    assert!(!session.is_overdue(held(0), || 139 * MS) && session.is_overdue(held(0), || 140 * MS));
+    revoke(&mut session, &[range(1, 2)]);
+    sent(&mut session);
+    assert!(is_expired(session.begin(held(1), 50 * MS), 1), "it is another's");
+    assert!(is_expired(session.give_back(held(1), Outcome::Unstarted), 1));
+    assert!(is_expired(session.give_back(held(2), Outcome::Unstarted), 2));
+    assert_eq!(sent(&mut session), []);
+    session.ack(held(0), || 60 * MS).unwrap();
+    assert!(session.leased.is_empty());
+}
+
+#[test]
 fn an_item_that_comes_again_to_the_same_consumer_is_another_delivery() {
     let mut session = leased(None);
     deliver(&mut session, 7, &[b"a"]);
