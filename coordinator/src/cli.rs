@@ -200,7 +200,7 @@ pub struct QueueArgs {
     /// The largest item, and the largest result [default: 16MiB]
     ///
     /// At most 1GiB; the default is lower where --capacity-bytes holds less.
-    #[arg(long, value_name = "SIZE", env = "PROCQ_MAX_ITEM")]
+    #[arg(long, value_name = "SIZE", env = "PROCQ_MAX_ITEM", hide_short_help = true)]
     pub max_item: Option<ByteSize>,
 
     /// How often an item may fail before it is a dead letter
