@@ -63,6 +63,23 @@ fn it_stops_the_coordinator_once_that_is_confirmed_and_says_that_it_has_ended() 
 }
 
 #[test]
+fn it_pauses_the_queue_and_lets_it_go_on_with_the_same_key() {
+    let queue = Queue::serve(&[]);
+    let mut terminal = top(&queue, (24, 100));
+    terminal.wait_for("p pause");
+    terminal.press("p");
+    terminal.wait_for("paused: hands out nothing");
+    assert!(queue.status().paused);
+    // The words about what was done make room for the keys at the next one.
+    terminal.press("k");
+    terminal.wait_for("p go on");
+    terminal.press("p");
+    queue.wait_until("it goes on", |status| !status.paused);
+    terminal.press("q");
+    assert_eq!(terminal.finish(), 0);
+}
+
+#[test]
 fn a_coordinator_that_is_killed_is_told_of_on_a_terminal_that_is_given_back() {
     let (mut queue, producer, _consumer) = queue_at_work();
     let mut terminal = top(&queue, (24, 100));

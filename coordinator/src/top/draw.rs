@@ -319,7 +319,8 @@ fn keys(state: &State, looks: Looks) -> Line<'_> {
         return Line::styled(&words[..], looks.title());
     }
     let arrows = if looks.style.unicode { "↑↓" } else { "up, down" };
-    let keys = [("q", "quit"), ("s", "stop"), (arrows, "scroll")];
+    let pause = if state.is_paused() { "go on" } else { "pause" };
+    let keys = [("q", "quit"), ("p", pause), ("s", "stop"), (arrows, "scroll")];
     Line::from_iter(keys.into_iter().flat_map(|(key, does)| [Span::styled(key, looks.title()), Span::raw(format!(" {does}   "))]))
 }
 

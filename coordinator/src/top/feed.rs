@@ -24,6 +24,8 @@ pub(super) enum News {
 pub(super) enum Order {
     /// To end once all is settled.
     Stop,
+    /// To hand out nothing for now, or to go on.
+    SetPaused(bool),
 }
 
 /// The near end of the thread.
@@ -77,6 +79,11 @@ fn ask(control: &Control, interval: Duration, tell: &Sender<News>, ordered: &Rec
 
 fn carry_out(control: &Control, order: Order) -> Result<String, Error> {
     match order {
+        Order::SetPaused(true) => control.pause().map(|state| match state.paused {
+            true => "paused: it hands out nothing until it is told to go on".into(),
+            false => "it is ending, and is not paused any more".into(),
+        }),
+        Order::SetPaused(false) => control.resume().map(|_| "it goes on".into()),
         Order::Stop => control.stop(false).map(|()| "told to stop: it takes no more items, and ends once all are settled".into()),
     }
 }

@@ -121,6 +121,7 @@ fn wish(key: KeyEvent, state: &mut State) -> Wish {
     match key.code {
         KeyCode::Char('q') | KeyCode::Esc => return Wish::Quit(EXIT_DONE),
         KeyCode::Char('s') => state.confirms_stop = true,
+        KeyCode::Char('p') => return Wish::Order(Order::SetPaused(!state.is_paused())),
         KeyCode::Down | KeyCode::Char('j') => state.scroll = state.scroll.saturating_add(1),
         KeyCode::Up | KeyCode::Char('k') => state.scroll = state.scroll.saturating_sub(1),
         KeyCode::PageDown => state.scroll = state.scroll.saturating_add(10),

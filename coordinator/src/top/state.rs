@@ -58,6 +58,11 @@ impl State {
         }
     }
 
+    /// True when the coordinator hands out nothing for now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.paused)
+    }
+
     /// Takes in new figures.
     pub(super) fn take(&mut self, status: Status, clients: Vec<ClientStatus>) {
         if let Some(before) = &self.status {
