@@ -338,7 +338,7 @@ fn a_command_line_that_makes_no_sense_is_a_usage_error_with_words_that_help() {
         ("coordinator", &["--capacity-bytes", "100"], &["holds no item", "196 bytes"]),
         ("coordinator", &["--max-item", "2GiB", "--capacity-bytes", "4GiB"], &["over the limit of 1073741824 bytes"]),
         ("coordinator", &["--max-item", "5Q"], &["'5Q' for '--max-item <SIZE>'"]),
-        ("coordinator", &["--", "true"], &["--input <FILE>"]),
+        ("coordinator", &["--", "true"], &["--input FILE or --input -"]),
         ("coordinator", &["--inptu", "x"], &["'--inptu'", "'--input'"]),
         ("coordinator", &["--input"], &["a value is required for '--input <FILE>'"]),
         ("coordinator", &["--input", "x", "--count", "3"], &["--count is for the default run, and there is an --input"]),

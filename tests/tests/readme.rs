@@ -17,7 +17,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let programs = program("coordinator").parent().unwrap().to_path_buf();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let blocks = blocks();
-    assert_eq!(blocks.len(), 6);
+    assert_eq!(blocks.len(), 7);
     for block in &blocks {
         let mut command = Command::new("bash");
         command.args(["-c", &format!("set -euo pipefail\n{block}")]);
@@ -37,6 +37,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
         squares.sort_unstable();
         assert_eq!(squares, (1..=100).map(|n| n * n).collect::<Vec<u32>>());
     }
+    assert_eq!(read("in-order.txt"), read("jobs.txt"));
     let mut done: Vec<u32> = (read("done-1.txt") + &read("done-2.txt")).lines().map(|line| line.parse().unwrap()).collect();
     done.sort_unstable();
     assert_eq!(done, (1..=100).collect::<Vec<u32>>());
