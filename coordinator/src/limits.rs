@@ -162,3 +162,69 @@ pub const DEAD_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A share of failures halts a run from so many of them on: the first items of a run say little.
 pub const HALT_PERCENT_LETTERS_MIN: u64 = 3;
+
+/// Items of one message at NATS servers: `common::limits::BATCH_ITEMS_MAX` of them, so that an item's number is its message's, these bits
+/// further to the left, and its place in it. A stream's numbers then suffice for 2⁴⁸ messages.
+pub const JETSTREAM_INDEX_BITS: u32 = 16;
+
+/// What a message may have beside its items: subject, headers, and a dead letter's cause (`CAUSE_BYTES_MAX`).
+pub const JETSTREAM_OVERHEAD_BYTES: u64 = 8 * 1024;
+
+/// The largest record that is read from a stream of records: the marks of a message whose every second item failed are a fifth of it.
+pub const JETSTREAM_RECORD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Messages published and not confirmed: several times what lies on a network of 10 ms at a GB/s.
+pub const JETSTREAM_FLIGHT_MESSAGES_MAX: usize = 256;
+
+/// Their bytes: likewise; also what one machine may fill up between two looks at how full the queue is.
+pub const JETSTREAM_FLIGHT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A machine fills up at most this part of the queue between two looks.
+pub const JETSTREAM_SHARE: u64 = 16;
+
+/// How long a server waits for a machine to say that it is still at a message, before another gets it: the time that passes until items
+/// come back from a machine that died, and the longest outage that nobody notices.
+pub const JETSTREAM_ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// How often a machine says so in that time: two may be lost.
+pub const JETSTREAM_RENEWALS: u32 = 3;
+
+/// How long servers know a message by its id, so that one put again is dropped: several times an outage of a minute.
+pub const JETSTREAM_DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
+
+/// What has not been answered by then is asked again: longer than a new leader's election takes.
+pub const JETSTREAM_OVERDUE: Duration = Duration::from_secs(5);
+
+/// What a server could not do now is asked again after this long.
+pub const JETSTREAM_RETRY: Duration = Duration::from_millis(250);
+
+/// How long a connection may take nothing in before it counts as lost.
+pub const JETSTREAM_STALL: Duration = Duration::from_secs(1);
+
+/// How often a silent server is asked whether it is there; the second question without an answer ends the connection.
+pub const JETSTREAM_PING: Duration = Duration::from_secs(5);
+
+/// Commands that the client library holds before it makes us wait: more than are under way at once but for acknowledgements.
+pub const JETSTREAM_COMMANDS_MAX: usize = 8 * 1024;
+
+/// How long a request for messages lies at a server before it is made anew.
+pub const JETSTREAM_PULL: Duration = Duration::from_secs(10);
+
+/// How often it is looked how full the queue is, if nothing else makes that worth knowing; also how soon it shows that a stream is gone.
+pub const JETSTREAM_LOOK: Duration = Duration::from_secs(1);
+
+/// How often, when all producers have finished: somebody waits for the end.
+pub const JETSTREAM_LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether a full queue has room again.
+pub const JETSTREAM_FULL: common::backoff::Backoff =
+    common::backoff::Backoff { min: Duration::from_millis(4), max: Duration::from_millis(128) };
+
+/// How often a machine says that it is there.
+pub const JETSTREAM_HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// A machine that was not heard of for this long is gone, and nobody waits for its producers any more.
+pub const JETSTREAM_MACHINE_LOST: Duration = Duration::from_secs(20);
+
+/// How long the goodbye to the servers may take.
+pub const JETSTREAM_GOODBYE: Duration = Duration::from_secs(3);

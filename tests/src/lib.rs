@@ -6,6 +6,7 @@ mod build;
 pub mod fuzzing;
 mod load;
 mod local_queue;
+pub mod nats;
 mod process;
 pub mod random;
 pub mod raw;

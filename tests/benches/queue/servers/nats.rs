@@ -24,7 +24,7 @@ pub const NATS: Served = Served {
     program: "nats-server",
     version: "--version",
     arguments: |folder, durable| Ok(vec!["--config".into(), write_config(folder, durable && syncs_always())?.into()]),
-    address,
+    address: |folder| tests::nats::address(folder).map(PathBuf::from),
     producer: Role::NatsProducer,
     consumer: Role::NatsConsumer,
     ping: Role::NatsPing,
@@ -33,15 +33,11 @@ pub const NATS: Served = Served {
 
 /// Writes the server's configuration; `synced`: what is in a file has reached the disk before it is confirmed.
 fn write_config(folder: &Path, synced: bool) -> Result<PathBuf> {
-    let config = folder.join("config");
+    let path = folder.join("config");
+    // The largest item of this benchmark is 8 MiB, the default limit is 1 MiB.
     let sync = if synced { ", sync_interval: always" } else { "" };
-    // Any free port; the largest item of this benchmark is 8 MiB, the default limit is 1 MiB.
-    let text = format!(
-        "listen: 127.0.0.1:-1\nports_file_dir: {folder:?}\nmax_payload: 8388608\njetstream {{ store_dir: {:?}{sync} }}\n",
-        folder.join("store")
-    );
-    std::fs::write(&config, text)?;
-    Ok(config)
+    std::fs::write(&path, tests::nats::config(folder, None, sync, "max_payload: 8388608"))?;
+    Ok(path)
 }
 
 /// True if this server knows of syncing before it confirms; servers before 2.10 do not.
@@ -54,14 +50,6 @@ pub fn syncs_always() -> bool {
         Ok::<_, Error>(asked.status.success())
     };
     *SYNCS.get_or_init(|| asks().unwrap_or(false))
-}
-
-/// The server writes down where it listens.
-fn address(folder: &Path) -> Option<PathBuf> {
-    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
-    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    Some(ports["nats"][0].as_str()?.into())
 }
 
 /// A message that is not acknowledged within this time is delivered again, which must not happen here.

@@ -1,0 +1,137 @@
+//! Where the queue is: `nats://HOST:PORT[,HOST:PORT…]/QUEUE[?creds=FILE&…]`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::ClusterError;
+
+/// Servers, the queue's name, and how to get in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Each as `nats://[USER:PASSWORD@]HOST[:PORT]` or `tls://…`.
+    pub servers: Vec<String>,
+    /// The queue's name, which its streams have, too.
+    pub queue: String,
+    /// A file with a token and its key (`.creds`).
+    pub credentials: Option<PathBuf>,
+    /// Certificates of authorities, beyond the system's.
+    pub authorities: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The JetStream domain, if it is not the servers' own.
+    pub domain: Option<String>,
+    /// How many servers keep each item.
+    pub replicas: usize,
+    /// The servers keep items in memory alone.
+    pub in_memory: bool,
+}
+
+/// The longest name of a queue: the servers make files of it.
+const QUEUE_BYTES_MAX: usize = 64;
+
+impl FromStr for Address {
+    type Err = ClusterError;
+
+    fn from_str(text: &str) -> Result<Address, ClusterError> {
+        let fail = |what: String| ClusterError::Address { text: hide_password(text), what };
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| fail("it does not begin with nats:// or tls://".into()))?;
+        if !matches!(scheme, "nats" | "tls") {
+            return Err(fail(format!("it begins with {scheme}://, not with nats:// or tls://")));
+        }
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (hosts, queue) = path.rsplit_once('/').ok_or_else(|| fail("it has no /QUEUE at its end".into()))?;
+        if hosts.split(',').any(|host| host.is_empty() || host.ends_with('@') || host.contains('/')) {
+            return Err(fail("a server in it has no name".into()));
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if queue.is_empty() || queue.len() > QUEUE_BYTES_MAX || !queue.bytes().all(is_plain) {
+            return Err(fail(format!("the queue's name is 1 to {QUEUE_BYTES_MAX} letters, digits, - and _, not \"{queue}\"")));
+        }
+        let mut address = Address {
+            servers: hosts.split(',').map(|host| format!("{scheme}://{host}")).collect(),
+            queue: queue.into(),
+            credentials: None,
+            authorities: None,
+            certificate: None,
+            domain: None,
+            replicas: 1,
+            in_memory: false,
+        };
+        let (mut certificate, mut key) = (None, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').filter(|(_, value)| !value.is_empty()) {
+                Some(("creds", path)) => address.credentials = Some(path.into()),
+                Some(("ca", path)) => address.authorities = Some(path.into()),
+                Some(("cert", path)) => certificate = Some(PathBuf::from(path)),
+                Some(("key", path)) => key = Some(PathBuf::from(path)),
+                Some(("domain", name)) if name.bytes().all(is_plain) => address.domain = Some(name.into()),
+                Some(("storage", "memory")) => address.in_memory = true,
+                Some(("storage", "file")) => address.in_memory = false,
+                Some(("replicas", number)) => match number.parse() {
+                    Ok(replicas @ 1..=5) => address.replicas = replicas,
+                    _ => return Err(fail(format!("replicas is 1 to 5, not {number}"))),
+                },
+                _ => {
+                    let known = "creds, ca, cert, key (files), domain, replicas, storage (file or memory)";
+                    return Err(fail(format!("\"{pair}\" is none of {known}")));
+                }
+            }
+        }
+        address.certificate = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err(fail("cert and key go together".into())),
+        };
+        Ok(address)
+    }
+}
+
+/// As it is shown to people: without what nobody else may know.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", hide_password(&self.servers.join(",")), self.queue)
+    }
+}
+
+fn hide_password(text: &str) -> String {
+    let hide = |server: &str| match server.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+            format!("{scheme}…@{host}")
+        }
+        None => server.to_string(),
+    };
+    text.split(',').map(hide).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_servers_a_queue_and_how_to_get_in() {
+        let address: Address = "nats://a:1,u:p@b:2/jobs?creds=/c&ca=/ca&cert=/x&key=/k&replicas=3&storage=memory&domain=hub".parse().unwrap();
+        assert_eq!(address.servers, ["nats://a:1", "nats://u:p@b:2"]);
+        assert_eq!((address.queue.as_str(), address.replicas, address.in_memory), ("jobs", 3, true));
+        assert_eq!(address.credentials, Some("/c".into()));
+        assert_eq!(address.certificate, Some(("/x".into(), "/k".into())));
+        assert_eq!(address.to_string(), "nats://a:1,nats://…@b:2/jobs");
+        assert_eq!("tls://a/jobs".parse::<Address>().unwrap().servers, ["tls://a"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said_without_its_password() {
+        let told = |text: &str| text.parse::<Address>().unwrap_err().to_string();
+        assert!(told("a:1/jobs").contains("nats://"));
+        assert!(told("http://a:1/jobs").contains("begins with http://"));
+        assert!(told("nats://a:1").contains("/QUEUE"));
+        assert!(told("nats:///jobs").contains("no name"));
+        assert!(told("nats://u:p@/jobs").contains("no name"));
+        assert!(told("nats://a/jo.bs").contains("jo.bs"));
+        assert!(told("nats://a/jobs?cert=/c").contains("go together"));
+        assert!(told("nats://a/jobs?replicas=7").contains("1 to 5"));
+        let odd = told("nats://u:secret@a/jobs?colour=red");
+        assert!(odd.contains("colour=red") && !odd.contains("secret"), "{odd}");
+    }
+}

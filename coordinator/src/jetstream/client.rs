@@ -1,0 +1,358 @@
+//! The connection to the servers; the only file that names `async_nats`.
+//!
+//! What is published while there is no connection lies with the library until there is one again, and nobody learns whether it ever leaves;
+//! its acknowledgement of a message is not confirmed. So everything that matters goes out as a request of ours, with a number in the subject of
+//! the answer, and is repeated until that comes.
+
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
+use async_nats::jetstream::context::{ContextBuilder, CreateStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::timeout;
+
+use super::names::Names;
+use super::{Address, ClusterError, News, Settings};
+use crate::limits::{
+    JETSTREAM_COMMANDS_MAX, JETSTREAM_DUPLICATE_WINDOW, JETSTREAM_OVERDUE, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_PING, JETSTREAM_STALL,
+};
+
+/// Something to be published.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) subject: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) payload: Bytes,
+}
+
+/// What has come as an answer, or to everybody.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) subject: String,
+    /// A number that stands for an answer without content, and what the server said with it.
+    pub(super) status: Option<(u16, String)>,
+    pub(super) payload: Bytes,
+}
+
+/// A message of the stream.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) sequence: u64,
+    pub(super) delivered: u64,
+    /// Where it is acknowledged.
+    pub(super) reply: String,
+    pub(super) payload: Bytes,
+}
+
+/// The connection takes nothing in.
+#[derive(Debug)]
+pub(super) struct Stalled;
+
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    client: async_nats::Client,
+    context: Context,
+    inbox: String,
+}
+
+impl Client {
+    /// Connects to the first server that lets us.
+    pub(super) async fn connect(settings: &Settings, news: &UnboundedSender<News>) -> Result<Client, ClusterError> {
+        let address = &settings.address;
+        let servers = address.servers.iter().map(|server| server.parse::<ServerAddr>()).collect::<Result<Vec<_>, _>>();
+        let servers =
+            servers.map_err(|error| ClusterError::Address { text: address.to_string(), what: error.to_string() })?;
+        let options = options(address, &servers, news.clone()).await?;
+        let client = options.connect(servers).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                ClusterError::Unauthorized { address: address.to_string() }
+            }
+            _ => ClusterError::Unreachable { address: address.to_string(), said: chain(&error) },
+        })?;
+        let builder = ContextBuilder::new().timeout(JETSTREAM_OVERDUE);
+        let context = match &address.domain {
+            Some(domain) => builder.domain(domain).build(client.clone()),
+            None => builder.build(client.clone()),
+        };
+        let inbox = client.new_inbox();
+        Ok(Client { client, context, inbox })
+    }
+
+    /// Makes what the queue consists of, or finds it as it has to be.
+    pub(super) async fn set_up(&self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
+        let address = settings.address.to_string();
+        self.context.query_account().await.map_err(|error| ClusterError::NoJetStream { address: address.clone(), said: chain(&error) })?;
+        let payload_bytes_max = self.payload_bytes_max();
+        let item_bytes_max = payload_bytes_max.saturating_sub(2 * JETSTREAM_OVERHEAD_BYTES);
+        if settings.item_bytes_max > item_bytes_max {
+            return Err(ClusterError::ItemLimit { given: settings.item_bytes_max, item_bytes_max, payload_bytes_max });
+        }
+        let needed = settings.item_bytes_max + JETSTREAM_OVERHEAD_BYTES;
+        if settings.capacity_bytes < needed {
+            return Err(ClusterError::Capacity { given: settings.capacity_bytes, needed });
+        }
+        let storage = if settings.address.in_memory { StorageType::Memory } else { StorageType::File };
+        let common = || Config { num_replicas: settings.address.replicas, storage, ..Config::default() };
+        // Servers that would drop the oldest message have to be told of one bound only.
+        let max_messages = if self.evicts() { -1 } else { settings.capacity_items as i64 };
+        let items = Config {
+            name: names.items.clone(),
+            subjects: vec![format!("{}.>", names.items_subject)],
+            retention: RetentionPolicy::WorkQueue,
+            discard: DiscardPolicy::New,
+            max_messages,
+            max_bytes: settings.capacity_bytes as i64,
+            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
+            description: Some(format!("procq queue of {} items, {} bytes", settings.capacity_items, settings.capacity_bytes)),
+            ..common()
+        };
+        let dead = Config {
+            name: names.dead.clone(),
+            subjects: vec![names.dead_subject.clone()],
+            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
+            description: Some("procq dead letters".into()),
+            ..common()
+        };
+        let state = Config {
+            name: names.state.clone(),
+            subjects: vec![format!("{}.>", names.state_subject)],
+            max_messages_per_subject: 1,
+            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
+            description: Some("procq records".into()),
+            ..common()
+        };
+        for config in [items, dead, state] {
+            self.set_up_stream(&address, config).await?;
+        }
+        self.set_up_consumer(settings, names).await
+    }
+
+    async fn set_up_stream(&self, address: &str, config: Config) -> Result<(), ClusterError> {
+        let fail = |said: String| {
+            let action = format!("make the stream {}", config.name);
+            ClusterError::Setup { action, address: address.into(), said }
+        };
+        let known = self.context.get_stream(&config.name).await;
+        let found = match known {
+            Ok(stream) => stream.cached_info().config.clone(),
+            Err(error) if is_not_found(&error.kind()) => match self.context.create_stream(config.clone()).await {
+                Ok(stream) => stream.cached_info().config.clone(),
+                Err(error) => match error.kind() {
+                    // Another machine was quicker.
+                    CreateStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NAME_EXIST => {
+                        self.context.get_stream(&config.name).await.map_err(|error| fail(chain(&error)))?.cached_info().config.clone()
+                    }
+                    _ => return Err(fail(chain(&error))),
+                },
+            },
+            Err(error) => return Err(fail(chain(&error))),
+        };
+        let differs = |what, expected: String, came: String| {
+            let stream = config.name.clone();
+            if expected == came { Ok(()) } else { Err(ClusterError::Settings { stream, what, expected, came }) }
+        };
+        let shown = |description: &Option<String>| description.clone().unwrap_or_else(|| "none of procq's".into());
+        differs("the description", shown(&config.description), shown(&found.description))?;
+        differs("subjects", config.subjects.join(", "), found.subjects.join(", "))?;
+        differs("retention", format!("{:?}", config.retention), format!("{:?}", found.retention))?;
+        differs("discard policy", format!("{:?}", config.discard), format!("{:?}", found.discard))?;
+        // What is not bounded is 0 as it is asked for, and -1 as it is told.
+        differs("the most messages", config.max_messages.max(0).to_string(), found.max_messages.max(0).to_string())?;
+        differs("the most bytes", config.max_bytes.max(0).to_string(), found.max_bytes.max(0).to_string())?;
+        differs("storage", format!("{:?}", config.storage), format!("{:?}", found.storage))?;
+        differs("replicas", config.num_replicas.to_string(), found.num_replicas.to_string())
+    }
+
+    async fn set_up_consumer(&self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
+        let fail = |said: String| {
+            let action = format!("make the consumer {} of the stream {}", names.consumer, names.items);
+            ClusterError::Setup { action, address: settings.address.to_string(), said }
+        };
+        let config = pull::Config {
+            durable_name: Some(names.consumer.clone()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: settings.timing.ack_wait,
+            // A bound would strand what exceeds it; failures are counted by us.
+            max_deliver: -1,
+            // What machines hold is bounded by what each asks for.
+            max_ack_pending: -1,
+            ..pull::Config::default()
+        };
+        let made: Consumer<pull::Config> =
+            self.context.create_consumer_on_stream(config.clone(), &names.items).await.map_err(|error| fail(chain(&error)))?;
+        let found = &made.cached_info().config;
+        if found.ack_wait != config.ack_wait || found.max_deliver > 0 || found.max_ack_pending > 0 {
+            let shown = |wait: Duration, deliver: i64| format!("{wait:?}, deliveries {}", deliver.max(-1));
+            return Err(ClusterError::Settings {
+                stream: names.items.clone(),
+                what: "its consumer's ack_wait",
+                expected: shown(config.ack_wait, config.max_deliver),
+                came: shown(found.ack_wait, found.max_deliver),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reports everything that comes: answers, messages, and what machines say to all.
+    pub(super) async fn listen(&self, names: &Names, news: &UnboundedSender<News>) -> Result<(), ClusterError> {
+        let fail = |error: &dyn std::error::Error| ClusterError::Setup {
+            action: "listen for answers".into(),
+            address: names.items.clone(),
+            said: error.to_string(),
+        };
+        let subscribe = async |subject: String| self.client.subscribe(subject).await.map_err(|error| fail(&error));
+        let pulled = subscribe(format!("{}.pull.*", self.inbox)).await?;
+        let prefix = format!("{}.pull.", self.inbox);
+        let context = self.context.clone();
+        forward(pulled, news.clone(), move |message| {
+            if let Some(number) = message.subject.strip_prefix(prefix.as_str()) {
+                return Some(News::PullEnded { number: number.parse().ok()?, said: incoming(message) });
+            }
+            let message = jetstream::Message { message, context: context.clone() };
+            let (sequence, delivered) = message.info().map(|info| (info.stream_sequence, info.delivered as u64)).ok()?;
+            let reply = message.message.reply?.to_string();
+            Some(News::Delivered(Delivery { sequence, delivered, reply, payload: message.message.payload }))
+        });
+        let prefix = format!("{}.answer.", self.inbox);
+        forward(subscribe(format!("{prefix}*")).await?, news.clone(), move |message| {
+            let number = message.subject.strip_prefix(prefix.as_str())?.parse().ok()?;
+            Some(News::Answered { number, said: incoming(message) })
+        });
+        forward(subscribe(names.machine_subject("*")).await?, news.clone(), |message| Some(News::Said(incoming(message))));
+        forward(subscribe(names.producers_subject()).await?, news.clone(), |message| Some(News::Said(incoming(message))));
+        self.client.flush().await.map_err(|error| fail(&error))
+    }
+
+    /// Publishes something, and has the answer come under this number, if there is to be one.
+    pub(super) async fn send(&self, out: Outgoing, number: Option<u64>) -> Result<(), Stalled> {
+        let reply = number.map(|number| format!("{}.answer.{number}", self.inbox));
+        self.publish(out, reply).await
+    }
+
+    /// Asks for messages; what becomes of that comes under this number.
+    pub(super) async fn pull(&self, out: Outgoing, number: u64) -> Result<(), Stalled> {
+        self.publish(out, Some(format!("{}.pull.{number}", self.inbox))).await
+    }
+
+    async fn publish(&self, out: Outgoing, reply: Option<String>) -> Result<(), Stalled> {
+        let Outgoing { subject, headers, payload } = out;
+        let mut map = HeaderMap::new();
+        headers.into_iter().for_each(|(name, value)| map.insert(name, value.as_str()));
+        let publishing = async {
+            match (reply, map.is_empty()) {
+                (Some(reply), true) => self.client.publish_with_reply(subject, reply, payload).await,
+                (Some(reply), false) => self.client.publish_with_reply_and_headers(subject, reply, map, payload).await,
+                (None, _) => self.client.publish(subject, payload).await,
+            }
+        };
+        match timeout(JETSTREAM_STALL, publishing).await {
+            Ok(Ok(())) => Ok(()),
+            // The library's task is gone, or a bound was missed: either shows as an answer that never comes.
+            Ok(Err(_)) | Err(_) => Err(Stalled),
+        }
+    }
+
+    /// Returns once the server has taken in all that was published.
+    pub(super) async fn flush(&self) {
+        // Without a connection there is nothing to wait for.
+        let _ = self.client.flush().await;
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// What a message may have in all.
+    pub(super) fn payload_bytes_max(&self) -> u64 {
+        self.client.max_payload() as u64
+    }
+
+    /// An id that no other machine has.
+    pub(super) fn new_id(&self) -> String {
+        self.client.new_inbox().rsplit('.').next().unwrap_or_default().into()
+    }
+
+    /// True if these servers drop the oldest message when there are bounds for both messages and bytes.
+    fn evicts(&self) -> bool {
+        let is_before_2_10_5 = !self.client.is_server_compatible(2, 10, 5);
+        let is_mended_2_9 = self.client.is_server_compatible(2, 9, 24) && !self.client.is_server_compatible(2, 10, 0);
+        is_before_2_10_5 && !is_mended_2_9
+    }
+}
+
+async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSender<News>) -> Result<ConnectOptions, ClusterError> {
+    let mut options = ConnectOptions::new()
+        .name("procq")
+        .ping_interval(JETSTREAM_PING)
+        .client_capacity(JETSTREAM_COMMANDS_MAX)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|tries| Duration::from_millis(50 << tries.min(5)))
+        .event_callback(move |event| {
+            let told = match event {
+                Event::Connected => Some(News::Connected),
+                Event::Disconnected => Some(News::Disconnected),
+                Event::ServerError(ServerError::AuthorizationViolation) => Some(News::Unauthorized),
+                _ => None,
+            };
+            // Nobody is there to hear it after the end.
+            let _ = told.map(|told| news.send(told));
+            async {}
+        });
+    if let Some(server) = servers.iter().find(|server| server.has_user_pass()) {
+        let (user, password) = (server.username().unwrap_or_default(), server.password().unwrap_or_default());
+        options = options.user_and_password(user.into(), password.into());
+    }
+    if let Some(path) = &address.credentials {
+        let wrap = |source| ClusterError::Credentials { path: path.clone(), source };
+        options = options.credentials_file(path).await.map_err(wrap)?;
+    }
+    if let Some(path) = &address.authorities {
+        options = options.add_root_certificates(path.clone());
+    }
+    if let Some((certificate, key)) = &address.certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+fn forward(mut from: Subscriber, news: UnboundedSender<News>, make: impl Fn(async_nats::Message) -> Option<News> + Send + 'static) {
+    tokio::spawn(async move {
+        while let Some(message) = from.next().await {
+            if let Some(made) = make(message)
+                && news.send(made).is_err()
+            {
+                return;
+            }
+        }
+    });
+}
+
+fn incoming(message: async_nats::Message) -> Incoming {
+    let status = message.status.filter(|status| *status != StatusCode::OK);
+    let status = status.map(|status| (status.as_u16(), message.description.unwrap_or_default()));
+    Incoming { subject: message.subject.to_string(), status, payload: message.payload }
+}
+
+fn is_not_found(kind: &jetstream::context::GetStreamErrorKind) -> bool {
+    matches!(kind, jetstream::context::GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// An error with what is behind it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !said.contains(&more) {
+            said = format!("{said}: {more}");
+        }
+        source = error.source();
+    }
+    said
+}

@@ -1,0 +1,229 @@
+//! The messages that this machine holds: whose lease is kept alive, what became of their items, and how each ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::message::Marks;
+
+/// A message that is held.
+#[derive(Debug)]
+struct Lease {
+    /// Where it is acknowledged: the last delivery's.
+    reply: String,
+    message_hash: u64,
+    /// There are marks of it at the servers.
+    is_marked: bool,
+    /// Marks that are on their way, or wait for those before.
+    writing: bool,
+    next: Option<Marks>,
+    ending: Option<Ending>,
+    /// The end was said.
+    is_ending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Settle,
+    Release { delay: Duration },
+}
+
+/// What is to be done about a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Tell the servers that it is settled, and hear that they know.
+    Settle { sequence: u64, reply: String },
+    /// Give it to another, after a while.
+    Release { reply: String, delay: Duration },
+    /// Keep these marks, and hear that they are kept.
+    Mark { sequence: u64, message_hash: u64, marks: Marks },
+}
+
+#[derive(Debug)]
+pub(super) struct Leases {
+    held: BTreeMap<u64, Lease>,
+    renew_every: Duration,
+    /// When all of them are renewed: one at a time would be a timer for each.
+    renew_at: Duration,
+}
+
+impl Leases {
+    pub(super) fn new(renew_every: Duration) -> Leases {
+        Leases { held: BTreeMap::new(), renew_every, renew_at: renew_every }
+    }
+
+    /// A message has come. False if it is held already: its lease had run out, and goes on with this delivery.
+    pub(super) fn delivered(&mut self, sequence: u64, reply: String, message_hash: u64) -> bool {
+        if let Some(lease) = self.held.get_mut(&sequence) {
+            lease.reply = reply;
+            // What was said of the delivery before may have come too late.
+            lease.is_ending = false;
+            return false;
+        }
+        let lease = Lease { reply, message_hash, is_marked: false, writing: false, next: None, ending: None, is_ending: false };
+        self.held.insert(sequence, lease);
+        true
+    }
+
+    /// Somebody has marked it before.
+    pub(super) fn was_marked(&mut self, sequence: u64) {
+        if let Some(lease) = self.held.get_mut(&sequence) {
+            lease.is_marked = true;
+        }
+    }
+
+    pub(super) fn message_hash(&self, sequence: u64) -> Option<u64> {
+        self.held.get(&sequence).map(|lease| lease.message_hash)
+    }
+
+    /// All of its items are settled.
+    pub(super) fn settle(&mut self, sequence: u64) -> Option<Act> {
+        self.end(sequence, Ending::Settle)
+    }
+
+    /// Another is to have it.
+    pub(super) fn release(&mut self, sequence: u64, delay: Duration) -> Option<Act> {
+        self.end(sequence, Ending::Release { delay })
+    }
+
+    /// Some of its items are settled, or have failed.
+    pub(super) fn mark(&mut self, sequence: u64, marks: Marks) -> Option<Act> {
+        let lease = self.held.get_mut(&sequence)?;
+        lease.next = Some(marks);
+        self.go_on(sequence)
+    }
+
+    /// Its marks are kept.
+    pub(super) fn marked(&mut self, sequence: u64) -> Option<Act> {
+        let lease = self.held.get_mut(&sequence)?;
+        lease.writing = false;
+        self.go_on(sequence)
+    }
+
+    /// The servers know that it is settled. True if there are marks of it, which nobody needs any more.
+    pub(super) fn settled(&mut self, sequence: u64) -> Option<bool> {
+        self.held.remove(&sequence).map(|lease| lease.is_marked)
+    }
+
+    /// Those whose lease is to be renewed now.
+    pub(super) fn renewals(&mut self, now: Duration) -> Vec<String> {
+        if now < self.renew_at {
+            return Vec::new();
+        }
+        self.renew_at = now + self.renew_every;
+        self.held.values().map(|lease| lease.reply.clone()).collect()
+    }
+
+    /// When they are.
+    pub(super) fn renew_at(&self) -> Option<Duration> {
+        (!self.held.is_empty()).then_some(self.renew_at)
+    }
+
+    /// All leases are to be renewed as soon as can be.
+    pub(super) fn renew_all(&mut self) {
+        self.renew_at = Duration::ZERO;
+    }
+
+    /// All that is held, in order.
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        self.held.keys().copied().collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    fn end(&mut self, sequence: u64, ending: Ending) -> Option<Act> {
+        let lease = self.held.get_mut(&sequence)?;
+        lease.ending.get_or_insert(ending);
+        self.go_on(sequence)
+    }
+
+    /// What is to be done about a message now, if anything is. Marks first: who gets the message next is to find them.
+    pub(super) fn go_on(&mut self, sequence: u64) -> Option<Act> {
+        let lease = self.held.get_mut(&sequence)?;
+        if lease.writing || lease.is_ending {
+            return None;
+        }
+        if let Some(marks) = lease.next.take_if(|_| lease.ending != Some(Ending::Settle)) {
+            (lease.writing, lease.is_marked) = (true, true);
+            return Some(Act::Mark { sequence, message_hash: lease.message_hash, marks });
+        }
+        let act = match lease.ending? {
+            Ending::Settle => {
+                lease.is_ending = true;
+                Act::Settle { sequence, reply: lease.reply.clone() }
+            }
+            Ending::Release { delay } => {
+                let reply = std::mem::take(&mut lease.reply);
+                self.held.remove(&sequence);
+                Act::Release { reply, delay }
+            }
+        };
+        Some(act)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn held() -> Leases {
+        let mut leases = Leases::new(SECOND);
+        assert!(leases.delivered(7, "one".into(), 5));
+        leases
+    }
+
+    fn marks(index: u32) -> Marks {
+        Marks { settled: vec![(index, 1)], failed: Vec::new() }
+    }
+
+    #[test]
+    fn a_lease_is_renewed_until_its_message_is_settled_for_good() {
+        let mut leases = held();
+        assert_eq!(leases.renewals(SECOND / 2), [""; 0]);
+        assert_eq!(leases.renewals(SECOND), ["one"]);
+        assert_eq!(leases.settle(7), Some(Act::Settle { sequence: 7, reply: "one".into() }));
+        assert_eq!(leases.settle(7), None, "it was said");
+        assert_eq!(leases.renewals(2 * SECOND), ["one"], "it may have been lost on its way");
+        assert_eq!(leases.settled(7), Some(false));
+        assert_eq!((leases.renewals(9 * SECOND), leases.settled(7)), (vec![], None));
+    }
+
+    #[test]
+    fn a_message_that_comes_again_while_it_is_held_is_settled_under_its_last_delivery() {
+        let mut leases = held();
+        leases.settle(7);
+        assert!(!leases.delivered(7, "two".into(), 5));
+        assert_eq!(leases.go_on(7), Some(Act::Settle { sequence: 7, reply: "two".into() }));
+    }
+
+    #[test]
+    fn marks_are_kept_before_another_gets_the_message() {
+        let mut leases = held();
+        assert_eq!(leases.mark(7, marks(1)), Some(Act::Mark { sequence: 7, message_hash: 5, marks: marks(1) }));
+        assert_eq!(leases.mark(7, marks(2)), None, "one after the other");
+        assert_eq!(leases.mark(7, marks(3)), None);
+        assert_eq!(leases.release(7, SECOND), None);
+        assert_eq!(leases.marked(7), Some(Act::Mark { sequence: 7, message_hash: 5, marks: marks(3) }));
+        assert_eq!(leases.marked(7), Some(Act::Release { reply: "one".into(), delay: SECOND }));
+        assert_eq!(leases.len(), 0);
+    }
+
+    #[test]
+    fn marks_that_a_settled_message_has_are_to_be_forgotten() {
+        let mut leases = held();
+        leases.mark(7, marks(1));
+        leases.mark(7, marks(2));
+        assert_eq!(leases.settle(7), None, "what is on its way must not come behind");
+        assert_eq!(leases.marked(7), Some(Act::Settle { sequence: 7, reply: "one".into() }));
+        assert_eq!(leases.settled(7), Some(true));
+    }
+
+    #[test]
+    fn what_is_not_held_takes_nothing() {
+        let mut leases = Leases::new(SECOND);
+        assert_eq!((leases.settle(1), leases.release(1, SECOND), leases.mark(1, marks(0))), (None, None, None));
+    }
+}

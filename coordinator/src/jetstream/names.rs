@@ -1,0 +1,115 @@
+//! What streams, subjects and messages are called.
+//!
+//! ```text
+//! stream QUEUE        procq.QUEUE.items.COUNT.SOURCE     a message of COUNT items; SOURCE is a producer's name or a machine
+//! stream QUEUE_dead   procq.QUEUE.dead                   a dead letter
+//! stream QUEUE_state  procq.QUEUE.state.machine.ID       the last record of each
+//!                     procq.QUEUE.state.producer.SOURCE
+//!                     procq.QUEUE.state.marks.SEQUENCE
+//! ```
+//!
+//! The count is in the subject so that servers can say how many items there are: they count messages by subject.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::Address;
+
+/// The names of one queue.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) queue: String,
+    pub(super) items: String,
+    pub(super) dead: String,
+    pub(super) state: String,
+    pub(super) consumer: String,
+    pub(super) items_subject: String,
+    pub(super) dead_subject: String,
+    pub(super) state_subject: String,
+    /// What requests to JetStream begin with.
+    api: String,
+}
+
+impl Names {
+    pub(super) fn new(address: &Address) -> Names {
+        let queue = &address.queue;
+        Names {
+            queue: queue.clone(),
+            items: queue.clone(),
+            dead: format!("{queue}_dead"),
+            state: format!("{queue}_state"),
+            consumer: "procq".into(),
+            items_subject: format!("procq.{queue}.items"),
+            dead_subject: format!("procq.{queue}.dead"),
+            state_subject: format!("procq.{queue}.state"),
+            api: address.domain.as_ref().map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API")),
+        }
+    }
+
+    /// Items of a producer with a name, or of a machine.
+    pub(super) fn items_subject(&self, count: u32, source: &str) -> String {
+        format!("{}.{count}.{source}", self.items_subject)
+    }
+
+    /// How many items each message under a subject has.
+    pub(super) fn count_in(&self, subject: &str) -> Option<u64> {
+        subject.strip_prefix(&self.items_subject)?.strip_prefix('.')?.split('.').next()?.parse().ok()
+    }
+
+    pub(super) fn machine_subject(&self, id: &str) -> String {
+        format!("{}.machine.{id}", self.state_subject)
+    }
+
+    pub(super) fn machine_in<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        subject.strip_prefix(&self.state_subject)?.strip_prefix(".machine.")
+    }
+
+    pub(super) fn producer_subject(&self, name: &str) -> String {
+        format!("{}.producer.{}", self.state_subject, source_of_name(name))
+    }
+
+    pub(super) fn producers_subject(&self) -> String {
+        format!("{}.producer.*", self.state_subject)
+    }
+
+    /// The producer whose record has this subject.
+    pub(super) fn producer_in(&self, subject: &str) -> Option<String> {
+        let source = subject.strip_prefix(&self.state_subject)?.strip_prefix(".producer.n")?;
+        String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(source).ok()?).ok()
+    }
+
+    pub(super) fn marks_subject(&self, sequence: u64) -> String {
+        format!("{}.marks.{sequence}", self.state_subject)
+    }
+
+    /// A request to JetStream.
+    pub(super) fn api(&self, request: &str) -> String {
+        format!("{}.{request}", self.api)
+    }
+}
+
+/// What stands in subjects for a producer's name, which may have any characters.
+pub(super) fn source_of_name(name: &str) -> String {
+    format!("n{}", BASE64_URL_SAFE_NO_PAD.encode(name))
+}
+
+/// What stands in subjects for producers without a name.
+pub(super) fn source_of_machine(id: &str) -> String {
+    format!("m{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_subject_is_found_again() {
+        let names = Names::new(&"nats://a/jobs".parse().unwrap());
+        let subject = names.items_subject(17, &source_of_name("a.b *>"));
+        assert_eq!(subject, "procq.jobs.items.17.nYS5iICo-");
+        assert_eq!((names.count_in(&subject), names.count_in("procq.jobs.itemsx.1")), (Some(17), None));
+        assert_eq!(names.producer_in(&names.producer_subject("a.b *>")).as_deref(), Some("a.b *>"));
+        assert_eq!(names.machine_in(&names.machine_subject("x1")), Some("x1"));
+        assert_eq!(names.api("STREAM.INFO.jobs"), "$JS.API.STREAM.INFO.jobs");
+    }
+}

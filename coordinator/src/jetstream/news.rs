@@ -1,0 +1,404 @@
+//! What is done about each piece of news.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::batch::Batch;
+use twox_hash::XxHash3_64;
+
+use super::client::{Delivery, Incoming, Outgoing};
+use super::message::{
+    ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, ProducerRecord, Reached, hash, read_items, read_record, write_items,
+    write_record,
+};
+use super::names::{source_of_machine, source_of_name};
+use super::puts::{Amount, Put};
+use super::registry::Claim;
+use super::replies::{Present, Refusal, Stored, StreamInfo, read, read_message};
+use super::requests::Kind;
+use super::worker::{End, Worker};
+use super::{Answer, ClusterError, Fetched, Marks, News, View, Work};
+use crate::limits::JETSTREAM_OVERHEAD_BYTES;
+use crate::queue::{DeadLetter, Progress};
+
+impl Worker {
+    pub(super) async fn hear(&mut self, news: News) -> Result<(), End> {
+        match news {
+            News::Work(work) => self.work(work).await?,
+            News::Answered { number, said } => self.answered(number, &said).await?,
+            News::Delivered(delivery) => self.delivered(delivery).await?,
+            News::PullEnded { number, said } => {
+                let (code, words) = said.status.unwrap_or_default();
+                let in_trouble = code == 503 || code == 409;
+                self.pulls.ended(number, in_trouble, self.now());
+                if code == 503 || words.contains("Deleted") {
+                    self.check().await;
+                }
+            }
+            News::Said(said) => self.heard_of(&said)?,
+            News::Connected => self.resume().await,
+            News::Flushed if self.client.is_connected() && !self.is_connected => self.resume().await,
+            News::Flushed => {}
+            News::Disconnected => {
+                self.is_connected = false;
+                self.begin_outage("the connection is lost".into());
+            }
+            News::Unauthorized if self.outage.is_some() => {}
+            News::Unauthorized => self.begin_outage("the server refuses who we are".into()),
+        }
+        Ok(())
+    }
+
+    async fn work(&mut self, work: Work) -> Result<(), End> {
+        match work {
+            Work::Put { ticket, batch, by } => self.put(ticket, &batch, by.as_ref()),
+            Work::Want(messages) => self.pulls.want(messages),
+            Work::Settle(sequence) => {
+                let act = self.leases.settle(sequence);
+                self.act(act).await;
+            }
+            Work::Release { sequence, delay } => {
+                let act = self.leases.release(sequence, delay);
+                self.act(act).await;
+            }
+            Work::Mark { sequence, marks } => {
+                let act = self.leases.mark(sequence, marks);
+                self.act(act).await;
+            }
+            Work::Bury(letter) => self.bury(letter).await,
+            Work::Claim(name) => self.ask_for_name(name, false).await,
+            Work::Finish(name) => {
+                let claim = self.producers.finish(&name);
+                self.claim(claim).await;
+            }
+            Work::Announce { expected, finished } => {
+                self.machines.announce(expected, finished);
+                self.beat_at = Duration::ZERO;
+            }
+            Work::End => return Err(End::Wanted),
+        }
+        Ok(())
+    }
+
+    /// Cuts a batch into messages, and puts these in line.
+    fn put(&mut self, ticket: u64, batch: &Batch, by: Option<&Progress>) {
+        let body_bytes_max = self.client.payload_bytes_max() - JETSTREAM_OVERHEAD_BYTES - ITEMS_HEAD_BYTES_MAX;
+        let items_max = self.settings.capacity_items.min(u64::from(u32::MAX)) as u32;
+        let parts = cut(batch, body_bytes_max, items_max);
+        let (source, id) = match by {
+            // With the checksum: should another put other items under this name, they are not taken for these.
+            Some(by) => (source_of_name(&by.name), format!("{}.{:x}", by.position, by.checksum)),
+            None => (source_of_machine(self.machines.ours()), ticket.to_string()),
+        };
+        let last = parts.len() - 1;
+        for (index, part) in parts.into_iter().enumerate() {
+            let is_last = index == last;
+            let reached = by.filter(|_| is_last).map(|by| Reached { position: by.position, checksum: by.checksum });
+            let subject = self.names.items_subject(part.count(), &source);
+            let id = format!("{source}.{id}.{index}");
+            let items = u64::from(part.count());
+            let mut put = Put::new(is_last.then_some(ticket), subject, id, write_items(&part, reached), items);
+            put.by = by.zip(reached).map(|(by, reached)| (Arc::clone(&by.name), reached));
+            self.puts.push(put);
+        }
+    }
+
+    async fn bury(&mut self, letter: DeadLetter) {
+        let DeadLetter { id, attempts, cause, item } = letter;
+        let cause: String = cause.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let headers = vec![
+            ("Nats-Msg-Id", format!("dead.{}.{:x}", id.0, XxHash3_64::oneshot(&item))),
+            ("Procq-Item", id.0.to_string()),
+            ("Procq-Attempts", attempts.to_string()),
+            ("Procq-Cause", cause),
+        ];
+        self.ask(Kind::Dead(id), Outgoing { subject: self.names.dead_subject.clone(), headers, payload: item }).await;
+    }
+
+    async fn delivered(&mut self, delivery: Delivery) -> Result<(), End> {
+        let Delivery { sequence, delivered, reply, payload } = delivery;
+        let is_wanted = self.pulls.delivered();
+        let hash = hash(&payload);
+        if self.leases.message_hash(sequence).is_none() && !is_wanted {
+            self.release(reply, Duration::ZERO).await;
+            return Ok(());
+        }
+        if !self.leases.delivered(sequence, reply, hash) {
+            let act = self.leases.go_on(sequence);
+            self.act(act).await;
+            return Ok(());
+        }
+        if delivered > 1 {
+            // It was held before: whoever did may have marked what became of its items.
+            self.arriving.insert(sequence, (payload, delivered));
+            let stream = self.names.state.clone();
+            self.ask_for_last(Kind::Marks(sequence), &stream, self.names.marks_subject(sequence)).await;
+            return Ok(());
+        }
+        self.arrived(sequence, &payload, delivered, Marks::default())
+    }
+
+    fn arrived(&mut self, sequence: u64, payload: &bytes::Bytes, deliveries: u64, marks: Marks) -> Result<(), End> {
+        let (batch, _) = read_items(payload).map_err(|source| self.unreadable(&self.names.items, sequence, source))?;
+        self.answer(Answer::Fetched(Fetched { sequence, deliveries, batch, marks }));
+        Ok(())
+    }
+
+    fn unreadable(&self, stream: &str, sequence: u64, source: MessageError) -> End {
+        ClusterError::Message { stream: stream.into(), sequence, source }.into()
+    }
+
+    fn gone(&self, what: &'static str) -> End {
+        ClusterError::Gone { what, queue: self.names.queue.clone() }.into()
+    }
+
+    /// What a machine says to all; the records in the stream say the same.
+    fn heard_of(&mut self, said: &Incoming) -> Result<(), End> {
+        if let Some(id) = self.names.machine_in(&said.subject) {
+            let record = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
+            self.machines.heard(id, record, self.now());
+        } else if let Some(name) = self.names.producer_in(&said.subject) {
+            let record: ProducerRecord = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
+            if record.machine != self.machines.ours() && self.producers.overtaken(&name) {
+                self.answer(Answer::Replaced(name.into()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn answered(&mut self, number: u64, said: &Incoming) -> Result<(), End> {
+        let Some(request) = self.requests.take(number) else { return Ok(()) };
+        match self.settle_answer(request.kind.clone(), said).await {
+            Ok(()) => Ok(()),
+            Err(Failure::End(end)) => Err(end),
+            Err(Failure::Refused(Refusal::NoStream)) if matches!(request.kind, Kind::Look { .. }) => Err(self.gone("the stream of items")),
+            Err(Failure::Refused(_)) if matches!(request.kind, Kind::Look { .. } | Kind::Check(_)) => Ok(()),
+            Err(Failure::Refused(_)) => {
+                // It may be that there is no leader, or that something is gone for good.
+                self.requests.again(number, request, self.now());
+                self.check().await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn settle_answer(&mut self, kind: Kind, said: &Incoming) -> Result<(), Failure> {
+        match kind {
+            Kind::Put(place) => match read::<Stored>(said) {
+                Ok(_) => {
+                    self.told_of_space = false;
+                    for put in self.puts.stored(place) {
+                        self.kept(put).await;
+                    }
+                }
+                Err(Refusal::Full(words)) => {
+                    self.puts.refused(place, self.now());
+                    if !words.contains("maximum") && !std::mem::replace(&mut self.told_of_space, true) {
+                        self.answer(Answer::NoSpace(words));
+                    }
+                }
+                Err(other) => return Err(other.into()),
+            },
+            Kind::Settle(sequence) => {
+                if let Some((code, words)) = &said.status {
+                    return Err(Refusal::Trouble(format!("{code} {words}")).into());
+                }
+                if let Some(is_marked) = self.leases.settled(sequence) {
+                    self.answer(Answer::Settled(sequence));
+                    if is_marked {
+                        self.forget(self.names.marks_subject(sequence)).await;
+                    }
+                }
+            }
+            Kind::Mark(sequence) => {
+                read::<Stored>(said)?;
+                let act = self.leases.marked(sequence);
+                self.act(act).await;
+            }
+            Kind::Marks(sequence) => {
+                let found = read_message(said)?;
+                let Some((payload, delivered)) = self.arriving.remove(&sequence) else { return Ok(()) };
+                let record = found.map(|(record, number)| {
+                    let read = read_record::<MarksRecord>(&record);
+                    read.map_err(|source| self.unreadable(&self.names.state, number, source))
+                });
+                let record = record.transpose()?.filter(|record| Some(record.message_hash) == self.leases.message_hash(sequence));
+                if record.is_some() {
+                    self.leases.was_marked(sequence);
+                }
+                self.arrived(sequence, &payload, delivered, record.map(|record| record.marks).unwrap_or_default())?;
+            }
+            Kind::Dead(id) => {
+                read::<Stored>(said)?;
+                self.answer(Answer::Buried(id));
+            }
+            Kind::Beat | Kind::Forget => drop(read::<Present>(said)?),
+            Kind::Look { changes } => {
+                let info = read::<StreamInfo>(said)?;
+                self.looked(&info, changes)?;
+            }
+            Kind::Check(part) => match read::<Present>(said) {
+                Err(Refusal::NoStream | Refusal::NoConsumer) => return Err(self.gone(part).into()),
+                other => drop(other?),
+            },
+            Kind::Machines => {
+                let info = read::<StreamInfo>(said)?;
+                let subjects = info.state.subjects.unwrap_or_default();
+                let ids: Vec<&str> = subjects.keys().filter_map(|subject| self.names.machine_in(subject)).collect();
+                self.machines.registered(&ids);
+                let others = ids.into_iter().filter(|id| *id != self.machines.ours()).map(String::from).collect::<Vec<_>>();
+                for id in others {
+                    let (stream, subject) = (self.names.state.clone(), self.names.machine_subject(&id));
+                    self.ask_for_last(Kind::Machine(id), &stream, subject).await;
+                }
+            }
+            Kind::Machine(id) => {
+                if let Some((record, number)) = read_message(said)? {
+                    let record: MachineRecord =
+                        read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
+                    self.machines.heard(&id, record, self.now());
+                }
+            }
+            Kind::Name { name, verify } => self.found_name(name, verify, said).await?,
+            Kind::Last { name, kept } => {
+                let last = match read_message(said)? {
+                    Some((message, number)) => {
+                        let read = read_items(&message).map_err(|source| self.unreadable(&self.names.items, number, source));
+                        read?.1
+                    }
+                    None => None,
+                };
+                let claim = self.producers.found(&name, self.machines.ours(), kept, last);
+                self.claim(claim).await;
+            }
+            Kind::Write(name) => match read::<Stored>(said) {
+                Ok(Stored { seq }) => {
+                    for claim in self.producers.written(&name, seq) {
+                        self.claim(Some(claim)).await;
+                    }
+                }
+                Err(Refusal::NotNext) => self.ask_for_name(name, true).await,
+                Err(other) => return Err(other.into()),
+            },
+        }
+        Ok(())
+    }
+
+    async fn kept(&mut self, put: Put) {
+        if let Some((name, reached)) = put.by {
+            let claim = self.producers.reached(&name, reached);
+            self.claim(claim).await;
+        }
+        if let Some(ticket) = put.ticket {
+            self.answer(Answer::Kept(ticket));
+        }
+    }
+
+    fn looked(&mut self, info: &StreamInfo, changes: u64) -> Result<(), End> {
+        if self.created.get_or_insert_with(|| info.created.clone()) != &info.created {
+            return Err(self.gone("the stream of items"));
+        }
+        let none = BTreeMap::new();
+        let subjects = info.state.subjects.as_ref().unwrap_or(&none);
+        let items = subjects.iter().map(|(subject, messages)| messages * self.names.count_in(subject).unwrap_or(1)).sum();
+        let found = Amount { items, bytes: info.state.bytes };
+        let machines = self.machines.count();
+        self.puts.looked(found, machines, self.now());
+        self.end_outage();
+        let is_drained = info.state.messages == 0 && self.puts.is_empty() && self.machines.changes() == changes;
+        let is_done = is_drained && self.machines.have_finished();
+        let view = View { messages: info.state.messages, items, bytes: info.state.bytes, is_done, ..self.machines.view() };
+        if self.view.as_ref() != Some(&view) {
+            self.view = Some(view.clone());
+            self.answer(Answer::Cluster(view));
+        }
+        Ok(())
+    }
+
+    async fn ask_for_name(&mut self, name: Arc<str>, verify: bool) {
+        let (stream, subject) = (self.names.state.clone(), self.names.producer_subject(&name));
+        self.ask_for_last(Kind::Name { name, verify }, &stream, subject).await;
+    }
+
+    async fn found_name(&mut self, name: Arc<str>, verify: bool, said: &Incoming) -> Result<(), Failure> {
+        let kept = match read_message(said)? {
+            Some((record, number)) => {
+                let record: ProducerRecord =
+                    read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
+                Some((record, number))
+            }
+            None => None,
+        };
+        if !verify {
+            let subject = format!("{}.*.{}", self.names.items_subject, source_of_name(&name));
+            let stream = self.names.items.clone();
+            self.ask_for_last(Kind::Last { name, kept }, &stream, subject).await;
+            return Ok(());
+        }
+        match self.producers.verify(&name, self.machines.ours(), kept) {
+            Some(claims) => {
+                for claim in claims {
+                    self.claim(Some(claim)).await;
+                }
+            }
+            None => {
+                if self.producers.overtaken(&name) {
+                    self.answer(Answer::Replaced(name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self, claim: Option<Claim>) {
+        match claim {
+            Some(Claim::Write { name, record, after }) => {
+                let headers = vec![("Nats-Expected-Last-Subject-Sequence", after.to_string())];
+                let out = Outgoing { subject: self.names.producer_subject(&name), headers, payload: write_record(&record) };
+                self.ask(Kind::Write(name), out).await;
+            }
+            Some(Claim::Claimed { name, record }) => {
+                let ProducerRecord { position, checksum, finished, .. } = record;
+                self.answer(Answer::Claimed { name, position, checksum, finished });
+            }
+            Some(Claim::Finished { name }) => self.answer(Answer::Finished(name)),
+            None => {}
+        }
+    }
+}
+
+/// Why an answer is not the end of its request.
+enum Failure {
+    Refused(Refusal),
+    End(End),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Refused(refusal)
+    }
+}
+
+impl From<End> for Failure {
+    fn from(end: End) -> Failure {
+        Failure::End(end)
+    }
+}
+
+/// Parts of a batch that fit into a message each; one item always does.
+pub(super) fn cut(batch: &Batch, body_bytes_max: u64, items_max: u32) -> Vec<Batch> {
+    let mut parts = Vec::new();
+    let mut from = 0;
+    while from < batch.count() {
+        let mut count = batch.fit(from, items_max.max(1), body_bytes_max);
+        let mut part = batch.slice(from, count);
+        while part.body_bytes() > body_bytes_max && count > 1 {
+            count = count.div_ceil(2);
+            part = batch.slice(from, count);
+        }
+        from += count;
+        parts.push(part);
+    }
+    parts
+}

@@ -1,0 +1,375 @@
+//! Who takes part: the machines that were heard of lately, how far each is with its producers, and the producers that have a name here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::message::{MachineRecord, ProducerRecord, Reached};
+
+/// What is known of all machines together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Machines that are there, this one among them.
+    pub machines: u64,
+    /// Producers that they expect.
+    pub producers_expected: u64,
+    /// Producers that have finished.
+    pub producers_finished: u64,
+    /// Messages in the stream, held ones among them.
+    pub messages: u64,
+    /// Items of these messages.
+    pub items: u64,
+    /// Bytes of these messages.
+    pub bytes: u64,
+    /// There were producers, all of them have finished or are lost, and all that they have put is settled.
+    pub is_done: bool,
+}
+
+/// A machine that was not heard of for too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its host and process.
+    pub machine: String,
+    /// Producers of it that had not finished: what they had not put is lost.
+    pub producers_unfinished: u64,
+}
+
+#[derive(Debug)]
+struct Machine {
+    record: MachineRecord,
+    heard: Duration,
+}
+
+/// The machines, by id.
+#[derive(Debug)]
+pub(super) struct Machines {
+    ours: String,
+    own: MachineRecord,
+    others: BTreeMap<String, Machine>,
+    lost_after: Duration,
+    had_producers: bool,
+    /// Raised with each change that the end of a run depends on.
+    changes: u64,
+}
+
+impl Machines {
+    pub(super) fn new(ours: String, name: String, lost_after: Duration) -> Machines {
+        let own = MachineRecord { name, ..MachineRecord::default() };
+        Machines { ours, own, others: BTreeMap::new(), lost_after, had_producers: false, changes: 0 }
+    }
+
+    pub(super) fn ours(&self) -> &str {
+        &self.ours
+    }
+
+    /// This machine's producers.
+    pub(super) fn announce(&mut self, producers_expected: u64, producers_finished: u64) {
+        (self.own.producers_expected, self.own.producers_finished) = (producers_expected, producers_finished);
+        self.had_producers |= producers_expected > 0;
+        self.changes += 1;
+    }
+
+    /// What this machine says of itself now.
+    pub(super) fn beat(&mut self, leaving: bool) -> MachineRecord {
+        self.own.beat += 1;
+        MachineRecord { leaving, ..self.own.clone() }
+    }
+
+    /// A record of a machine has come. One that comes twice is no sign of life.
+    pub(super) fn heard(&mut self, id: &str, record: MachineRecord, now: Duration) {
+        if id == self.ours {
+            return;
+        }
+        let before = self.others.get(id).map(|machine| &machine.record);
+        if before.is_some_and(|before| before.beat >= record.beat) {
+            return;
+        }
+        let matters = |record: &MachineRecord| (record.producers_expected, record.producers_finished);
+        if record.leaving || before.map(matters) != Some(matters(&record)) {
+            self.changes += 1;
+        }
+        self.had_producers |= record.producers_expected > 0;
+        if record.leaving {
+            self.others.remove(id);
+        } else {
+            self.others.insert(id.into(), Machine { record, heard: now });
+        }
+    }
+
+    /// Those that are registered now, after it may have been missed who left.
+    pub(super) fn registered(&mut self, ids: &[&str]) {
+        let before = self.others.len();
+        self.others.retain(|id, _| ids.contains(&id.as_str()));
+        self.changes += u64::from(self.others.len() < before);
+    }
+
+    /// We were out of touch ourselves: nobody is to blame for not having been heard.
+    pub(super) fn excuse(&mut self, now: Duration) {
+        self.others.values_mut().for_each(|machine| machine.heard = now);
+    }
+
+    /// Forgets those that were not heard of for too long, and says who they were.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<(String, Lost)> {
+        let lost_after = self.lost_after;
+        let gone: Vec<_> = self.others.extract_if(.., |_, machine| machine.heard + lost_after <= now).collect();
+        self.changes += gone.len() as u64;
+        let lost = |record: MachineRecord| {
+            let producers_unfinished = record.producers_expected.saturating_sub(record.producers_finished);
+            Lost { machine: record.name, producers_unfinished }
+        };
+        gone.into_iter().map(|(id, machine)| (id, lost(machine.record))).collect()
+    }
+
+    /// When the next is to be given up.
+    pub(super) fn expire_at(&self) -> Option<Duration> {
+        self.others.values().map(|machine| machine.heard + self.lost_after).min()
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        1 + self.others.len() as u64
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// True if there were producers, and nobody is left who has not finished.
+    pub(super) fn have_finished(&self) -> bool {
+        self.had_producers && self.all().all(|record| record.producers_finished >= record.producers_expected)
+    }
+
+    /// Without what the stream holds.
+    pub(super) fn view(&self) -> View {
+        View {
+            machines: self.count(),
+            producers_expected: self.all().map(|record| record.producers_expected).sum(),
+            producers_finished: self.all().map(|record| record.producers_finished).sum(),
+            ..View::default()
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &MachineRecord> {
+        std::iter::once(&self.own).chain(self.others.values().map(|machine| &machine.record))
+    }
+}
+
+/// What is to be done about a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Write this record, if the one before has this number (0: there is none).
+    Write { name: Arc<str>, record: ProducerRecord, after: u64 },
+    /// It is ours, and has come so far.
+    Claimed { name: Arc<str>, record: ProducerRecord },
+    /// Its end is kept.
+    Finished { name: Arc<str> },
+}
+
+#[derive(Debug)]
+struct Name {
+    record: ProducerRecord,
+    /// The number of its record at the servers.
+    revision: u64,
+    is_claimed: bool,
+    /// What is kept there, and what is on its way.
+    kept: Option<ProducerRecord>,
+    writing: Option<ProducerRecord>,
+}
+
+/// The names that are ours.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    names: BTreeMap<Arc<str>, Name>,
+}
+
+impl Names {
+    /// What is known of a name was looked up: its record and that one's number, and the last that lies in the stream.
+    pub(super) fn found(
+        &mut self,
+        name: &Arc<str>,
+        machine: &str,
+        kept: Option<(ProducerRecord, u64)>,
+        last: Option<Reached>,
+    ) -> Option<Claim> {
+        let (mut record, revision) = kept.unwrap_or_default();
+        if let Some(last) = last.filter(|last| last.position > record.position) {
+            // It was put, but its machine died before it could say so here.
+            (record.position, record.checksum) = (last.position, last.checksum);
+        }
+        record.machine = machine.into();
+        self.names.insert(Arc::clone(name), Name { record, revision, is_claimed: false, kept: None, writing: None });
+        self.write(name)
+    }
+
+    /// More of its items are stored.
+    pub(super) fn reached(&mut self, name: &Arc<str>, reached: Reached) -> Option<Claim> {
+        let known = self.names.get_mut(name).filter(|known| reached.position > known.record.position)?;
+        (known.record.position, known.record.checksum) = (reached.position, reached.checksum);
+        self.write(name)
+    }
+
+    /// It puts no more.
+    pub(super) fn finish(&mut self, name: &Arc<str>) -> Option<Claim> {
+        self.names.get_mut(name)?.record.finished = true;
+        self.write(name)
+    }
+
+    /// A record is written, and has this number.
+    pub(super) fn written(&mut self, name: &Arc<str>, revision: u64) -> Vec<Claim> {
+        let Some(known) = self.names.get_mut(name) else { return Vec::new() };
+        let Some(written) = known.writing.take() else { return Vec::new() };
+        known.revision = revision;
+        known.kept = Some(written.clone());
+        let claim = match (std::mem::replace(&mut known.is_claimed, true), written.finished) {
+            (false, _) => Some(Claim::Claimed { name: Arc::clone(name), record: written }),
+            (true, true) => Some(Claim::Finished { name: Arc::clone(name) }),
+            (true, false) => None,
+        };
+        claim.into_iter().chain(self.write(name)).collect()
+    }
+
+    /// The servers say that what was to be written is not the next: it may have been written before, or another has taken the name. Gives what
+    /// is to be done, or none if the name is another's now.
+    pub(super) fn verify(&mut self, name: &Arc<str>, machine: &str, kept: Option<(ProducerRecord, u64)>) -> Option<Vec<Claim>> {
+        let Some(known) = self.names.get_mut(name) else { return Some(Vec::new()) };
+        match kept {
+            Some((record, revision)) if known.writing.as_ref() == Some(&record) => Some(self.written(name, revision)),
+            Some((record, _)) if record.machine != machine && known.is_claimed => None,
+            // Two came for the name at once: the one that asks again is the later.
+            other => {
+                (known.revision, known.writing) = (other.map_or(0, |(_, revision)| revision), None);
+                known.kept = None;
+                Some(self.write(name).into_iter().collect())
+            }
+        }
+    }
+
+    /// Another has taken the name. True if it was ours.
+    pub(super) fn overtaken(&mut self, name: &str) -> bool {
+        self.names.remove(name).is_some_and(|known| known.is_claimed)
+    }
+
+    /// One record after the other, so that each knows the one before; the last says all.
+    fn write(&mut self, name: &Arc<str>) -> Option<Claim> {
+        let known = self.names.get_mut(name)?;
+        if known.writing.is_some() || known.kept.as_ref() == Some(&known.record) {
+            return None;
+        }
+        known.writing = Some(known.record.clone());
+        Some(Claim::Write { name: Arc::clone(name), record: known.record.clone(), after: known.revision })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn record(beat: u64, producers_expected: u64, producers_finished: u64) -> MachineRecord {
+        MachineRecord { name: "b:1".into(), beat, producers_expected, producers_finished, leaving: false }
+    }
+
+    fn machines() -> Machines {
+        Machines::new("a".into(), "a:1".into(), 3 * SECOND)
+    }
+
+    #[test]
+    fn a_run_ends_when_all_producers_everywhere_have_finished_and_not_before_there_was_one() {
+        let mut machines = machines();
+        assert!(!machines.have_finished());
+        machines.heard("b", record(1, 2, 1), SECOND);
+        assert!(!machines.have_finished());
+        let changes = machines.changes();
+        machines.heard("b", record(2, 2, 1), SECOND);
+        assert_eq!(machines.changes(), changes, "nothing has changed");
+        machines.heard("b", record(3, 2, 2), SECOND);
+        assert!(machines.have_finished() && machines.changes() > changes);
+        machines.announce(1, 0);
+        assert!(!machines.have_finished());
+        assert_eq!(machines.view(), View { machines: 2, producers_expected: 3, producers_finished: 2, ..View::default() });
+    }
+
+    #[test]
+    fn a_machine_that_is_not_heard_of_is_given_up_with_what_its_producers_had_not_put() {
+        let mut machines = machines();
+        machines.heard("b", record(1, 2, 1), SECOND);
+        machines.heard("b", record(1, 2, 1), 3 * SECOND);
+        assert_eq!(machines.expire_at(), Some(4 * SECOND), "the same record again is no sign of life");
+        assert_eq!(machines.expire(3 * SECOND), []);
+        machines.excuse(2 * SECOND);
+        assert_eq!(machines.expire(4 * SECOND), []);
+        assert_eq!(machines.expire(5 * SECOND), [("b".into(), Lost { machine: "b:1".into(), producers_unfinished: 1 })]);
+        assert!(machines.have_finished(), "nobody waits for it");
+        machines.heard("b", record(2, 2, 1), 6 * SECOND);
+        assert!(!machines.have_finished(), "it was merely out of touch");
+    }
+
+    #[test]
+    fn a_machine_that_leaves_is_not_waited_for() {
+        let mut machines = machines();
+        machines.heard("b", record(1, 1, 0), SECOND);
+        machines.heard("b", MachineRecord { leaving: true, ..record(2, 1, 0) }, SECOND);
+        assert!(machines.have_finished() && machines.expire_at().is_none());
+        machines.heard("c", record(1, 1, 0), SECOND);
+        machines.registered(&["d"]);
+        assert!(machines.have_finished(), "its goodbye was missed");
+    }
+
+    fn name() -> Arc<str> {
+        "n".into()
+    }
+
+    fn producer(position: u64) -> ProducerRecord {
+        ProducerRecord { machine: "a".into(), position, checksum: position, finished: false }
+    }
+
+    fn reached(position: u64) -> Reached {
+        Reached { position, checksum: position }
+    }
+
+    fn write(position: u64, after: u64) -> Claim {
+        Claim::Write { name: name(), record: producer(position), after }
+    }
+
+    fn claimed() -> Names {
+        let mut names = Names::default();
+        assert_eq!(names.found(&name(), "a", None, None), Some(write(0, 0)));
+        assert_eq!(names.written(&name(), 1), [Claim::Claimed { name: name(), record: producer(0) }]);
+        names
+    }
+
+    #[test]
+    fn a_name_goes_on_behind_what_is_kept_or_behind_what_lies_in_the_stream() {
+        for (last, position) in [(None, 5), (Some(reached(3)), 5), (Some(reached(9)), 9)] {
+            let mut names = Names::default();
+            let kept = ProducerRecord { machine: "b".into(), ..producer(5) };
+            assert_eq!(names.found(&name(), "a", Some((kept, 4)), last), Some(write(position, 4)));
+            assert_eq!(names.written(&name(), 6), [Claim::Claimed { name: name(), record: producer(position) }]);
+        }
+    }
+
+    #[test]
+    fn how_far_a_name_has_come_is_written_one_at_a_time_the_last_standing_for_all() {
+        let mut names = claimed();
+        assert_eq!(names.reached(&name(), reached(3)), Some(write(3, 1)));
+        assert_eq!((names.reached(&name(), reached(5)), names.reached(&name(), reached(7))), (None, None));
+        assert_eq!(names.written(&name(), 2), [write(7, 2)]);
+        assert_eq!(names.written(&name(), 3), []);
+        assert_eq!(names.reached(&name(), reached(7)), None);
+        let end = ProducerRecord { finished: true, ..producer(7) };
+        assert_eq!(names.finish(&name()), Some(Claim::Write { name: name(), record: end, after: 3 }));
+        assert_eq!(names.written(&name(), 4), [Claim::Finished { name: name() }]);
+    }
+
+    #[test]
+    fn a_record_that_was_written_though_the_answer_is_lost_counts_and_anothers_ends_the_claim() {
+        let mut names = claimed();
+        names.reached(&name(), reached(3));
+        assert_eq!(names.verify(&name(), "a", Some((producer(3), 8))), Some(vec![]));
+        assert_eq!(names.reached(&name(), reached(4)), Some(write(4, 8)));
+        assert_eq!(names.verify(&name(), "a", None), Some(vec![write(4, 0)]), "somebody has deleted it");
+        let others = ProducerRecord { machine: "b".into(), ..producer(4) };
+        assert_eq!(names.verify(&name(), "a", Some((others, 9))), None);
+        assert!(names.overtaken("n") && !names.overtaken("n"));
+    }
+}

@@ -1,0 +1,223 @@
+//! What was asked of the servers and is not answered, and when it is asked again; and the requests for messages that lie there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::ItemId;
+
+use super::client::Outgoing;
+use super::message::ProducerRecord;
+use crate::limits::{JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RETRY};
+
+/// What an answer is to.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// A message of items, by its place in line.
+    Put(u64),
+    /// A message is settled.
+    Settle(u64),
+    /// Marks of a message are to be kept.
+    Mark(u64),
+    /// What marks there are of a message.
+    Marks(u64),
+    /// A dead letter.
+    Dead(ItemId),
+    /// That this machine is there.
+    Beat,
+    /// How full the queue is; and how often the machines' records had changed by then.
+    Look { changes: u64 },
+    /// Whether a part of the queue is still there.
+    Check(&'static str),
+    /// Which machines are registered.
+    Machines,
+    /// What one of them says.
+    Machine(String),
+    /// The record of a producer's name; it is ours already if it is to be verified.
+    Name { name: Arc<str>, verify: bool },
+    /// The last message in the stream of a producer's name, and what the record says.
+    Last { name: Arc<str>, kept: Option<(ProducerRecord, u64)> },
+    /// A new record for it.
+    Write(Arc<str>),
+    /// Something is to be forgotten.
+    Forget,
+}
+
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) kind: Kind,
+    pub(super) out: Outgoing,
+    /// When it was asked first.
+    pub(super) since: Duration,
+    due: Duration,
+}
+
+/// The requests by number.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    open: BTreeMap<u64, Request>,
+    next: u64,
+}
+
+impl Requests {
+    pub(super) fn add(&mut self, kind: Kind, out: Outgoing, now: Duration) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, Request { kind, out, since: now, due: now + JETSTREAM_OVERDUE });
+        self.next
+    }
+
+    /// The request that an answer is to, unless it was answered before.
+    pub(super) fn take(&mut self, number: u64) -> Option<Request> {
+        self.open.remove(&number)
+    }
+
+    /// It could not be done now.
+    pub(super) fn again(&mut self, number: u64, request: Request, now: Duration) {
+        self.open.insert(number, Request { due: now + JETSTREAM_RETRY, ..request });
+    }
+
+    /// Those that are to be asked again now.
+    pub(super) fn due(&mut self, now: Duration) -> Vec<(u64, Outgoing)> {
+        let due = self.open.iter_mut().filter(|(_, request)| request.due <= now);
+        due.map(|(number, request)| {
+            request.due = now + JETSTREAM_OVERDUE;
+            (*number, request.out.clone())
+        })
+        .collect()
+    }
+
+    /// All of them are to be asked again at once, but for messages of items, whose order is another's concern.
+    pub(super) fn lost(&mut self, now: Duration) {
+        self.open.retain(|_, request| !matches!(request.kind, Kind::Put(_) | Kind::Look { .. } | Kind::Check(_) | Kind::Machines));
+        self.open.values_mut().for_each(|request| request.due = now);
+    }
+
+    /// When the oldest was asked first.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.open.values().map(|request| request.since).min()
+    }
+
+    pub(super) fn any(&self, is_it: impl Fn(&Kind) -> bool) -> bool {
+        self.open.values().any(|request| is_it(&request.kind))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Pull {
+    left: u32,
+    until: Duration,
+}
+
+/// The requests for messages that lie at the servers, and how many messages are wanted.
+#[derive(Debug, Default)]
+pub(super) struct Pulls {
+    wanted: u32,
+    open: BTreeMap<u64, Pull>,
+    next: u64,
+    not_before: Duration,
+}
+
+impl Pulls {
+    /// So many more messages are wanted, in all.
+    pub(super) fn want(&mut self, messages: u32) {
+        self.wanted = messages;
+    }
+
+    /// A request to make: its number, and for how many messages.
+    pub(super) fn next(&mut self, now: Duration) -> Option<(u64, u32)> {
+        self.open.retain(|_, pull| pull.until > now);
+        let open: u32 = self.open.values().map(|pull| pull.left).sum();
+        let left = self.wanted.saturating_sub(open);
+        if left == 0 || now < self.not_before {
+            return None;
+        }
+        self.next += 1;
+        // The server says when it is over; what is said may be lost.
+        self.open.insert(self.next, Pull { left, until: now + JETSTREAM_PULL + JETSTREAM_OVERDUE });
+        Some((self.next, left))
+    }
+
+    /// When there may be a request to make again.
+    pub(super) fn next_at(&self) -> Option<Duration> {
+        let expiry = self.open.values().map(|pull| pull.until).min();
+        (self.wanted > 0).then(|| expiry.unwrap_or(Duration::MAX).min(if self.open.is_empty() { self.not_before } else { Duration::MAX }))
+    }
+
+    /// A message has come. False if it is not wanted any more.
+    pub(super) fn delivered(&mut self) -> bool {
+        // Servers serve the oldest first; should it have been another, it shows when that ends.
+        if let Some(mut oldest) = self.open.first_entry() {
+            oldest.get_mut().left -= 1;
+            if oldest.get().left == 0 {
+                oldest.remove();
+            }
+        }
+        let is_wanted = self.wanted > 0;
+        self.wanted = self.wanted.saturating_sub(1);
+        is_wanted
+    }
+
+    /// A request is over; the next is to wait a while if the servers cannot serve it.
+    pub(super) fn ended(&mut self, number: u64, in_trouble: bool, now: Duration) {
+        self.open.remove(&number);
+        if in_trouble {
+            self.not_before = now + JETSTREAM_RETRY;
+        }
+    }
+
+    /// The connection is lost, and they with it.
+    pub(super) fn lost(&mut self) {
+        self.open.clear();
+        self.not_before = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn what_is_not_answered_is_asked_again_and_an_answer_counts_once() {
+        let mut requests = Requests::default();
+        let number = requests.add(Kind::Settle(7), Outgoing::default(), NOW);
+        assert_eq!(requests.due(JETSTREAM_OVERDUE / 2).len(), 0);
+        assert_eq!(requests.due(JETSTREAM_OVERDUE).len(), 1);
+        assert_eq!(requests.due(JETSTREAM_OVERDUE).len(), 0);
+        let request = requests.take(number).unwrap();
+        requests.again(number, request, NOW);
+        assert_eq!(requests.due(JETSTREAM_RETRY).len(), 1);
+        assert!(requests.take(number).is_some() && requests.take(number).is_none());
+    }
+
+    #[test]
+    fn after_a_loss_all_but_messages_of_items_is_asked_at_once() {
+        let mut requests = Requests::default();
+        requests.add(Kind::Put(0), Outgoing::default(), NOW);
+        let number = requests.add(Kind::Settle(7), Outgoing::default(), NOW);
+        requests.lost(NOW);
+        assert_eq!(requests.due(NOW).into_iter().map(|(number, _)| number).collect::<Vec<_>>(), [number]);
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_is_wanted() {
+        let mut pulls = Pulls::default();
+        assert_eq!(pulls.next(NOW), None);
+        pulls.want(3);
+        assert_eq!(pulls.next(NOW), Some((1, 3)));
+        assert_eq!(pulls.next(NOW), None);
+        assert!(pulls.delivered());
+        pulls.want(5);
+        assert_eq!(pulls.next(NOW), Some((2, 3)), "two lie there");
+        pulls.ended(1, true, NOW);
+        assert_eq!(pulls.next(NOW), None, "it has to wait");
+        assert_eq!(pulls.next(JETSTREAM_RETRY), Some((3, 2)));
+        pulls.want(0);
+        assert!(!pulls.delivered(), "nobody wants it any more");
+    }
+}

@@ -1,0 +1,396 @@
+//! The thread's loop: takes in what comes, does what is due, sleeps until there is more. What is done about each piece of news: `news`.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant as Moment, timeout, timeout_at};
+
+use super::client::{Client, Outgoing, Stalled};
+use super::leases::{Act, Leases};
+use super::message::{MarksRecord, write_record};
+use super::names::Names;
+use super::puts::{Amount, Puts};
+use super::registry::{Machines, Names as Producers, View};
+use super::requests::{Kind, Pulls, Requests};
+use super::{Answer, ClusterError, News, Report, Settings, Work};
+use crate::limits::{
+    JETSTREAM_GOODBYE, JETSTREAM_LAST_LOOK, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY,
+};
+
+/// The thread's state.
+pub(super) struct Worker {
+    pub(super) client: Client,
+    pub(super) names: Names,
+    pub(super) settings: Settings,
+    pub(super) news: UnboundedSender<News>,
+    report: Sender<Report>,
+    wake: Box<dyn Fn() + Send>,
+    started: Instant,
+    pub(super) puts: Puts,
+    pub(super) leases: Leases,
+    pub(super) pulls: Pulls,
+    pub(super) requests: Requests,
+    pub(super) machines: Machines,
+    pub(super) producers: Producers,
+    /// Messages that have come and whose marks are asked for.
+    pub(super) arriving: BTreeMap<u64, (Bytes, u64)>,
+    pub(super) is_connected: bool,
+    /// Since when the servers do not answer, if it was told.
+    pub(super) outage: Option<Duration>,
+    pub(super) told_of_space: bool,
+    pub(super) created: Option<String>,
+    pub(super) view: Option<View>,
+    look_at: Duration,
+    check_at: Duration,
+    pub(super) beat_at: Duration,
+    sweep_at: Duration,
+    has_reported: bool,
+}
+
+/// Why the loop ends.
+pub(super) enum End {
+    Wanted,
+    Failed(ClusterError),
+}
+
+impl From<ClusterError> for End {
+    fn from(error: ClusterError) -> End {
+        End::Failed(error)
+    }
+}
+
+impl Worker {
+    pub(super) fn new(
+        client: Client,
+        names: Names,
+        settings: Settings,
+        news: UnboundedSender<News>,
+        report: Sender<Report>,
+        wake: Box<dyn Fn() + Send>,
+    ) -> Worker {
+        let id = client.new_id();
+        let bounds = Amount { items: settings.capacity_items, bytes: settings.capacity_bytes };
+        Worker {
+            puts: Puts::new(bounds),
+            leases: Leases::new(settings.timing.ack_wait / JETSTREAM_RENEWALS),
+            machines: Machines::new(id, settings.machine.clone(), settings.timing.machine_lost),
+            client,
+            names,
+            settings,
+            news,
+            report,
+            wake,
+            started: Instant::now(),
+            pulls: Pulls::default(),
+            requests: Requests::default(),
+            producers: Producers::default(),
+            arriving: BTreeMap::new(),
+            is_connected: true,
+            outage: None,
+            told_of_space: false,
+            created: None,
+            view: None,
+            look_at: Duration::ZERO,
+            check_at: Duration::ZERO,
+            beat_at: Duration::ZERO,
+            sweep_at: Duration::ZERO,
+            has_reported: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut heard: UnboundedReceiver<News>) {
+        self.ask_for_machines().await;
+        let end = loop {
+            if let Err(end) = self.turn(&mut heard).await {
+                break end;
+            }
+        };
+        match end {
+            End::Wanted => {
+                // Whatever is not said within this time shows by itself, only later.
+                let _ = timeout(JETSTREAM_GOODBYE, self.say_goodbye(&mut heard)).await;
+            }
+            End::Failed(error) => {
+                // If nobody collects any more, nobody is to know.
+                let _ = self.report.send(Err(error));
+                (self.wake)();
+            }
+        }
+    }
+
+    /// Does what is due, then waits for news and takes in all that there is.
+    async fn turn(&mut self, heard: &mut UnboundedReceiver<News>) -> Result<(), End> {
+        if self.is_connected {
+            self.do_what_is_due().await;
+        }
+        self.note_outage();
+        if std::mem::take(&mut self.has_reported) {
+            (self.wake)();
+        }
+        let wake_at = Moment::from_std(self.started + self.next_due());
+        let Ok(news) = timeout_at(wake_at, heard.recv()).await else { return Ok(()) };
+        let mut news = news;
+        while let Some(next) = news {
+            self.hear(next).await?;
+            news = heard.try_recv().ok();
+        }
+        Ok(())
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn answer(&mut self, answer: Answer) {
+        self.has_reported = true;
+        // If nobody collects any more, the end is near.
+        let _ = self.report.send(Ok(answer));
+    }
+
+    async fn do_what_is_due(&mut self) {
+        let now = self.now();
+        for reply in self.leases.renewals(now) {
+            self.say(Outgoing { subject: reply, payload: Bytes::from_static(b"+WPI"), ..Outgoing::default() }).await;
+        }
+        self.publish().await;
+        if self.look_due() <= now && !self.requests.any(|kind| matches!(kind, Kind::Look { .. })) {
+            self.look().await;
+        }
+        if let Some((number, messages)) = self.pulls.next(now) {
+            let request = json!({ "batch": messages, "expires": JETSTREAM_PULL.as_nanos() as u64 });
+            let subject = self.names.api(&format!("CONSUMER.MSG.NEXT.{}.{}", self.names.items, self.names.consumer));
+            let out = Outgoing { subject, payload: request.to_string().into(), ..Outgoing::default() };
+            if self.client.pull(out, number).await.is_err() {
+                self.stall();
+            }
+        }
+        if self.beat_at <= now {
+            self.beat_at = now + self.settings.timing.heartbeat;
+            if !self.requests.any(|kind| matches!(kind, Kind::Beat)) {
+                self.beat(false).await;
+            }
+        }
+        for (id, lost) in self.machines.expire(now) {
+            self.forget(self.names.machine_subject(&id)).await;
+            self.answer(Answer::Lost(lost));
+        }
+        if self.sweep_at <= now {
+            self.sweep_at = now + JETSTREAM_RETRY;
+            for (number, out) in self.requests.due(now) {
+                self.send(out, Some(number)).await;
+            }
+        }
+    }
+
+    fn look_due(&self) -> Duration {
+        self.puts.look_at().map_or(self.look_at, |at| at.min(self.look_at))
+    }
+
+    fn next_due(&self) -> Duration {
+        if !self.is_connected {
+            return self.now() + JETSTREAM_RETRY;
+        }
+        let is_looking = self.requests.any(|kind| matches!(kind, Kind::Look { .. }));
+        let due = [
+            (!is_looking).then(|| self.look_due()),
+            self.leases.renew_at(),
+            self.pulls.next_at(),
+            Some(self.beat_at),
+            self.machines.expire_at(),
+            (!self.requests.is_empty()).then_some(self.sweep_at),
+        ];
+        due.into_iter().flatten().min().unwrap_or(Duration::MAX).min(self.now() + JETSTREAM_OVERDUE)
+    }
+
+    /// An outage is told when it begins. A server that is connected and does not answer shows by what it was asked long ago.
+    fn note_outage(&mut self) {
+        let now = self.now();
+        if self.outage.is_none() && self.requests.oldest().is_some_and(|since| since + 2 * JETSTREAM_OVERDUE <= now) {
+            self.begin_outage("JetStream does not answer: it may have no leader, or its disk may not follow".into());
+        }
+    }
+
+    pub(super) fn begin_outage(&mut self, said: String) {
+        if self.outage.is_none() {
+            self.outage = Some(self.now());
+            self.answer(Answer::Outage(said));
+        }
+    }
+
+    pub(super) fn end_outage(&mut self) {
+        let now = self.now();
+        if self.requests.oldest().is_some_and(|since| since + 2 * JETSTREAM_OVERDUE <= now) {
+            return;
+        }
+        if let Some(since) = self.outage.take() {
+            self.answer(Answer::Restored { after: now - since });
+        }
+    }
+
+    /// Publishes what may leave.
+    async fn publish(&mut self) {
+        while self.is_connected
+            && let Some((number, put)) = self.puts.next()
+        {
+            let headers = vec![("Nats-Msg-Id", put.id.clone())];
+            let out = Outgoing { subject: put.subject.clone(), headers, payload: put.payload.clone() };
+            self.ask(Kind::Put(number), out).await;
+        }
+    }
+
+    async fn look(&mut self) {
+        let now = self.now();
+        let is_last = self.machines.have_finished();
+        self.look_at = now + if is_last { JETSTREAM_LAST_LOOK } else { self.settings.timing.look };
+        self.puts.asked();
+        let payload = json!({ "subjects_filter": format!("{}.>", self.names.items_subject) });
+        let request = format!("STREAM.INFO.{}", self.names.items);
+        self.ask_api(Kind::Look { changes: self.machines.changes() }, &request, payload).await;
+    }
+
+    /// Something could not be done: finds out whether that is for good.
+    pub(super) async fn check(&mut self) {
+        let now = self.now();
+        if now < self.check_at {
+            return;
+        }
+        self.check_at = now + JETSTREAM_RETRY;
+        let names = &self.names;
+        let parts = [
+            ("the stream of items", format!("STREAM.INFO.{}", names.items)),
+            ("the stream of records", format!("STREAM.INFO.{}", names.state)),
+            ("the stream of dead letters", format!("STREAM.INFO.{}", names.dead)),
+            ("the consumer", format!("CONSUMER.INFO.{}.{}", names.items, names.consumer)),
+        ];
+        for (part, request) in parts {
+            if !self.requests.any(|kind| matches!(kind, Kind::Check(asked) if *asked == part)) {
+                self.ask_api(Kind::Check(part), &request, serde_json::Value::Null).await;
+            }
+        }
+    }
+
+    pub(super) async fn ask_for_machines(&mut self) {
+        let payload = json!({ "subjects_filter": self.names.machine_subject("*") });
+        let request = format!("STREAM.INFO.{}", self.names.state);
+        self.ask_api(Kind::Machines, &request, payload).await;
+    }
+
+    /// Asks for the last record under a subject.
+    pub(super) async fn ask_for_last(&mut self, kind: Kind, stream: &str, subject: String) {
+        let request = format!("STREAM.MSG.GET.{stream}");
+        self.ask_api(kind, &request, json!({ "last_by_subj": subject })).await;
+    }
+
+    /// Deletes all records under a subject.
+    pub(super) async fn forget(&mut self, subject: String) {
+        let request = format!("STREAM.PURGE.{}", self.names.state);
+        self.ask_api(Kind::Forget, &request, json!({ "filter": subject })).await;
+    }
+
+    async fn beat(&mut self, leaving: bool) {
+        let subject = self.names.machine_subject(self.machines.ours());
+        let payload = write_record(&self.machines.beat(leaving));
+        self.ask(Kind::Beat, Outgoing { subject, payload, ..Outgoing::default() }).await;
+    }
+
+    pub(super) async fn act(&mut self, act: Option<Act>) {
+        match act {
+            Some(Act::Settle { sequence, reply }) => {
+                let out = Outgoing { subject: reply, payload: Bytes::from_static(b"+ACK"), ..Outgoing::default() };
+                self.ask(Kind::Settle(sequence), out).await;
+            }
+            Some(Act::Release { reply, delay }) => self.release(reply, delay).await,
+            Some(Act::Mark { sequence, message_hash, marks }) => {
+                let payload = write_record(&MarksRecord { message_hash, marks });
+                let out = Outgoing { subject: self.names.marks_subject(sequence), payload, ..Outgoing::default() };
+                self.ask(Kind::Mark(sequence), out).await;
+            }
+            None => {}
+        }
+    }
+
+    /// Not confirmed: should it be lost, the lease runs out.
+    pub(super) async fn release(&mut self, reply: String, delay: Duration) {
+        let payload = match delay.as_nanos() {
+            0 => "-NAK".into(),
+            nanos => format!("-NAK {}", json!({ "delay": nanos as u64 })),
+        };
+        self.say(Outgoing { subject: reply, payload: payload.into(), ..Outgoing::default() }).await;
+    }
+
+    async fn ask_api(&mut self, kind: Kind, request: &str, payload: serde_json::Value) {
+        let payload = if payload.is_null() { Bytes::new() } else { payload.to_string().into() };
+        self.ask(kind, Outgoing { subject: self.names.api(request), payload, ..Outgoing::default() }).await;
+    }
+
+    /// Publishes what has to be answered.
+    pub(super) async fn ask(&mut self, kind: Kind, out: Outgoing) {
+        let number = self.requests.add(kind, out.clone(), self.now());
+        self.send(out, Some(number)).await;
+    }
+
+    /// Publishes what need not be.
+    async fn say(&mut self, out: Outgoing) {
+        self.send(out, None).await;
+    }
+
+    async fn send(&mut self, out: Outgoing, number: Option<u64>) {
+        // Without a connection it would lie with the library; what has to be answered is asked again when there is one.
+        if self.is_connected && let Err(Stalled) = self.client.send(out, number).await {
+            self.stall();
+        }
+    }
+
+    /// The connection takes nothing in any more. It moves again, or the library finds it dead and makes another.
+    fn stall(&mut self) {
+        self.is_connected = false;
+        self.begin_outage("the connection takes nothing in any more".into());
+        let (client, news) = (self.client.clone(), self.news.clone());
+        tokio::spawn(async move {
+            client.flush().await;
+            // Nobody is there to hear it after the end.
+            let _ = news.send(News::Flushed);
+        });
+    }
+
+    /// There is a connection again. What was not answered may have come through or not.
+    pub(super) async fn resume(&mut self) {
+        let now = self.now();
+        self.is_connected = true;
+        self.puts.lost();
+        self.requests.lost(now);
+        self.pulls.lost();
+        self.leases.renew_all();
+        self.machines.excuse(now);
+        (self.look_at, self.beat_at, self.sweep_at) = (now, now, now);
+        self.ask_for_machines().await;
+    }
+
+    async fn say_goodbye(&mut self, heard: &mut UnboundedReceiver<News>) {
+        if !self.is_connected {
+            return;
+        }
+        for sequence in self.leases.sequences() {
+            let act = self.leases.release(sequence, Duration::ZERO);
+            self.act(act).await;
+        }
+        self.beat(true).await;
+        self.forget(self.names.machine_subject(self.machines.ours())).await;
+        // Marks have to be kept before their message can be given back.
+        let waits = |worker: &Worker| worker.leases.len() > 0 || worker.requests.any(|kind| matches!(kind, Kind::Beat | Kind::Forget));
+        while self.is_connected && waits(self) {
+            let Some(news) = heard.recv().await else { break };
+            if matches!(news, News::Work(Work::End)) {
+                continue;
+            }
+            if self.hear(news).await.is_err() {
+                return;
+            }
+        }
+        self.client.flush().await;
+    }
+}

@@ -1,0 +1,161 @@
+//! NATS servers to test against: each with a folder of its own, killed when dropped. The program is `nats-server`, or what `PROCQ_NATS_SERVER`
+//! names; a test that finds none says that it was skipped.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::eventually;
+
+/// The program.
+pub fn program() -> PathBuf {
+    std::env::var_os("PROCQ_NATS_SERVER").map_or_else(|| "nats-server".into(), PathBuf::from)
+}
+
+/// True if it can be run; otherwise says that this test is skipped.
+pub fn is_there(test: &str) -> bool {
+    let asked = Command::new(program()).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_there = asked.is_ok_and(|status| status.success());
+    if !is_there {
+        eprintln!("skipped: {test} needs nats-server in PATH, or PROCQ_NATS_SERVER=/path/to/nats-server");
+    }
+    is_there
+}
+
+/// Where a server whose configuration is [`config`] listens, once it does: it writes that down.
+pub fn address(folder: &Path) -> Option<String> {
+    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
+    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    Some(ports["nats"][0].as_str()?.into())
+}
+
+/// A configuration for a server in this folder: any free port unless one is given, JetStream on, and what else there is to say.
+pub fn config(folder: &Path, port: Option<u16>, jetstream: &str, more: &str) -> String {
+    let port = port.map_or(-1, i32::from);
+    let store = folder.join("store");
+    format!("listen: \"127.0.0.1:{port}\"\nports_file_dir: {folder:?}\njetstream {{ store_dir: {store:?}{jetstream} }}\n{more}\n")
+}
+
+/// A port that nobody has now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A server that runs, or did.
+pub struct NatsServer {
+    folder: TempDir,
+    process: Option<Child>,
+    port: u16,
+}
+
+impl NatsServer {
+    /// Starts a server with JetStream.
+    pub fn start() -> NatsServer {
+        NatsServer::start_with("")
+    }
+
+    /// The same; `more` stands in its configuration.
+    pub fn start_with(more: &str) -> NatsServer {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("config"), config(folder.path(), None, "", more)).expect("a configuration");
+        let mut server = NatsServer { folder, process: None, port: 0 };
+        server.run();
+        let port = server.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        server.port = port;
+        // Another start is to find the same port.
+        let config = config(server.folder.path(), Some(port), "", more);
+        std::fs::write(server.folder.path().join("config"), config).expect("a configuration");
+        server
+    }
+
+    /// Starts one without JetStream.
+    pub fn start_plain() -> NatsServer {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = format!("listen: \"127.0.0.1:-1\"\nports_file_dir: {:?}\n", folder.path());
+        std::fs::write(folder.path().join("config"), config).expect("a configuration");
+        let mut server = NatsServer { folder, process: None, port: 0 };
+        server.run();
+        server
+    }
+
+    /// Starts a cluster.
+    pub fn start_cluster(count: usize) -> Vec<NatsServer> {
+        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let routes: Vec<String> = ports.iter().map(|(_, route)| format!("nats-route://127.0.0.1:{route}")).collect();
+        let start = |(index, (port, route)): (usize, &(u16, u16))| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let cluster = format!("cluster {{ name: procq, listen: \"127.0.0.1:{route}\", routes: {routes:?} }}");
+            let more = format!("server_name: server{index}\n{cluster}");
+            std::fs::write(folder.path().join("config"), config(folder.path(), Some(*port), "", &more)).expect("a configuration");
+            let mut server = NatsServer { folder, process: None, port: *port };
+            server.launch();
+            server
+        };
+        let mut servers: Vec<NatsServer> = ports.iter().enumerate().map(start).collect();
+        servers.iter_mut().for_each(NatsServer::wait);
+        servers
+    }
+
+    /// Where clients find it.
+    pub fn url(&self) -> String {
+        if self.port > 0 {
+            return format!("nats://127.0.0.1:{}", self.port);
+        }
+        address(self.folder.path()).expect("an address")
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // One that has ended already cannot be killed, which is just as well.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts it again where it was.
+    pub fn run(&mut self) {
+        self.launch();
+        self.wait();
+    }
+
+    /// Stops it without a word, as if it could not be reached; or lets it go on.
+    pub fn freeze(&self, is_frozen: bool) {
+        let pid = self.process.as_ref().expect("a server that runs").id();
+        crate::signal(pid, if is_frozen { Signal::STOP } else { Signal::CONT });
+    }
+
+    fn launch(&mut self) {
+        let log = File::create(self.folder.path().join("log")).expect("a log");
+        let mut command = Command::new(program());
+        command.arg("--config").arg(self.folder.path().join("config")).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("the log")).stderr(log);
+        self.process = Some(command.spawn().expect("nats-server to start"));
+    }
+
+    fn wait(&mut self) {
+        eventually("a NATS server that is ready", || {
+            let process = self.process.as_mut().expect("a server");
+            assert!(matches!(process.try_wait(), Ok(None)), "nats-server has ended: {}", self.log());
+            let is_ready = self.log().contains("Server is ready") && (self.port > 0 || address(self.folder.path()).is_some());
+            is_ready.then_some(())
+        });
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,123 @@
+//! Who takes part, and when a run is over everywhere.
+
+use std::sync::Arc;
+
+use coordinator::jetstream::Answer;
+use tests::nats::NatsServer;
+
+use crate::link::Link;
+use crate::machine::{Machine, batch, progress};
+use crate::needs_server;
+
+#[test]
+fn a_run_ends_everywhere_once_all_producers_have_finished_and_all_is_settled() {
+    needs_server!();
+    let server = NatsServer::start();
+    let (mut one, mut two) = (Machine::at(&server.url()), Machine::at(&server.url()));
+    let mut idle = Machine::at(&server.url());
+    one.cluster.announce(1, 0);
+    two.cluster.announce(2, 0);
+    one.put(0..3);
+    one.kept(0..3);
+    one.cluster.announce(1, 1);
+    idle.sees("all three", |view| (view.machines, view.producers_expected, view.producers_finished) == (3, 3, 1));
+    two.cluster.announce(2, 2);
+    idle.sees("the end of all producers", |view| view.producers_finished == 3 && !view.is_done);
+    assert_eq!(two.drain(3).len(), 3);
+    for machine in [&mut one, &mut two, &mut idle] {
+        machine.sees("the end", |view| view.is_done);
+    }
+    one.cluster.close();
+    idle.sees("that one has gone", |view| view.machines == 2 && view.is_done);
+    // Who comes after the end takes part in no run, and waits for the next.
+    two.cluster.close();
+    idle.cluster.close();
+    let mut late = Machine::at(&server.url());
+    late.sees("itself alone", |view| view.machines == 1 && !view.is_done);
+}
+
+#[test]
+fn a_machine_that_dies_neither_ends_a_run_early_nor_holds_it_up_for_ever() {
+    needs_server!();
+    let server = NatsServer::start();
+    let link = Link::to(&server.url());
+    let mut dying = Machine::at(&link.url());
+    let mut other = Machine::at(&server.url());
+    dying.cluster.announce(2, 1);
+    dying.put(0..1);
+    dying.fetch();
+    other.cluster.announce(1, 1);
+    other.sees("both", |view| view.producers_expected == 3 && !view.is_done);
+    link.cut();
+    match other.wait("its loss", |answer| matches!(answer, Answer::Lost(_))) {
+        Answer::Lost(lost) => assert_eq!((lost.machine.as_str(), lost.producers_unfinished), ("here:1", 1)),
+        other => panic!("{other:?}"),
+    }
+    let fetched = other.fetch();
+    assert_eq!(fetched.deliveries, 2, "what it held comes back when its lease runs out");
+    assert!(!other.look().iter().any(|answer| matches!(answer, Answer::Cluster(view) if view.is_done)));
+    other.settle(fetched.sequence);
+    other.sees("the end", |view| view.is_done);
+    // It was out of touch only, and is one of them again.
+    link.mend();
+    other.sees("both again", |view| view.machines == 2 && view.producers_expected == 3 && !view.is_done);
+    dying.wait("its own trouble", |answer| matches!(answer, Answer::Outage(_)));
+    dying.wait("the end of that", |answer| matches!(answer, Answer::Restored { .. }));
+}
+
+#[test]
+fn a_producer_goes_on_where_it_was_at_another_machine() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut one = Machine::at(&server.url());
+    assert_eq!(one.claim("jobs.txt *>"), (0, false));
+    one.cluster.put(0, batch(["a", "b"]), progress("jobs.txt *>", 2));
+    one.cluster.put(1, batch(["c"]), progress("jobs.txt *>", 3));
+    one.kept(0..2);
+    one.cluster.close();
+    let mut two = Machine::at(&server.url());
+    assert_eq!(two.claim("jobs.txt *>"), (3, false));
+    assert_eq!(two.claim("another"), (0, false));
+    assert_eq!(two.drain(3).len(), 3);
+    two.cluster.finish(Arc::from("jobs.txt *>"));
+    two.wait("its end", |answer| matches!(answer, Answer::Finished(_)));
+    two.cluster.close();
+    assert_eq!(Machine::at(&server.url()).claim("jobs.txt *>"), (3, true));
+}
+
+#[test]
+fn what_a_machine_had_put_but_not_noted_before_it_died_is_found_in_the_stream() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut one = Machine::at(&server.url());
+    // Without a claim nothing is noted.
+    one.cluster.put(0, batch(["a", "b"]), progress("p", 2));
+    one.cluster.put(1, batch(["a", "b", "c"]), progress("p", 5));
+    one.cluster.put(2, batch(["x"]), progress("q", 9));
+    one.kept(0..3);
+    assert_eq!(Machine::at(&server.url()).claim("p"), (5, false));
+}
+
+#[test]
+fn two_machines_that_claim_a_name_at_once_agree_on_whose_it_is() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machines = [Machine::at(&server.url()), Machine::at(&server.url())];
+    for _ in 0..20 {
+        machines.iter_mut().for_each(|machine| machine.cluster.claim(Arc::from("p")));
+        let both = |machines: &mut [Machine; 2]| {
+            machines.iter_mut().for_each(|machine| {
+                machine.wait("a claim", |answer| matches!(answer, Answer::Claimed { .. }));
+            });
+        };
+        both(&mut machines);
+        let replaced = tests::eventually("one that has lost it", || {
+            machines.iter_mut().position(|machine| machine.look().iter().any(|answer| matches!(answer, Answer::Replaced(_))))
+        });
+        machines[replaced].wait("its loss", |answer| matches!(answer, Answer::Replaced(_)));
+        // Whoever has it can note how far it is.
+        machines[1 - replaced].cluster.put(0, batch(["a"]), progress("p", 1));
+        machines[1 - replaced].kept(0..1);
+        assert_eq!(machines[1 - replaced].drain(1).len(), 1);
+    }
+}

@@ -1,0 +1,238 @@
+//! Servers that die, hang, refuse, or lose what they had.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::batch::Batch;
+use coordinator::jetstream::{Answer, ClusterError, Settings};
+use tests::eventually;
+use tests::nats::NatsServer;
+
+use crate::machine::{Machine, settings, texts};
+use crate::needs_server;
+
+fn outages(machine: &mut Machine) -> usize {
+    machine.look().iter().filter(|answer| matches!(answer, Answer::Outage(_))).count()
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_again_has_all_that_was_confirmed_and_nothing_twice() {
+    needs_server!();
+    let mut server = NatsServer::start();
+    let (mut putter, mut getter) = (Machine::at(&server.url()), Machine::at(&server.url()));
+    let held = {
+        putter.put(0..10);
+        getter.fetch()
+    };
+    putter.kept(0..10);
+    let mut next = 10;
+    for _ in 0..3 {
+        putter.put(next..next + 200);
+        next += 200;
+        eventually("something on its way", || (outages(&mut putter) == 0).then_some(()));
+        server.kill();
+        putter.put(next..next + 20);
+        next += 20;
+        putter.wait("a warning", |answer| matches!(answer, Answer::Outage(_)));
+        server.run();
+        putter.wait("its end", |answer| matches!(answer, Answer::Restored { .. }));
+        assert_eq!(outages(&mut putter), 0, "one warning for each outage");
+    }
+    putter.kept(10..next);
+    // What was held all the time is ours still.
+    getter.settle(held.sequence);
+    let mut items: Vec<u64> = getter.drain(next as usize - 1).iter().map(|item| item.parse().expect("a number")).collect();
+    items.sort_unstable();
+    assert_eq!(items, (1..next).collect::<Vec<_>>());
+    getter.sees("an empty queue", |view| view.messages == 0);
+}
+
+#[test]
+fn a_server_that_hangs_holds_everything_up_and_loses_nothing() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    machine.put(0..1);
+    machine.kept(0..1);
+    server.freeze(true);
+    // More than sockets and library take.
+    for ticket in 1..200 {
+        machine.cluster.put(ticket, Batch::one(vec![0; 100_000].into()), None);
+    }
+    machine.wait("a warning", |answer| matches!(answer, Answer::Outage(_)));
+    server.freeze(false);
+    machine.wait("its end", |answer| matches!(answer, Answer::Restored { .. }));
+    machine.cluster.want(0);
+    machine.kept(1..200);
+    assert_eq!(machine.drain(200).len(), 200);
+    machine.sees("an empty queue", |view| view.messages == 0);
+}
+
+#[test]
+fn a_stream_that_is_deleted_is_told_and_not_made_anew() {
+    needs_server!();
+    for (stream, idle) in [("jobs", true), ("jobs", false), ("jobs_dead", false), ("jobs_state", true)] {
+        let server = NatsServer::start();
+        let mut machine = Machine::at(&server.url());
+        machine.put(0..1);
+        let fetched = machine.fetch();
+        delete(&server.url(), stream);
+        if !idle {
+            machine.put(1..3);
+            let item = fetched.batch.item_shared(0);
+            let id = coordinator::jetstream::item_id(fetched.sequence, 0);
+            machine.cluster.bury(coordinator::queue::DeadLetter { id, attempts: 1, cause: "x".into(), item });
+        }
+        let error = machine.fail();
+        assert!(matches!(&error, ClusterError::Gone { .. }) && error.to_string().contains("jobs is gone"), "{error}");
+        assert!(matches!(machine.cluster.collect(), Err(ClusterError::Ended { .. })));
+    }
+}
+
+#[test]
+fn a_stream_that_was_deleted_and_made_anew_is_another() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    machine.sees("the queue", |_| true);
+    delete(&server.url(), "jobs");
+    let other = Machine::try_open(settings(&server.url()));
+    assert!(matches!(machine.fail(), ClusterError::Gone { .. }));
+    drop(other);
+}
+
+#[test]
+fn a_consumer_that_is_deleted_is_told() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    machine.cluster.want(1);
+    machine.put(0..1);
+    machine.fetched();
+    delete_consumer(&server.url());
+    machine.cluster.want(1);
+    let error = machine.fail();
+    assert!(error.to_string().starts_with("the consumer of the queue jobs is gone"), "{error}");
+}
+
+#[test]
+fn who_may_not_and_where_there_is_nothing_is_said_at_once() {
+    needs_server!();
+    let refused = |url: &str| Machine::try_open(settings(url)).err().expect("an error");
+    let error = refused("nats://127.0.0.1:1");
+    assert!(matches!(error, ClusterError::Unreachable { .. }), "{error}");
+    let error = refused(&NatsServer::start_plain().url());
+    assert!(matches!(error, ClusterError::NoJetStream { .. }) && error.to_string().contains("--jetstream"), "{error}");
+    let server = NatsServer::start_with("authorization { user: us, password: secret }");
+    let error = refused(&server.url());
+    assert!(matches!(error, ClusterError::Unauthorized { .. }) && error.to_string().contains("creds"), "{error}");
+    let error = refused(&server.url().replace("//", "//us:wrong@"));
+    assert!(matches!(error, ClusterError::Unauthorized { .. }) && !error.to_string().contains("wrong@"), "{error}");
+    Machine::at(&server.url().replace("//", "//us:secret@"));
+    let mut lost = settings(&server.url());
+    lost.address.credentials = Some("/no/such/file".into());
+    let error = Machine::try_open(lost).err().expect("an error");
+    assert!(matches!(error, ClusterError::Credentials { .. }), "{error}");
+}
+
+#[test]
+fn a_message_that_another_program_wrote_is_told_and_stays() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    publish(&server.url(), "procq.jobs.items.1.x", &[9, 1, 2, 3]);
+    machine.cluster.want(1);
+    let error = machine.fail();
+    assert!(error.to_string().contains("format version 9") && error.to_string().contains("nats stream rmm jobs 1"), "{error}");
+    assert_eq!(crate::stored(&server.url(), "jobs").len(), 1);
+}
+
+#[test]
+fn a_machine_that_is_cut_off_with_items_in_its_hands_settles_them_if_it_comes_back_in_time() {
+    needs_server!();
+    let mut server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    machine.put(0..50);
+    machine.kept(0..50);
+    machine.cluster.want(50);
+    let sequences: Vec<u64> = (0..50).map(|_| machine.fetched().sequence).collect();
+    server.kill();
+    sequences.iter().for_each(|sequence| machine.cluster.settle(*sequence));
+    machine.wait("a warning", |answer| matches!(answer, Answer::Outage(_)));
+    server.run();
+    sequences.into_iter().for_each(|sequence| machine.settled(sequence));
+    machine.sees("an empty queue", |view| view.messages == 0);
+}
+
+#[test]
+fn three_servers_whose_leader_is_killed_lose_nothing_and_deliver_nothing_twice() {
+    needs_server!();
+    let mut servers = NatsServer::start_cluster(3);
+    let urls: Vec<String> = servers.iter().map(NatsServer::url).collect();
+    let hosts = urls.join(",").replace("nats://", "");
+    let there = || {
+        let mut settings = settings("nats://a");
+        settings.address = format!("nats://{hosts}/jobs?replicas=3").parse().expect("an address");
+        settings.timing.ack_wait = Duration::from_secs(20);
+        settings.timing.machine_lost = Duration::from_secs(20);
+        Settings { capacity_items: 100_000, ..settings }
+    };
+    // A cluster that has just begun has no leader yet.
+    let mut putter = eventually("a cluster with a leader", || Machine::try_open(there()).ok());
+    let mut getter = Machine::open(there());
+    putter.put(0..500);
+    putter.kept(0..500);
+    getter.cluster.want(200);
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    let mut take = |getter: &mut Machine| {
+        let fetched = getter.fetched();
+        texts(&fetched).into_iter().for_each(|item| *seen.entry(item).or_default() += 1);
+        getter.cluster.settle(fetched.sequence);
+        getter.cluster.want(200);
+        seen.len()
+    };
+    while take(&mut getter) < 200 {}
+    let leader = leader(&urls, "jobs");
+    putter.put(500..1500);
+    servers[leader].kill();
+    putter.put(1500..2000);
+    putter.kept(500..2000);
+    while take(&mut getter) < 2000 {}
+    getter.sees("an empty queue", |view| view.messages == 0);
+    let again: Vec<_> = seen.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(again.is_empty(), "{again:?}");
+    servers[leader].run();
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+async fn context(url: &str) -> async_nats::jetstream::Context {
+    async_nats::jetstream::new(async_nats::connect(url).await.expect("a connection"))
+}
+
+fn delete(url: &str, stream: &str) {
+    run(async { context(url).await.delete_stream(stream).await.expect("a stream to delete") });
+}
+
+fn delete_consumer(url: &str) {
+    run(async { context(url).await.delete_consumer_from_stream("procq", "jobs").await.expect("a consumer to delete") });
+}
+
+fn publish(url: &str, subject: &'static str, payload: &'static [u8]) {
+    run(async {
+        let published = context(url).await.publish(subject, payload.into()).await.expect("a message");
+        published.await.expect("a stream that takes it");
+    });
+}
+
+/// Which of the servers leads a stream.
+fn leader(urls: &[String], stream: &str) -> usize {
+    run(async {
+        let stream = context(&urls[0]).await.get_stream(stream).await.expect("a stream");
+        let cluster = stream.cached_info().cluster.as_ref().expect("a cluster");
+        let name = cluster.leader.as_ref().expect("a leader");
+        name.strip_prefix("server").and_then(|number| number.parse().ok()).expect("one of ours")
+    })
+}
