@@ -184,8 +184,12 @@ impl Client {
             max_ack_pending: -1,
             ..pull::Config::default()
         };
-        let made: Consumer<pull::Config> =
-            self.context.create_consumer_on_stream(config.clone(), &names.items).await.map_err(|error| fail(chain(&error)))?;
+        // Making one that is there would change it.
+        let known = self.context.get_consumer_from_stream::<pull::Config, _, _>(&names.consumer, &names.items).await;
+        let made: Consumer<pull::Config> = match known {
+            Ok(known) => known,
+            Err(_) => self.context.create_consumer_on_stream(config.clone(), &names.items).await.map_err(|error| fail(chain(&error)))?,
+        };
         let found = &made.cached_info().config;
         if found.ack_wait != config.ack_wait || found.max_deliver > 0 || found.max_ack_pending > 0 {
             let shown = |wait: Duration, deliver: i64| format!("{wait:?}, deliveries {}", deliver.max(-1));

@@ -363,6 +363,7 @@ impl Worker {
                 self.answer(Answer::Claimed { name, position, checksum, finished });
             }
             Some(Claim::Finished { name }) => self.answer(Answer::Finished(name)),
+            Some(Claim::Verify { name }) => self.ask_for_name(name, true).await,
             None => {}
         }
     }

@@ -162,6 +162,8 @@ pub(super) enum Claim {
     Claimed { name: Arc<str>, record: ProducerRecord },
     /// Its end is kept.
     Finished { name: Arc<str> },
+    /// Another has claimed it at the same time: look whose it is.
+    Verify { name: Arc<str> },
 }
 
 #[derive(Debug)]
@@ -170,6 +172,8 @@ struct Name {
     /// The number of its record at the servers.
     revision: u64,
     is_claimed: bool,
+    /// Another has written while it was being claimed.
+    is_contested: bool,
     /// What is kept there, and what is on its way.
     kept: Option<ProducerRecord>,
     writing: Option<ProducerRecord>,
@@ -196,7 +200,7 @@ impl Names {
             (record.position, record.checksum) = (last.position, last.checksum);
         }
         record.machine = machine.into();
-        self.names.insert(Arc::clone(name), Name { record, revision, is_claimed: false, kept: None, writing: None });
+        self.names.insert(Arc::clone(name), Name { record, revision, is_claimed: false, is_contested: false, kept: None, writing: None });
         self.write(name)
     }
 
@@ -224,7 +228,8 @@ impl Names {
             (true, true) => Some(Claim::Finished { name: Arc::clone(name) }),
             (true, false) => None,
         };
-        claim.into_iter().chain(self.write(name)).collect()
+        let contest = std::mem::take(&mut known.is_contested).then(|| Claim::Verify { name: Arc::clone(name) });
+        claim.into_iter().chain(contest).chain(self.write(name)).collect()
     }
 
     /// The servers say that what was to be written is not the next: it may have been written before, or another has taken the name. Gives what
@@ -243,9 +248,15 @@ impl Names {
         }
     }
 
-    /// Another has taken the name. True if it was ours.
+    /// Another has taken the name. True if it was ours; if it is about to be, the servers say whose it is.
     pub(super) fn overtaken(&mut self, name: &str) -> bool {
-        self.names.remove(name).is_some_and(|known| known.is_claimed)
+        let Some(known) = self.names.get_mut(name) else { return false };
+        known.is_contested = true;
+        let was_ours = known.is_claimed;
+        if was_ours {
+            self.names.remove(name);
+        }
+        was_ours
     }
 
     /// One record after the other, so that each knows the one before; the last says all.
@@ -371,5 +382,19 @@ mod tests {
         let others = ProducerRecord { machine: "b".into(), ..producer(4) };
         assert_eq!(names.verify(&name(), "a", Some((others, 9))), None);
         assert!(names.overtaken("n") && !names.overtaken("n"));
+    }
+
+    #[test]
+    fn a_name_that_another_claims_at_the_same_time_is_looked_up_again() {
+        let mut names = Names::default();
+        names.found(&name(), "a", None, None);
+        assert!(!names.overtaken("n"), "it is not ours yet");
+        let claims = [Claim::Claimed { name: name(), record: producer(0) }, Claim::Verify { name: name() }];
+        assert_eq!(names.written(&name(), 1), claims);
+        let others = ProducerRecord { machine: "b".into(), ..producer(0) };
+        assert_eq!(names.verify(&name(), "a", Some((others.clone(), 2))), None);
+        assert!(names.overtaken("n"));
+        names.found(&name(), "a", None, None);
+        assert_eq!(names.verify(&name(), "a", Some((others, 2))), Some(vec![write(0, 2)]), "who asks again is the later");
     }
 }

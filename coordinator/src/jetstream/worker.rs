@@ -180,7 +180,12 @@ impl Worker {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + JETSTREAM_RETRY;
-            for (number, out) in self.requests.due(now) {
+            let due = self.requests.due(now);
+            if !due.is_empty() {
+                // A record of a stream that is gone goes to whoever listens, and nobody says that it is not kept.
+                self.check().await;
+            }
+            for (number, out) in due {
                 self.send(out, Some(number)).await;
             }
         }

@@ -83,6 +83,7 @@ fn a_stream_that_is_deleted_is_told_and_not_made_anew() {
             let id = coordinator::jetstream::item_id(fetched.sequence, 0);
             machine.cluster.bury(coordinator::queue::DeadLetter { id, attempts: 1, cause: "x".into(), item });
         }
+        eprintln!("{stream} is deleted");
         let error = machine.fail();
         assert!(matches!(&error, ClusterError::Gone { .. }) && error.to_string().contains("jobs is gone"), "{error}");
         assert!(matches!(machine.cluster.collect(), Err(ClusterError::Ended { .. })));
@@ -222,7 +223,8 @@ fn delete_consumer(url: &str) {
 
 fn publish(url: &str, subject: &'static str, payload: &'static [u8]) {
     run(async {
-        let published = context(url).await.publish(subject, payload.into()).await.expect("a message");
+        let context = context(url).await;
+        let published = context.publish(subject, payload.into()).await.expect("a message");
         published.await.expect("a stream that takes it");
     });
 }
