@@ -129,7 +129,6 @@ impl Pulls {
 
     /// A request to make: its number, and for how many messages.
     pub(super) fn next(&mut self, now: Duration) -> Option<(u64, u32)> {
-        self.open.retain(|_, pull| pull.until > now);
         let open: u32 = self.open.values().map(|pull| pull.left).sum();
         let left = self.wanted.saturating_sub(open);
         if left == 0 || now < self.not_before {
@@ -139,6 +138,13 @@ impl Pulls {
         // The server says when it is over; what is said may be lost.
         self.open.insert(self.next, Pull { left, until: now + JETSTREAM_PULL + JETSTREAM_OVERDUE });
         Some((self.next, left))
+    }
+
+    /// Forgets requests whose end the servers should have told. True if there were any.
+    pub(super) fn expire(&mut self, now: Duration) -> bool {
+        let before = self.open.len();
+        self.open.retain(|_, pull| pull.until > now);
+        self.open.len() < before
     }
 
     /// When there may be a request to make again.
@@ -217,6 +223,8 @@ mod tests {
         pulls.ended(1, true, NOW);
         assert_eq!(pulls.next(NOW), None, "it has to wait");
         assert_eq!(pulls.next(JETSTREAM_RETRY), Some((3, 2)));
+        assert!(!pulls.expire(JETSTREAM_PULL) && pulls.expire(2 * JETSTREAM_PULL), "the servers say nothing");
+        assert_eq!(pulls.next(2 * JETSTREAM_PULL), Some((4, 5)));
         pulls.want(0);
         assert!(!pulls.delivered(), "nobody wants it any more");
     }

@@ -160,6 +160,9 @@ impl Worker {
         if self.look_due() <= now && !self.requests.any(|kind| matches!(kind, Kind::Look { .. })) {
             self.look().await;
         }
+        if self.pulls.expire(now) {
+            self.check().await;
+        }
         if let Some((number, messages)) = self.pulls.next(now) {
             let request = json!({ "batch": messages, "expires": JETSTREAM_PULL.as_nanos() as u64 });
             let subject = self.names.api(&format!("CONSUMER.MSG.NEXT.{}.{}", self.names.items, self.names.consumer));

@@ -8,6 +8,7 @@ use coordinator::jetstream::{Answer, ClusterError, Settings};
 use tests::eventually;
 use tests::nats::NatsServer;
 
+use crate::link::Link;
 use crate::machine::{Machine, settings, texts};
 use crate::needs_server;
 
@@ -83,7 +84,6 @@ fn a_stream_that_is_deleted_is_told_and_not_made_anew() {
             let id = coordinator::jetstream::item_id(fetched.sequence, 0);
             machine.cluster.bury(coordinator::queue::DeadLetter { id, attempts: 1, cause: "x".into(), item });
         }
-        eprintln!("{stream} is deleted");
         let error = machine.fail();
         assert!(matches!(&error, ClusterError::Gone { .. }) && error.to_string().contains("jobs is gone"), "{error}");
         assert!(matches!(machine.cluster.collect(), Err(ClusterError::Ended { .. })));
@@ -163,6 +163,72 @@ fn a_machine_that_is_cut_off_with_items_in_its_hands_settles_them_if_it_comes_ba
     server.run();
     sequences.into_iter().for_each(|sequence| machine.settled(sequence));
     machine.sees("an empty queue", |view| view.messages == 0);
+}
+
+#[test]
+fn a_machine_that_is_out_of_reach_for_longer_than_its_leases_last_loses_nothing_and_is_told_what_others_did() {
+    needs_server!();
+    let server = NatsServer::start();
+    let link = Link::to(&server.url());
+    let (mut far, mut near) = (Machine::at(&link.url()), Machine::at(&server.url()));
+    far.put(0..3);
+    far.kept(0..3);
+    far.cluster.want(2);
+    let (one, two) = (far.fetched(), far.fetched());
+    assert_eq!(near.fetch().sequence, 3);
+    link.cut();
+    far.put(3..100);
+    far.wait("a warning", |answer| matches!(answer, Answer::Outage(_)));
+    far.cluster.settle(one.sequence);
+    // What it held goes to another, who settles one of both.
+    assert_eq!((near.fetch().sequence, near.fetch().sequence), (one.sequence, two.sequence));
+    near.settle(one.sequence);
+    link.mend();
+    far.wait("its end", |answer| matches!(answer, Answer::Restored { .. }));
+    assert_eq!(outages(&mut far), 0);
+    far.settled(one.sequence);
+    far.settle(two.sequence);
+    near.settle(two.sequence);
+    near.settle(3);
+    far.kept(3..100);
+    assert_eq!(near.drain(97).len(), 97);
+    near.sees("an empty queue", |view| view.messages == 0);
+}
+
+#[test]
+fn what_a_machine_with_a_thousand_items_in_its_hands_leaves_behind_is_done_by_two_others_meanwhile_at_work() {
+    needs_server!();
+    let server = NatsServer::start();
+    let large = |url: &str| Settings { capacity_items: 10_000, ..settings(url) };
+    let link = Link::to(&server.url());
+    let mut dying = Machine::open(large(&link.url()));
+    let mut others = [Machine::open(large(&server.url())), Machine::open(large(&server.url()))];
+    dying.put(0..3000);
+    dying.kept(0..3000);
+    dying.cluster.want(1000);
+    (0..1000).for_each(|_| drop(dying.fetched()));
+    link.cut();
+    let mut seen = std::collections::BTreeSet::new();
+    others.iter_mut().for_each(|machine| machine.cluster.want(64));
+    eventually("all items", || {
+        for machine in &mut others {
+            let fetched: Vec<Answer> = machine.look().drain(..).collect();
+            for answer in fetched {
+                let Answer::Fetched(fetched) = answer else { continue };
+                assert!(texts(&fetched).into_iter().all(|item| seen.insert(item)), "delivered twice");
+                machine.cluster.settle(fetched.sequence);
+            }
+            machine.cluster.want(64);
+        }
+        (seen.len() == 3000).then_some(())
+    });
+    eventually("all to be settled", || {
+        let is_idle = others.iter_mut().all(|machine| {
+            machine.look();
+            machine.cluster.is_idle()
+        });
+        is_idle.then_some(())
+    });
 }
 
 #[test]
