@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn an_address_has_servers_a_queue_and_how_to_get_in() {
-        let address: Address = "nats://a:1,u:p@b:2/jobs?creds=/c&ca=/ca&cert=/x&key=/k&replicas=3&storage=memory&domain=hub".parse().unwrap();
+        let address: Address =
+            "nats://a:1,u:p@b:2/jobs?creds=/c&ca=/ca&cert=/x&key=/k&replicas=3&storage=memory&domain=hub".parse().unwrap();
         assert_eq!(address.servers, ["nats://a:1", "nats://u:p@b:2"]);
         assert_eq!((address.queue.as_str(), address.replicas, address.in_memory), ("jobs", 3, true));
         assert_eq!(address.credentials, Some("/c".into()));

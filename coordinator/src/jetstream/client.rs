@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 
 use super::names::Names;
-use super::{Address, ClusterError, News, Settings};
+use super::{Address, ClusterError, News, Settings, message};
 use crate::limits::{
     JETSTREAM_COMMANDS_MAX, JETSTREAM_DUPLICATE_WINDOW, JETSTREAM_OVERDUE, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_PING, JETSTREAM_STALL,
 };
@@ -59,6 +59,7 @@ pub(super) struct Client {
     client: async_nats::Client,
     context: Context,
     inbox: String,
+    epoch: String,
 }
 
 impl Client {
@@ -66,8 +67,7 @@ impl Client {
     pub(super) async fn connect(settings: &Settings, news: &UnboundedSender<News>) -> Result<Client, ClusterError> {
         let address = &settings.address;
         let servers = address.servers.iter().map(|server| server.parse::<ServerAddr>()).collect::<Result<Vec<_>, _>>();
-        let servers =
-            servers.map_err(|error| ClusterError::Address { text: address.to_string(), what: error.to_string() })?;
+        let servers = servers.map_err(|error| ClusterError::Address { text: address.to_string(), what: error.to_string() })?;
         let options = options(address, &servers, news.clone()).await?;
         let client = options.connect(servers).await.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
@@ -81,11 +81,11 @@ impl Client {
             None => builder.build(client.clone()),
         };
         let inbox = client.new_inbox();
-        Ok(Client { client, context, inbox })
+        Ok(Client { client, context, inbox, epoch: String::new() })
     }
 
     /// Makes what the queue consists of, or finds it as it has to be.
-    pub(super) async fn set_up(&self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
+    pub(super) async fn set_up(&mut self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
         let address = settings.address.to_string();
         self.context.query_account().await.map_err(|error| ClusterError::NoJetStream { address: address.clone(), said: chain(&error) })?;
         let payload_bytes_max = self.payload_bytes_max();
@@ -127,32 +127,36 @@ impl Client {
             description: Some("procq records".into()),
             ..common()
         };
-        for config in [items, dead, state] {
+        for config in [items, dead] {
             self.set_up_stream(&address, config).await?;
         }
+        let created = self.set_up_stream(&address, state).await?;
+        self.epoch = format!("{:x}", message::hash(created.as_bytes()));
         self.set_up_consumer(settings, names).await
     }
 
-    async fn set_up_stream(&self, address: &str, config: Config) -> Result<(), ClusterError> {
+    /// Returns when the stream was made.
+    async fn set_up_stream(&self, address: &str, config: Config) -> Result<String, ClusterError> {
         let fail = |said: String| {
             let action = format!("make the stream {}", config.name);
             ClusterError::Setup { action, address: address.into(), said }
         };
         let known = self.context.get_stream(&config.name).await;
-        let found = match known {
-            Ok(stream) => stream.cached_info().config.clone(),
+        let info = match known {
+            Ok(stream) => stream.cached_info().clone(),
             Err(error) if is_not_found(&error.kind()) => match self.context.create_stream(config.clone()).await {
-                Ok(stream) => stream.cached_info().config.clone(),
+                Ok(stream) => stream.cached_info().clone(),
                 Err(error) => match error.kind() {
                     // Another machine was quicker.
                     CreateStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NAME_EXIST => {
-                        self.context.get_stream(&config.name).await.map_err(|error| fail(chain(&error)))?.cached_info().config.clone()
+                        self.context.get_stream(&config.name).await.map_err(|error| fail(chain(&error)))?.cached_info().clone()
                     }
                     _ => return Err(fail(chain(&error))),
                 },
             },
             Err(error) => return Err(fail(chain(&error))),
         };
+        let found = &info.config;
         let differs = |what, expected: String, came: String| {
             let stream = config.name.clone();
             if expected == came { Ok(()) } else { Err(ClusterError::Settings { stream, what, expected, came }) }
@@ -166,7 +170,8 @@ impl Client {
         differs("the most messages", config.max_messages.max(0).to_string(), found.max_messages.max(0).to_string())?;
         differs("the most bytes", config.max_bytes.max(0).to_string(), found.max_bytes.max(0).to_string())?;
         differs("storage", format!("{:?}", config.storage), format!("{:?}", found.storage))?;
-        differs("replicas", config.num_replicas.to_string(), found.num_replicas.to_string())
+        differs("replicas", config.num_replicas.to_string(), found.num_replicas.to_string())?;
+        Ok(info.created.to_string())
     }
 
     async fn set_up_consumer(&self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
@@ -266,6 +271,12 @@ impl Client {
     pub(super) async fn flush(&self) {
         // Without a connection there is nothing to wait for.
         let _ = self.client.flush().await;
+    }
+
+    /// What tells the records of this queue from those of another that had its name: part of each put's id, since how far a producer has
+    /// come is forgotten with them.
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
     }
 
     pub(super) fn is_connected(&self) -> bool {

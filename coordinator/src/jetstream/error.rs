@@ -86,7 +86,9 @@ pub enum ClusterError {
         payload_bytes_max: u64,
     },
     /// The queue is too small for its largest item.
-    #[error("a capacity of {given} bytes cannot hold one message of the largest size, {needed} bytes; raise --capacity-bytes or lower --max-item")]
+    #[error(
+        "a capacity of {given} bytes cannot hold one message of the largest size, {needed} bytes; raise --capacity-bytes or lower --max-item"
+    )]
     Capacity {
         /// The capacity.
         given: u64,
@@ -94,7 +96,9 @@ pub enum ClusterError {
         needed: u64,
     },
     /// Somebody has deleted what the queue consists of.
-    #[error("{what} of the queue {queue} is gone from the servers: somebody has deleted it, and what it held is lost; start again for an empty queue")]
+    #[error(
+        "{what} of the queue {queue} is gone from the servers: somebody has deleted it, and what it held is lost; start again for an empty queue"
+    )]
     Gone {
         /// Which part.
         what: &'static str,

@@ -50,6 +50,7 @@ use std::time::Duration;
 
 use common::ItemId;
 use common::batch::Batch;
+use common::limits::BATCH_ITEMS_MAX;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -61,9 +62,7 @@ use names::Names;
 pub use registry::{Lost, View};
 use worker::Worker;
 
-use crate::limits::{
-    JETSTREAM_ACK_WAIT, JETSTREAM_HEARTBEAT, JETSTREAM_INDEX_BITS, JETSTREAM_LOOK, JETSTREAM_MACHINE_LOST,
-};
+use crate::limits::{JETSTREAM_ACK_WAIT, JETSTREAM_HEARTBEAT, JETSTREAM_INDEX_BITS, JETSTREAM_LOOK, JETSTREAM_MACHINE_LOST};
 use crate::queue::{DeadLetter, Progress};
 
 /// Which queue, and with which bounds. All machines that share a queue have to give the same.
@@ -98,12 +97,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Timing {
-        Timing {
-            ack_wait: JETSTREAM_ACK_WAIT,
-            heartbeat: JETSTREAM_HEARTBEAT,
-            machine_lost: JETSTREAM_MACHINE_LOST,
-            look: JETSTREAM_LOOK,
-        }
+        Timing { ack_wait: JETSTREAM_ACK_WAIT, heartbeat: JETSTREAM_HEARTBEAT, machine_lost: JETSTREAM_MACHINE_LOST, look: JETSTREAM_LOOK }
     }
 }
 
@@ -124,6 +118,8 @@ pub struct Fetched {
 pub const fn item_id(sequence: u64, index: u32) -> ItemId {
     ItemId((sequence << JETSTREAM_INDEX_BITS) | index as u64)
 }
+
+const _: () = assert!(BATCH_ITEMS_MAX as u64 <= 1 << JETSTREAM_INDEX_BITS, "a batch whose items have no numbers");
 
 /// What has come back.
 #[derive(Debug)]
@@ -184,9 +180,15 @@ enum Work {
 #[derive(Debug)]
 enum News {
     Work(Work),
-    Answered { number: u64, said: Incoming },
+    Answered {
+        number: u64,
+        said: Incoming,
+    },
     Delivered(Delivery),
-    PullEnded { number: u64, said: Incoming },
+    PullEnded {
+        number: u64,
+        said: Incoming,
+    },
     /// To all machines.
     Said(Incoming),
     Connected,
@@ -334,7 +336,7 @@ impl Drop for Cluster {
 }
 
 async fn open(settings: &Settings, news: &UnboundedSender<News>) -> Result<(Client, Names), ClusterError> {
-    let client = Client::connect(settings, news).await?;
+    let mut client = Client::connect(settings, news).await?;
     let names = Names::new(&settings.address);
     client.set_up(settings, &names).await?;
     client.listen(&names, news).await?;

@@ -91,12 +91,13 @@ impl Worker {
             Some(by) => (source_of_name(&by.name), format!("{}.{:x}", by.position, by.checksum)),
             None => (source_of_machine(self.machines.ours()), ticket.to_string()),
         };
+        let epoch = self.client.epoch();
         let last = parts.len() - 1;
         for (index, part) in parts.into_iter().enumerate() {
             let is_last = index == last;
             let reached = by.filter(|_| is_last).map(|by| Reached { position: by.position, checksum: by.checksum });
             let subject = self.names.items_subject(part.count(), &source);
-            let id = format!("{source}.{id}.{index}");
+            let id = format!("{source}.{epoch}.{id}.{index}");
             let items = u64::from(part.count());
             let mut put = Put::new(is_last.then_some(ticket), subject, id, write_items(&part, reached), items);
             put.by = by.zip(reached).map(|(by, reached)| (Arc::clone(&by.name), reached));
@@ -157,7 +158,7 @@ impl Worker {
     fn heard_of(&mut self, said: &Incoming) -> Result<(), End> {
         if let Some(id) = self.names.machine_in(&said.subject) {
             let record = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
-            self.machines.heard(id, record, self.now());
+            self.machines.heard(id, record, true, self.now());
         } else if let Some(name) = self.names.producer_in(&said.subject) {
             let record: ProducerRecord = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
             if record.machine != self.machines.ours() && self.producers.overtaken(&name) {
@@ -233,14 +234,17 @@ impl Worker {
                 read::<Stored>(said)?;
                 self.answer(Answer::Buried(id));
             }
-            Kind::Beat | Kind::Forget => drop(read::<Present>(said)?),
+            Kind::Beat | Kind::Forget => {
+                let Present {} = read(said)?;
+            }
             Kind::Look { changes } => {
                 let info = read::<StreamInfo>(said)?;
                 self.looked(&info, changes)?;
             }
             Kind::Check(part) => match read::<Present>(said) {
                 Err(Refusal::NoStream | Refusal::NoConsumer) => return Err(self.gone(part).into()),
-                other => drop(other?),
+                Err(other) => return Err(other.into()),
+                Ok(Present {}) => {}
             },
             Kind::Machines => {
                 let info = read::<StreamInfo>(said)?;
@@ -257,7 +261,7 @@ impl Worker {
                 if let Some((record, number)) = read_message(said)? {
                     let record: MachineRecord =
                         read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
-                    self.machines.heard(&id, record, self.now());
+                    self.machines.heard(&id, record, false, self.now());
                 }
             }
             Kind::Name { name, verify } => self.found_name(name, verify, said).await?,
@@ -324,8 +328,7 @@ impl Worker {
     async fn found_name(&mut self, name: Arc<str>, verify: bool, said: &Incoming) -> Result<(), Failure> {
         let kept = match read_message(said)? {
             Some((record, number)) => {
-                let record: ProducerRecord =
-                    read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
+                let record: ProducerRecord = read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
                 Some((record, number))
             }
             None => None,

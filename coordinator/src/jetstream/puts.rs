@@ -11,9 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::message::Reached;
-use crate::limits::{
-    JETSTREAM_FLIGHT_BYTES_MAX, JETSTREAM_FLIGHT_MESSAGES_MAX, JETSTREAM_FULL, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_SHARE,
-};
+use crate::limits::{JETSTREAM_FLIGHT_BYTES_MAX, JETSTREAM_FLIGHT_MESSAGES_MAX, JETSTREAM_FULL, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_SHARE};
 
 /// Items and bytes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

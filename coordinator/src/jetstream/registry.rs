@@ -75,8 +75,8 @@ impl Machines {
         MachineRecord { leaving, ..self.own.clone() }
     }
 
-    /// A record of a machine has come. One that comes twice is no sign of life.
-    pub(super) fn heard(&mut self, id: &str, record: MachineRecord, now: Duration) {
+    /// A record of a machine has come: said by itself just now, or found. One that comes twice is no sign of life.
+    pub(super) fn heard(&mut self, id: &str, record: MachineRecord, is_said: bool, now: Duration) {
         if id == self.ours {
             return;
         }
@@ -88,7 +88,8 @@ impl Machines {
         if record.leaving || before.map(matters) != Some(matters(&record)) {
             self.changes += 1;
         }
-        self.had_producers |= record.producers_expected > 0;
+        // What is found may be of a run long ago.
+        self.had_producers |= is_said && record.producers_expected > 0;
         if record.leaving {
             self.others.remove(id);
         } else {
@@ -288,12 +289,12 @@ mod tests {
     fn a_run_ends_when_all_producers_everywhere_have_finished_and_not_before_there_was_one() {
         let mut machines = machines();
         assert!(!machines.have_finished());
-        machines.heard("b", record(1, 2, 1), SECOND);
+        machines.heard("b", record(1, 2, 1), true, SECOND);
         assert!(!machines.have_finished());
         let changes = machines.changes();
-        machines.heard("b", record(2, 2, 1), SECOND);
+        machines.heard("b", record(2, 2, 1), true, SECOND);
         assert_eq!(machines.changes(), changes, "nothing has changed");
-        machines.heard("b", record(3, 2, 2), SECOND);
+        machines.heard("b", record(3, 2, 2), true, SECOND);
         assert!(machines.have_finished() && machines.changes() > changes);
         machines.announce(1, 0);
         assert!(!machines.have_finished());
@@ -303,27 +304,36 @@ mod tests {
     #[test]
     fn a_machine_that_is_not_heard_of_is_given_up_with_what_its_producers_had_not_put() {
         let mut machines = machines();
-        machines.heard("b", record(1, 2, 1), SECOND);
-        machines.heard("b", record(1, 2, 1), 3 * SECOND);
+        machines.heard("b", record(1, 2, 1), true, SECOND);
+        machines.heard("b", record(1, 2, 1), true, 3 * SECOND);
         assert_eq!(machines.expire_at(), Some(4 * SECOND), "the same record again is no sign of life");
         assert_eq!(machines.expire(3 * SECOND), []);
         machines.excuse(2 * SECOND);
         assert_eq!(machines.expire(4 * SECOND), []);
         assert_eq!(machines.expire(5 * SECOND), [("b".into(), Lost { machine: "b:1".into(), producers_unfinished: 1 })]);
         assert!(machines.have_finished(), "nobody waits for it");
-        machines.heard("b", record(2, 2, 1), 6 * SECOND);
+        machines.heard("b", record(2, 2, 1), true, 6 * SECOND);
         assert!(!machines.have_finished(), "it was merely out of touch");
     }
 
     #[test]
     fn a_machine_that_leaves_is_not_waited_for() {
         let mut machines = machines();
-        machines.heard("b", record(1, 1, 0), SECOND);
-        machines.heard("b", MachineRecord { leaving: true, ..record(2, 1, 0) }, SECOND);
+        machines.heard("b", record(1, 1, 0), true, SECOND);
+        machines.heard("b", MachineRecord { leaving: true, ..record(2, 1, 0) }, true, SECOND);
         assert!(machines.have_finished() && machines.expire_at().is_none());
-        machines.heard("c", record(1, 1, 0), SECOND);
+        machines.heard("c", record(1, 1, 0), true, SECOND);
         machines.registered(&["d"]);
         assert!(machines.have_finished(), "its goodbye was missed");
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_long_ago_does_not_end_one_that_has_not_begun() {
+        let mut machines = machines();
+        machines.heard("b", record(7, 1, 1), false, SECOND);
+        assert!(!machines.have_finished());
+        assert_eq!(machines.expire(9 * SECOND).len(), 1);
+        assert!(!machines.have_finished());
     }
 
     fn name() -> Arc<str> {

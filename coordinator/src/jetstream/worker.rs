@@ -17,9 +17,7 @@ use super::puts::{Amount, Puts};
 use super::registry::{Machines, Names as Producers, View};
 use super::requests::{Kind, Pulls, Requests};
 use super::{Answer, ClusterError, News, Report, Settings, Work};
-use crate::limits::{
-    JETSTREAM_GOODBYE, JETSTREAM_LAST_LOOK, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY,
-};
+use crate::limits::{JETSTREAM_GOODBYE, JETSTREAM_LAST_LOOK, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY};
 
 /// The thread's state.
 pub(super) struct Worker {
@@ -348,7 +346,9 @@ impl Worker {
 
     async fn send(&mut self, out: Outgoing, number: Option<u64>) {
         // Without a connection it would lie with the library; what has to be answered is asked again when there is one.
-        if self.is_connected && let Err(Stalled) = self.client.send(out, number).await {
+        if self.is_connected
+            && let Err(Stalled) = self.client.send(out, number).await
+        {
             self.stall();
         }
     }

@@ -66,10 +66,14 @@ impl Machine {
 
     /// Waits for the first answer of a kind, and takes it; the others stay.
     pub fn wait(&mut self, what: &str, is_it: impl Fn(&Answer) -> bool) -> Answer {
-        let place = within(DEADLINE, || what.into(), || {
-            self.look();
-            self.seen.iter().position(&is_it)
-        });
+        let place = within(
+            DEADLINE,
+            || what.into(),
+            || {
+                self.look();
+                self.seen.iter().position(&is_it)
+            },
+        );
         self.seen.remove(place)
     }
 

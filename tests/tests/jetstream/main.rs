@@ -277,9 +277,10 @@ pub(crate) fn stored(url: &str, stream: &str) -> Vec<(Vec<(String, String)>, Vec
         let mut messages = Vec::new();
         for sequence in state.first_sequence..=state.last_sequence {
             let Ok(message) = stream.get_raw_message(sequence).await else { continue };
-            let headers = message.headers.iter().flat_map(|(name, values)| {
-                values.iter().map(move |value| (name.to_string(), value.as_str().to_string()))
-            });
+            let headers = message
+                .headers
+                .iter()
+                .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_string())));
             messages.push((headers.collect(), message.payload.to_vec()));
         }
         messages

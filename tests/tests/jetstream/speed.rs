@@ -113,7 +113,8 @@ fn bare(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
             put.await.expect("a confirmation");
         }
         let put = (count, started.elapsed().as_secs_f64());
-        let config = pull::Config { durable_name: Some("c".into()), ack_policy: AckPolicy::Explicit, max_ack_pending: -1, ..Default::default() };
+        let config =
+            pull::Config { durable_name: Some("c".into()), ack_policy: AckPolicy::Explicit, max_ack_pending: -1, ..Default::default() };
         let consumer = stream.create_consumer(config).await.expect("a consumer");
         let started = Instant::now();
         let mut messages = consumer.stream().max_messages_per_batch(WINDOW).messages().await.expect("messages");
