@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::ClusterError;
 
 /// Servers, the queue's name, and how to get in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Each as `nats://[USER:PASSWORD@]HOST[:PORT]` or `tls://…`.
     pub servers: Vec<String>,
@@ -91,6 +91,12 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", hide_password(&self.servers.join(",")), self.queue)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::names::Names;
 use super::{Address, ClusterError, News, Settings, message};
@@ -75,6 +76,8 @@ impl Client {
             }
             _ => ClusterError::Unreachable { address: address.to_string(), said: chain(&error) },
         })?;
+        let info = client.server_info();
+        debug!(server = info.server_name, version = info.version, "connected to NATS");
         let builder = ContextBuilder::new().timeout(JETSTREAM_OVERDUE);
         let context = match &address.domain {
             Some(domain) => builder.domain(domain).build(client.clone()),

@@ -271,7 +271,8 @@ impl Cluster {
         self.work(Work::Bury(letter));
     }
 
-    /// Takes a producer's name, from another machine if it has it; [`Answer::Claimed`] tells how far it has come.
+    /// Takes a producer's name, from another machine if it has it; [`Answer::Claimed`] tells how far it has come. A second claim of a name
+    /// takes the place of one that is under way.
     pub fn claim(&mut self, name: Arc<str>) {
         self.work(Work::Claim(name));
     }

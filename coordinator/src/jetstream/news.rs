@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::batch::Batch;
+use tracing::debug;
 use twox_hash::XxHash3_64;
 
 use super::client::{Delivery, Incoming, Outgoing};
@@ -16,7 +17,7 @@ use super::names::{source_of_machine, source_of_name};
 use super::puts::{Amount, Put};
 use super::registry::Claim;
 use super::replies::{Present, Refusal, Stored, StreamInfo, read, read_message};
-use super::requests::Kind;
+use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
 use super::{Answer, ClusterError, Fetched, Marks, News, View, Work};
 use crate::limits::JETSTREAM_OVERHEAD_BYTES;
@@ -36,7 +37,7 @@ impl Worker {
                     self.check().await;
                 }
             }
-            News::Said(said) => self.heard_of(&said)?,
+            News::Said(said) => self.heard_of(&said).await?,
             News::Connected => self.resume().await,
             News::Flushed if self.client.is_connected() && !self.is_connected => self.resume().await,
             News::Flushed => {}
@@ -67,7 +68,7 @@ impl Worker {
                 self.act(act).await;
             }
             Work::Bury(letter) => self.bury(letter).await,
-            Work::Claim(name) => self.ask_for_name(name, false).await,
+            Work::Claim(name) => self.ask_for_name(name, Why::Claim).await,
             Work::Finish(name) => {
                 let claim = self.producers.finish(&name);
                 self.claim(claim).await;
@@ -155,14 +156,15 @@ impl Worker {
     }
 
     /// What a machine says to all; the records in the stream say the same.
-    fn heard_of(&mut self, said: &Incoming) -> Result<(), End> {
+    async fn heard_of(&mut self, said: &Incoming) -> Result<(), End> {
         if let Some(id) = self.names.machine_in(&said.subject) {
             let record = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
             self.machines.heard(id, record, true, self.now());
         } else if let Some(name) = self.names.producer_in(&said.subject) {
             let record: ProducerRecord = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
-            if record.machine != self.machines.ours() && self.producers.overtaken(&name) {
-                self.answer(Answer::Replaced(name.into()));
+            if record.machine != self.machines.ours() {
+                let claim = self.producers.contested(&name);
+                self.claim(claim).await;
             }
         }
         Ok(())
@@ -175,7 +177,9 @@ impl Worker {
             Err(Failure::End(end)) => Err(end),
             Err(Failure::Refused(Refusal::NoStream)) if matches!(request.kind, Kind::Look { .. }) => Err(self.gone("the stream of items")),
             Err(Failure::Refused(_)) if matches!(request.kind, Kind::Look { .. } | Kind::Check(_)) => Ok(()),
-            Err(Failure::Refused(_)) => {
+            Err(Failure::Refused(refusal)) => {
+                debug!(kind = ?request.kind, ?refusal, "refused for now");
+                self.trouble = Some(refusal.to_string());
                 // It may be that there is no leader, or that something is gone for good.
                 self.requests.again(number, request, self.now());
                 self.check().await;
@@ -264,7 +268,7 @@ impl Worker {
                     self.machines.heard(&id, record, false, self.now());
                 }
             }
-            Kind::Name { name, verify } => self.found_name(name, verify, said).await?,
+            Kind::Name { name, why } => self.found_name(name, why, said).await?,
             Kind::Last { name, kept } => {
                 let last = match read_message(said)? {
                     Some((message, number)) => {
@@ -276,13 +280,13 @@ impl Worker {
                 let claim = self.producers.found(&name, self.machines.ours(), kept, last);
                 self.claim(claim).await;
             }
-            Kind::Write(name) => match read::<Stored>(said) {
+            Kind::Write { name, claim } => match read::<Stored>(said) {
                 Ok(Stored { seq }) => {
-                    for claim in self.producers.written(&name, seq) {
+                    for claim in self.producers.written(&name, claim, seq) {
                         self.claim(Some(claim)).await;
                     }
                 }
-                Err(Refusal::NotNext) => self.ask_for_name(name, true).await,
+                Err(Refusal::NotNext) => self.ask_for_name(name, Why::Refused { claim }).await,
                 Err(other) => return Err(other.into()),
             },
         }
@@ -320,12 +324,12 @@ impl Worker {
         Ok(())
     }
 
-    async fn ask_for_name(&mut self, name: Arc<str>, verify: bool) {
+    async fn ask_for_name(&mut self, name: Arc<str>, why: Why) {
         let (stream, subject) = (self.names.state.clone(), self.names.producer_subject(&name));
-        self.ask_for_last(Kind::Name { name, verify }, &stream, subject).await;
+        self.ask_for_last(Kind::Name { name, why }, &stream, subject).await;
     }
 
-    async fn found_name(&mut self, name: Arc<str>, verify: bool, said: &Incoming) -> Result<(), Failure> {
+    async fn found_name(&mut self, name: Arc<str>, why: Why, said: &Incoming) -> Result<(), Failure> {
         let kept = match read_message(said)? {
             Some((record, number)) => {
                 let record: ProducerRecord = read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
@@ -333,40 +337,43 @@ impl Worker {
             }
             None => None,
         };
-        if !verify {
-            let subject = format!("{}.*.{}", self.names.items_subject, source_of_name(&name));
-            let stream = self.names.items.clone();
-            self.ask_for_last(Kind::Last { name, kept }, &stream, subject).await;
-            return Ok(());
-        }
-        match self.producers.verify(&name, self.machines.ours(), kept) {
-            Some(claims) => {
-                for claim in claims {
-                    self.claim(Some(claim)).await;
-                }
+        let is_lost = match why {
+            Why::Claim => {
+                let subject = format!("{}.*.{}", self.names.items_subject, source_of_name(&name));
+                let stream = self.names.items.clone();
+                self.ask_for_last(Kind::Last { name, kept }, &stream, subject).await;
+                return Ok(());
             }
-            None => {
-                if self.producers.overtaken(&name) {
-                    self.answer(Answer::Replaced(name));
+            Why::Contested { claim } => self.producers.is_lost(&name, claim, self.machines.ours(), kept),
+            Why::Refused { claim } => match self.producers.verify(&name, claim, self.machines.ours(), kept) {
+                Some(claims) => {
+                    for claim in claims {
+                        self.claim(Some(claim)).await;
+                    }
+                    false
                 }
-            }
+                None => true,
+            },
+        };
+        if is_lost {
+            self.answer(Answer::Replaced(name));
         }
         Ok(())
     }
 
     async fn claim(&mut self, claim: Option<Claim>) {
         match claim {
-            Some(Claim::Write { name, record, after }) => {
+            Some(Claim::Write { name, claim, record, after }) => {
                 let headers = vec![("Nats-Expected-Last-Subject-Sequence", after.to_string())];
                 let out = Outgoing { subject: self.names.producer_subject(&name), headers, payload: write_record(&record) };
-                self.ask(Kind::Write(name), out).await;
+                self.ask(Kind::Write { name, claim }, out).await;
             }
             Some(Claim::Claimed { name, record }) => {
                 let ProducerRecord { position, checksum, finished, .. } = record;
                 self.answer(Answer::Claimed { name, position, checksum, finished });
             }
             Some(Claim::Finished { name }) => self.answer(Answer::Finished(name)),
-            Some(Claim::Verify { name }) => self.ask_for_name(name, true).await,
+            Some(Claim::Check { name, claim }) => self.ask_for_name(name, Why::Contested { claim }).await,
             None => {}
         }
     }

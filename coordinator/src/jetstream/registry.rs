@@ -158,22 +158,24 @@ impl Machines {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// Write this record, if the one before has this number (0: there is none).
-    Write { name: Arc<str>, record: ProducerRecord, after: u64 },
+    Write { name: Arc<str>, claim: u64, record: ProducerRecord, after: u64 },
     /// It is ours, and has come so far.
     Claimed { name: Arc<str>, record: ProducerRecord },
     /// Its end is kept.
     Finished { name: Arc<str> },
-    /// Another has claimed it at the same time: look whose it is.
-    Verify { name: Arc<str> },
+    /// Another has come for it: look whose it is.
+    Check { name: Arc<str>, claim: u64 },
 }
 
 #[derive(Debug)]
 struct Name {
+    /// Which claim this is: what is answered to an earlier one counts no more.
+    claim: u64,
     record: ProducerRecord,
     /// The number of its record at the servers.
     revision: u64,
     is_claimed: bool,
-    /// Another has written while it was being claimed.
+    /// Another has come while it was being claimed.
     is_contested: bool,
     /// What is kept there, and what is on its way.
     kept: Option<ProducerRecord>,
@@ -184,6 +186,7 @@ struct Name {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     names: BTreeMap<Arc<str>, Name>,
+    claims: u64,
 }
 
 impl Names {
@@ -201,7 +204,10 @@ impl Names {
             (record.position, record.checksum) = (last.position, last.checksum);
         }
         record.machine = machine.into();
-        self.names.insert(Arc::clone(name), Name { record, revision, is_claimed: false, is_contested: false, kept: None, writing: None });
+        self.claims += 1;
+        let claim = self.claims;
+        let known = Name { claim, record, revision, is_claimed: false, is_contested: false, kept: None, writing: None };
+        self.names.insert(Arc::clone(name), known);
         self.write(name)
     }
 
@@ -219,27 +225,30 @@ impl Names {
     }
 
     /// A record is written, and has this number.
-    pub(super) fn written(&mut self, name: &Arc<str>, revision: u64) -> Vec<Claim> {
-        let Some(known) = self.names.get_mut(name) else { return Vec::new() };
+    pub(super) fn written(&mut self, name: &Arc<str>, claim: u64, revision: u64) -> Vec<Claim> {
+        let Some(known) = self.names.get_mut(name).filter(|known| known.claim == claim) else { return Vec::new() };
         let Some(written) = known.writing.take() else { return Vec::new() };
         known.revision = revision;
         known.kept = Some(written.clone());
-        let claim = match (std::mem::replace(&mut known.is_claimed, true), written.finished) {
+        let said = match (std::mem::replace(&mut known.is_claimed, true), written.finished) {
             (false, _) => Some(Claim::Claimed { name: Arc::clone(name), record: written }),
             (true, true) => Some(Claim::Finished { name: Arc::clone(name) }),
             (true, false) => None,
         };
-        let contest = std::mem::take(&mut known.is_contested).then(|| Claim::Verify { name: Arc::clone(name) });
-        claim.into_iter().chain(contest).chain(self.write(name)).collect()
+        let check = std::mem::take(&mut known.is_contested).then(|| Claim::Check { name: Arc::clone(name), claim });
+        said.into_iter().chain(check).chain(self.write(name)).collect()
     }
 
     /// The servers say that what was to be written is not the next: it may have been written before, or another has taken the name. Gives what
     /// is to be done, or none if the name is another's now.
-    pub(super) fn verify(&mut self, name: &Arc<str>, machine: &str, kept: Option<(ProducerRecord, u64)>) -> Option<Vec<Claim>> {
-        let Some(known) = self.names.get_mut(name) else { return Some(Vec::new()) };
+    pub(super) fn verify(&mut self, name: &Arc<str>, claim: u64, machine: &str, kept: Option<(ProducerRecord, u64)>) -> Option<Vec<Claim>> {
+        let Some(known) = self.names.get_mut(name).filter(|known| known.claim == claim) else { return Some(Vec::new()) };
         match kept {
-            Some((record, revision)) if known.writing.as_ref() == Some(&record) => Some(self.written(name, revision)),
-            Some((record, _)) if record.machine != machine && known.is_claimed => None,
+            Some((record, revision)) if known.writing.as_ref() == Some(&record) => Some(self.written(name, claim, revision)),
+            Some((record, _)) if record.machine != machine && known.is_claimed => {
+                self.names.remove(name);
+                None
+            }
             // Two came for the name at once: the one that asks again is the later.
             other => {
                 (known.revision, known.writing) = (other.map_or(0, |(_, revision)| revision), None);
@@ -249,15 +258,25 @@ impl Names {
         }
     }
 
-    /// Another has taken the name. True if it was ours; if it is about to be, the servers say whose it is.
-    pub(super) fn overtaken(&mut self, name: &str) -> bool {
-        let Some(known) = self.names.get_mut(name) else { return false };
-        known.is_contested = true;
-        let was_ours = known.is_claimed;
-        if was_ours {
+    /// Another machine has said that it wants the name. Whether it gets it, the servers decide.
+    pub(super) fn contested(&mut self, name: &str) -> Option<Claim> {
+        let (name, known) = self.names.get_key_value(name)?;
+        let (name, claim) = (Arc::clone(name), known.claim);
+        if known.is_claimed {
+            return Some(Claim::Check { name, claim });
+        }
+        self.names.get_mut(&name)?.is_contested = true;
+        None
+    }
+
+    /// It was looked whose a name is. True if it was ours, and is not any more.
+    pub(super) fn is_lost(&mut self, name: &Arc<str>, claim: u64, machine: &str, kept: Option<(ProducerRecord, u64)>) -> bool {
+        let is_anothers = kept.is_some_and(|(record, _)| record.machine != machine);
+        let was_ours = self.names.get(name).is_some_and(|known| known.claim == claim && known.is_claimed);
+        if is_anothers && was_ours {
             self.names.remove(name);
         }
-        was_ours
+        is_anothers && was_ours
     }
 
     /// One record after the other, so that each knows the one before; the last says all.
@@ -267,7 +286,7 @@ impl Names {
             return None;
         }
         known.writing = Some(known.record.clone());
-        Some(Claim::Write { name: Arc::clone(name), record: known.record.clone(), after: known.revision })
+        Some(Claim::Write { name: Arc::clone(name), claim: known.claim, record: known.record.clone(), after: known.revision })
     }
 }
 
@@ -349,13 +368,13 @@ mod tests {
     }
 
     fn write(position: u64, after: u64) -> Claim {
-        Claim::Write { name: name(), record: producer(position), after }
+        Claim::Write { name: name(), claim: 1, record: producer(position), after }
     }
 
     fn claimed() -> Names {
         let mut names = Names::default();
         assert_eq!(names.found(&name(), "a", None, None), Some(write(0, 0)));
-        assert_eq!(names.written(&name(), 1), [Claim::Claimed { name: name(), record: producer(0) }]);
+        assert_eq!(names.written(&name(), 1, 1), [Claim::Claimed { name: name(), record: producer(0) }]);
         names
     }
 
@@ -365,7 +384,7 @@ mod tests {
             let mut names = Names::default();
             let kept = ProducerRecord { machine: "b".into(), ..producer(5) };
             assert_eq!(names.found(&name(), "a", Some((kept, 4)), last), Some(write(position, 4)));
-            assert_eq!(names.written(&name(), 6), [Claim::Claimed { name: name(), record: producer(position) }]);
+            assert_eq!(names.written(&name(), 1, 6), [Claim::Claimed { name: name(), record: producer(position) }]);
         }
     }
 
@@ -374,37 +393,50 @@ mod tests {
         let mut names = claimed();
         assert_eq!(names.reached(&name(), reached(3)), Some(write(3, 1)));
         assert_eq!((names.reached(&name(), reached(5)), names.reached(&name(), reached(7))), (None, None));
-        assert_eq!(names.written(&name(), 2), [write(7, 2)]);
-        assert_eq!(names.written(&name(), 3), []);
+        assert_eq!(names.written(&name(), 1, 2), [write(7, 2)]);
+        assert_eq!(names.written(&name(), 1, 3), []);
         assert_eq!(names.reached(&name(), reached(7)), None);
         let end = ProducerRecord { finished: true, ..producer(7) };
-        assert_eq!(names.finish(&name()), Some(Claim::Write { name: name(), record: end, after: 3 }));
-        assert_eq!(names.written(&name(), 4), [Claim::Finished { name: name() }]);
+        assert_eq!(names.finish(&name()), Some(Claim::Write { name: name(), claim: 1, record: end, after: 3 }));
+        assert_eq!(names.written(&name(), 1, 4), [Claim::Finished { name: name() }]);
     }
 
     #[test]
     fn a_record_that_was_written_though_the_answer_is_lost_counts_and_anothers_ends_the_claim() {
         let mut names = claimed();
         names.reached(&name(), reached(3));
-        assert_eq!(names.verify(&name(), "a", Some((producer(3), 8))), Some(vec![]));
+        assert_eq!(names.verify(&name(), 1, "a", Some((producer(3), 8))), Some(vec![]));
         assert_eq!(names.reached(&name(), reached(4)), Some(write(4, 8)));
-        assert_eq!(names.verify(&name(), "a", None), Some(vec![write(4, 0)]), "somebody has deleted it");
+        assert_eq!(names.verify(&name(), 1, "a", None), Some(vec![write(4, 0)]), "somebody has deleted it");
         let others = ProducerRecord { machine: "b".into(), ..producer(4) };
-        assert_eq!(names.verify(&name(), "a", Some((others, 9))), None);
-        assert!(names.overtaken("n") && !names.overtaken("n"));
+        assert_eq!(names.verify(&name(), 1, "a", Some((others, 9))), None);
+        assert_eq!(names.reached(&name(), reached(5)), None, "it is not ours any more");
     }
 
     #[test]
-    fn a_name_that_another_claims_at_the_same_time_is_looked_up_again() {
+    fn a_name_that_another_comes_for_is_anothers_only_if_the_servers_say_so() {
+        let others = |revision| Some((ProducerRecord { machine: "b".into(), ..producer(0) }, revision));
+        let check = || Claim::Check { name: name(), claim: 1 };
         let mut names = Names::default();
         names.found(&name(), "a", None, None);
-        assert!(!names.overtaken("n"), "it is not ours yet");
-        let claims = [Claim::Claimed { name: name(), record: producer(0) }, Claim::Verify { name: name() }];
-        assert_eq!(names.written(&name(), 1), claims);
-        let others = ProducerRecord { machine: "b".into(), ..producer(0) };
-        assert_eq!(names.verify(&name(), "a", Some((others.clone(), 2))), None);
-        assert!(names.overtaken("n"));
-        names.found(&name(), "a", None, None);
-        assert_eq!(names.verify(&name(), "a", Some((others, 2))), Some(vec![write(0, 2)]), "who asks again is the later");
+        assert_eq!(names.contested("n"), None, "it is not ours yet");
+        assert_eq!(names.written(&name(), 1, 1), [Claim::Claimed { name: name(), record: producer(0) }, check()]);
+        assert!(!names.is_lost(&name(), 1, "a", Some((producer(0), 1))), "the other was refused");
+        assert_eq!(names.contested("n"), Some(check()));
+        assert!(names.is_lost(&name(), 1, "a", others(2)) && !names.is_lost(&name(), 1, "a", others(2)));
+        assert_eq!((names.contested("n"), names.contested("m")), (None, None));
+    }
+
+    #[test]
+    fn what_is_answered_to_an_earlier_claim_counts_no_more() {
+        let mut names = claimed();
+        names.reached(&name(), reached(3));
+        let again = names.found(&name(), "a", Some((producer(0), 1)), None);
+        assert_eq!(again, Some(Claim::Write { name: name(), claim: 2, record: producer(0), after: 1 }));
+        assert_eq!(names.written(&name(), 1, 2), [], "the record of before");
+        assert_eq!(names.verify(&name(), 1, "a", None), Some(vec![]));
+        // That one has come first, so this one is not the next.
+        let rewritten = Claim::Write { name: name(), claim: 2, record: producer(0), after: 2 };
+        assert_eq!(names.verify(&name(), 2, "a", Some((producer(3), 2))), Some(vec![rewritten]));
     }
 }

@@ -11,19 +11,25 @@ use serde::de::DeserializeOwned;
 use super::client::Incoming;
 
 /// An answer that is no success.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// There is no room.
+    #[error("{0}")]
     Full(String),
     /// There is no such stream.
+    #[error("there is no such stream")]
     NoStream,
     /// There is no such consumer.
+    #[error("there is no such consumer")]
     NoConsumer,
     /// There is no such message.
+    #[error("there is no such message")]
     NoMessage,
     /// Another record has been written since.
+    #[error("another record has been written since")]
     NotNext,
     /// Nobody can answer now: no leader, no JetStream, or another reason that may pass.
+    #[error("{0}")]
     Trouble(String),
 }
 

@@ -33,14 +33,25 @@ pub(super) enum Kind {
     Machines,
     /// What one of them says.
     Machine(String),
-    /// The record of a producer's name; it is ours already if it is to be verified.
-    Name { name: Arc<str>, verify: bool },
+    /// The record of a producer's name.
+    Name { name: Arc<str>, why: Why },
     /// The last message in the stream of a producer's name, and what the record says.
     Last { name: Arc<str>, kept: Option<(ProducerRecord, u64)> },
     /// A new record for it.
-    Write(Arc<str>),
+    Write { name: Arc<str>, claim: u64 },
     /// Something is to be forgotten.
     Forget,
+}
+
+/// Why a name's record is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Why {
+    /// It is to be claimed.
+    Claim,
+    /// A record of ours for it, of this claim, is not the next.
+    Refused { claim: u64 },
+    /// Another has come for it since this claim.
+    Contested { claim: u64 },
 }
 
 #[derive(Debug)]

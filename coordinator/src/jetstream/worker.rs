@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant as Moment, timeout, timeout_at};
+use tracing::debug;
 
 use super::client::{Client, Outgoing, Stalled};
 use super::leases::{Act, Leases};
@@ -39,6 +40,8 @@ pub(super) struct Worker {
     pub(super) is_connected: bool,
     /// Since when the servers do not answer, if it was told.
     pub(super) outage: Option<Duration>,
+    /// The last reason for which something could not be done now.
+    pub(super) trouble: Option<String>,
     pub(super) told_of_space: bool,
     pub(super) created: Option<String>,
     pub(super) view: Option<View>,
@@ -89,6 +92,7 @@ impl Worker {
             arriving: BTreeMap::new(),
             is_connected: true,
             outage: None,
+            trouble: None,
             told_of_space: false,
             created: None,
             view: None,
@@ -216,11 +220,13 @@ impl Worker {
     fn note_outage(&mut self) {
         let now = self.now();
         if self.outage.is_none() && self.requests.oldest().is_some_and(|since| since + 2 * JETSTREAM_OVERDUE <= now) {
-            self.begin_outage("JetStream does not answer: it may have no leader, or its disk may not follow".into());
+            let said = self.trouble.take().unwrap_or_else(|| "it may have no leader, or its disk may not follow".into());
+            self.begin_outage(format!("JetStream does not do what it is asked: {said}"));
         }
     }
 
     pub(super) fn begin_outage(&mut self, said: String) {
+        debug!(said, "trouble with NATS");
         if self.outage.is_none() {
             self.outage = Some(self.now());
             self.answer(Answer::Outage(said));

@@ -103,7 +103,7 @@ fn two_machines_that_claim_a_name_at_once_agree_on_whose_it_is() {
     needs_server!();
     let server = NatsServer::start();
     let mut machines = [Machine::at(&server.url()), Machine::at(&server.url())];
-    for position in 1..20 {
+    for position in 1..40 {
         machines.iter_mut().for_each(|machine| machine.cluster.claim(Arc::from("p")));
         // The last word counts.
         let is_word = |answer: &&Answer| matches!(answer, Answer::Claimed { .. } | Answer::Replaced(_));

@@ -267,8 +267,11 @@ fn a_queue_with_other_settings_is_refused_and_the_same_settings_find_it() {
     assert!(refused(other).contains("ack_wait"));
 }
 
-/// All messages of a stream, by a client of its own: headers and payload.
-pub(crate) fn stored(url: &str, stream: &str) -> Vec<(Vec<(String, String)>, Vec<u8>)> {
+/// Headers and payload.
+pub(crate) type Stored = (Vec<(String, String)>, Vec<u8>);
+
+/// All messages of a stream, by a client of its own.
+pub(crate) fn stored(url: &str, stream: &str) -> Vec<Stored> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let context = async_nats::jetstream::new(async_nats::connect(url).await.expect("a connection"));
