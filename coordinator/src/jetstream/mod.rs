@@ -124,8 +124,13 @@ const _: () = assert!(BATCH_ITEMS_MAX as u64 <= 1 << JETSTREAM_INDEX_BITS, "a ba
 /// What has come back.
 #[derive(Debug)]
 pub enum Answer {
-    /// What was put with this ticket is stored; in the order of being put.
-    Kept(u64),
+    /// A batch that was put is stored; in the order of being put.
+    Kept {
+        /// As it was put.
+        ticket: u64,
+        /// The number of its last message: once [`View::first_sequence`] is beyond it, all that was put until then is settled.
+        sequence: u64,
+    },
     /// A message that was wanted.
     Fetched(Fetched),
     /// A message is settled for good.
@@ -294,7 +299,7 @@ impl Cluster {
             match self.answers.try_recv() {
                 Ok(answer) => {
                     let answer = answer.inspect_err(|_| self.has_failed = true)?;
-                    if matches!(answer, Answer::Kept(_) | Answer::Settled(_) | Answer::Buried(_)) {
+                    if matches!(answer, Answer::Kept { .. } | Answer::Settled(_) | Answer::Buried(_)) {
                         self.unanswered = self.unanswered.saturating_sub(1);
                     }
                     answers.push(answer);

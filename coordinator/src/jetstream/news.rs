@@ -16,7 +16,7 @@ use super::message::{
 use super::names::{source_of_machine, source_of_name};
 use super::puts::{Amount, Put};
 use super::registry::Claim;
-use super::replies::{Present, Refusal, Stored, StreamInfo, read, read_message};
+use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, read_message};
 use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
 use super::{Answer, ClusterError, Fetched, Marks, News, View, Work};
@@ -191,9 +191,9 @@ impl Worker {
     async fn settle_answer(&mut self, kind: Kind, said: &Incoming) -> Result<(), Failure> {
         match kind {
             Kind::Put(place) => match read::<Stored>(said) {
-                Ok(_) => {
+                Ok(Stored { seq }) => {
                     self.told_of_space = false;
-                    for put in self.puts.stored(place) {
+                    for put in self.puts.stored(place, seq) {
                         self.kept(put).await;
                     }
                 }
@@ -299,7 +299,7 @@ impl Worker {
             self.claim(claim).await;
         }
         if let Some(ticket) = put.ticket {
-            self.answer(Answer::Kept(ticket));
+            self.answer(Answer::Kept { ticket, sequence: put.sequence });
         }
     }
 
@@ -316,7 +316,8 @@ impl Worker {
         self.end_outage();
         let is_drained = info.state.messages == 0 && self.puts.is_empty() && self.machines.changes() == changes;
         let is_done = is_drained && self.machines.have_finished();
-        let view = View { messages: info.state.messages, items, bytes: info.state.bytes, is_done, ..self.machines.view() };
+        let StreamState { messages, bytes, .. } = info.state;
+        let view = View { messages, items, bytes, first_sequence: info.state.first_sequence(), is_done, ..self.machines.view() };
         if self.view.as_ref() != Some(&view) {
             self.view = Some(view.clone());
             self.answer(Answer::Cluster(view));

@@ -59,6 +59,8 @@ pub(super) struct Put {
     pub(super) id: String,
     pub(super) payload: Bytes,
     pub(super) items: u64,
+    /// Its number in the stream, once it is there.
+    pub(super) sequence: u64,
     /// How far its producer is with it, if it has a name.
     pub(super) by: Option<(std::sync::Arc<str>, Reached)>,
     state: State,
@@ -68,7 +70,7 @@ pub(super) struct Put {
 
 impl Put {
     pub(super) fn new(ticket: Option<u64>, subject: String, id: String, payload: Bytes, items: u64) -> Put {
-        Put { ticket, subject, id, payload, items, by: None, state: State::Waiting, was_sent: false }
+        Put { ticket, subject, id, payload, items, sequence: 0, by: None, state: State::Waiting, was_sent: false }
     }
 
     fn amount(&self) -> Amount {
@@ -160,9 +162,11 @@ impl Puts {
         Some((number, &self.line[place]))
     }
 
-    /// A message is stored. Gives those that are now done with, in order.
-    pub(super) fn stored(&mut self, number: u64) -> Vec<Put> {
-        self.landed(number, State::Stored);
+    /// A message is stored under this number. Gives those that are now done with, in order.
+    pub(super) fn stored(&mut self, number: u64, sequence: u64) -> Vec<Put> {
+        if let Some(place) = self.landed(number, State::Stored) {
+            self.line[place].sequence = sequence;
+        }
         let mut done = Vec::new();
         while self.line.front().is_some_and(|put| put.state == State::Stored) {
             done.extend(self.line.pop_front());
@@ -273,7 +277,7 @@ mod tests {
     }
 
     fn tickets(puts: &mut Puts, number: u64) -> Vec<u64> {
-        puts.stored(number).into_iter().filter_map(|put| put.ticket).collect()
+        puts.stored(number, 0).into_iter().filter_map(|put| put.ticket).collect()
     }
 
     #[test]
@@ -295,7 +299,7 @@ mod tests {
         assert_eq!(leave(&mut puts), [0, 1, 2, 3, 4, 5, 6, 7], "18 are free, of which 10 may be the other's");
         look(&mut puts, 150, 2);
         assert_eq!(leave(&mut puts), [0; 0]);
-        (0..8).for_each(|number| drop(puts.stored(number)));
+        (0..8).for_each(|number| drop(puts.stored(number, 0)));
         look(&mut puts, 155, 2);
         assert_eq!(leave(&mut puts), [8]);
         assert_eq!(tickets(&mut puts, 8), [8]);
@@ -325,8 +329,8 @@ mod tests {
         look(&mut puts, 0, 1);
         assert_eq!(leave(&mut puts), [0; 0], "three are on their way");
         puts.refused(1, NOW);
-        puts.stored(2);
-        puts.stored(3);
+        puts.stored(2, 0);
+        puts.stored(3, 0);
         look(&mut puts, 0, 1);
         assert_eq!(leave(&mut puts), [0, 1]);
         assert_eq!(tickets(&mut puts, 0), [0]);
@@ -338,7 +342,7 @@ mod tests {
         let mut puts = puts(1000, 3);
         look(&mut puts, 0, 1);
         leave(&mut puts);
-        puts.stored(1);
+        puts.stored(1, 0);
         puts.lost();
         assert_eq!(leave(&mut puts), [0], "the queue may be full of just these");
         assert_eq!(tickets(&mut puts, 0), [0, 1]);
@@ -382,7 +386,7 @@ mod tests {
                     3 => if let Some(number) = flying[machine].pop_first() {
                         if (stream.len() as u64) < capacity {
                             stream.push((machine, number));
-                            its.stored(number);
+                            its.stored(number, 0);
                         } else {
                             its.refused(number, NOW);
                         }

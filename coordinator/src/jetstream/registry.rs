@@ -21,6 +21,8 @@ pub struct View {
     pub items: u64,
     /// Bytes of these messages.
     pub bytes: u64,
+    /// The number of the first of them; if there are none, that of the next to come.
+    pub first_sequence: u64,
     /// There were producers, all of them have finished or are lost, and all that they have put is settled.
     pub is_done: bool,
 }

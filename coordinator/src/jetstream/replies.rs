@@ -63,9 +63,18 @@ pub(super) struct StreamInfo {
 pub(super) struct StreamState {
     pub(super) messages: u64,
     pub(super) bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
     /// Messages by subject.
     #[serde(default)]
     pub(super) subjects: Option<BTreeMap<String, u64>>,
+}
+
+impl StreamState {
+    /// The number of the first message; if there is none, that of the next to come, which servers say only where one has been settled.
+    pub(super) fn first_sequence(&self) -> u64 {
+        if self.messages == 0 { self.last_seq + 1 } else { self.first_seq }
+    }
 }
 
 /// Whatever is there, as long as it is.

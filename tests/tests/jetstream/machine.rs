@@ -98,8 +98,8 @@ impl Machine {
     /// Waits until these are kept, which is told in order.
     pub fn kept(&mut self, tickets: std::ops::Range<u64>) {
         for expected in tickets {
-            let came = self.wait("a confirmation", |answer| matches!(answer, Answer::Kept(_)));
-            assert!(matches!(came, Answer::Kept(ticket) if ticket == expected), "{came:?}, not {expected}");
+            let came = self.wait("a confirmation", |answer| matches!(answer, Answer::Kept { .. }));
+            assert!(matches!(came, Answer::Kept { ticket, .. } if ticket == expected), "{came:?}, not {expected}");
         }
     }
 

@@ -59,7 +59,7 @@ fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
     }
     let mut kept = 0;
     while kept < count {
-        kept += machine.cluster.collect().expect("answers").iter().filter(|answer| matches!(answer, Answer::Kept(_))).count() as u64;
+        kept += machine.cluster.collect().expect("answers").iter().filter(|answer| matches!(answer, Answer::Kept { .. })).count() as u64;
         std::thread::sleep(Duration::from_micros(200));
     }
     let put = (count, started.elapsed().as_secs_f64());
