@@ -245,6 +245,7 @@ impl Worker {
 
     /// Publishes what may leave.
     async fn publish(&mut self) {
+        self.puts.note_machines(self.machines.count());
         while self.is_connected
             && let Some((number, put)) = self.puts.next()
         {

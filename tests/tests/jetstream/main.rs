@@ -204,7 +204,15 @@ fn what_a_named_producer_puts_again_is_dropped() {
     one.wait("its end at the first machine", |answer| matches!(answer, Answer::Replaced(name) if &**name == "p"));
     other.cluster.put(7, batch(["a", "b"]), progress("p", 2));
     other.kept(7..8);
-    other.sees("one message", |view| view.messages == 1 && view.items == 2);
+    other.put(8..9);
+    other.kept(8..9);
+    // The first look that shows the last shows all.
+    other.look().clear();
+    other.sees("what was put after it", |view| view.messages > 1);
+    let sees_two = |answer: &Answer| matches!(answer, Answer::Cluster(view) if view.messages != 2);
+    assert!(!other.look().iter().any(sees_two));
+    assert_eq!(other.drain(3), ["a", "b", "8"]);
+    other.sees("an empty queue", |view| view.messages == 0);
 }
 
 #[test]

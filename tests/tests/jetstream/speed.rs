@@ -15,8 +15,10 @@ use tests::nats::NatsServer;
 
 use crate::machine::{Machine, settings};
 
-/// Messages under way.
-const WINDOW: usize = 256;
+/// Messages under way: as much as procq has at most.
+fn window(bytes: usize) -> usize {
+    ((8 << 20) / bytes).clamp(8, 256)
+}
 
 /// Messages and seconds.
 type Measured = (u64, f64);
@@ -53,6 +55,7 @@ fn batch_of(bytes: usize, items: usize) -> Batch {
 fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
     let large = Settings { capacity_items: 1 << 40, capacity_bytes: 4 << 30, ..settings(url) };
     let mut machine = Machine::open(Settings { timing: Default::default(), ..large });
+    let window = window(body.body_bytes() as usize);
     let started = Instant::now();
     for ticket in 0..count {
         machine.cluster.put(ticket, body.clone(), None);
@@ -65,7 +68,7 @@ fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
     let put = (count, started.elapsed().as_secs_f64());
     let started = Instant::now();
     let (mut got, mut settled) = (0, 0);
-    machine.cluster.want(WINDOW as u32);
+    machine.cluster.want(window as u32);
     while settled < count {
         for answer in machine.cluster.collect().expect("answers") {
             match answer {
@@ -77,7 +80,7 @@ fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
                 _ => {}
             }
         }
-        machine.cluster.want(WINDOW as u32);
+        machine.cluster.want(window as u32);
         std::thread::sleep(Duration::from_micros(200));
     }
     assert_eq!(got, count);
@@ -85,6 +88,7 @@ fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
 }
 
 fn bare(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
+    let window = window(body.body_bytes() as usize);
     let payload: Bytes = body.body().map(|piece| piece.to_vec()).concat().into();
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(async {
         let context = jetstream::new(async_nats::connect(url).await.expect("a connection"));
@@ -99,7 +103,7 @@ fn bare(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
         let started = Instant::now();
         let mut unconfirmed = VecDeque::new();
         for number in 0..count {
-            if unconfirmed.len() >= WINDOW
+            if unconfirmed.len() >= window
                 && let Some(oldest) = unconfirmed.pop_front()
             {
                 let oldest: jetstream::context::PublishAckFuture = oldest;
@@ -117,13 +121,13 @@ fn bare(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
             pull::Config { durable_name: Some("c".into()), ack_policy: AckPolicy::Explicit, max_ack_pending: -1, ..Default::default() };
         let consumer = stream.create_consumer(config).await.expect("a consumer");
         let started = Instant::now();
-        let mut messages = consumer.stream().max_messages_per_batch(WINDOW).messages().await.expect("messages");
+        let mut messages = consumer.stream().max_messages_per_batch(window).messages().await.expect("messages");
         let (mut got, mut acks) = (0, futures_util::stream::FuturesUnordered::new());
         while got < count {
             let message = messages.next().await.expect("a message").expect("a message");
             got += 1;
             acks.push(async move { message.double_ack().await });
-            while acks.len() >= WINDOW {
+            while acks.len() >= window {
                 acks.next().await.expect("an ack").expect("an ack");
             }
         }
