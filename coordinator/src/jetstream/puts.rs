@@ -219,7 +219,10 @@ impl Puts {
         self.room = (ours == Amount::default()).then_some(room);
         self.machines = machines;
         self.budget = room.less(self.share().times(machines - 1));
-        self.note_machines(machines);
+        if machines > 1 {
+            // Not less what is under way now: somebody may have looked since this was asked, and what has left since counts for both looks.
+            self.budget = self.budget.min(self.share().less(ours));
+        }
         let next = self.line.get(self.waiting).map(Put::amount).unwrap_or_default();
         if self.budget.covers(next) || (!self.share().covers(next) && room.covers(next)) || self.is_empty {
             (self.full_looks, self.look_at) = (0, now);
