@@ -10,8 +10,7 @@ use twox_hash::XxHash3_64;
 
 use super::client::{Delivery, Incoming, Outgoing};
 use super::message::{
-    ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, ProducerRecord, Reached, hash, read_items, read_record, write_items,
-    write_record,
+    ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, ProducerRecord, Reached, hash, read_items, read_record, write_record,
 };
 use super::names::{source_of_machine, source_of_name};
 use super::puts::{Amount, Put};
@@ -99,8 +98,7 @@ impl Worker {
             let reached = by.filter(|_| is_last).map(|by| Reached { position: by.position, checksum: by.checksum });
             let subject = self.names.items_subject(part.count(), &source);
             let id = format!("{source}.{epoch}.{id}.{index}");
-            let items = u64::from(part.count());
-            let mut put = Put::new(is_last.then_some(ticket), subject, id, write_items(&part, reached), items);
+            let mut put = Put::new(is_last.then_some(ticket), subject, id, part);
             put.by = by.zip(reached).map(|(by, reached)| (Arc::clone(&by.name), reached));
             self.puts.push(put);
         }

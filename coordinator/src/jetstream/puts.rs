@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::batch::Batch;
 
-use super::message::Reached;
+use super::message::{Reached, write_items};
 use crate::limits::{JETSTREAM_FLIGHT_BYTES_MAX, JETSTREAM_FLIGHT_MESSAGES_MAX, JETSTREAM_FULL, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_SHARE};
 
 /// Items and bytes together.
@@ -58,8 +59,7 @@ pub(super) struct Put {
     pub(super) subject: String,
     /// What the server knows it by if it comes again.
     pub(super) id: String,
-    pub(super) payload: Bytes,
-    pub(super) items: u64,
+    pub(super) batch: Batch,
     /// Its number in the stream, once it is there.
     pub(super) sequence: u64,
     /// How far its producer is with it, if it has a name.
@@ -70,12 +70,17 @@ pub(super) struct Put {
 }
 
 impl Put {
-    pub(super) fn new(ticket: Option<u64>, subject: String, id: String, payload: Bytes, items: u64) -> Put {
-        Put { ticket, subject, id, payload, items, sequence: 0, by: None, state: State::Waiting, was_sent: false }
+    pub(super) fn new(ticket: Option<u64>, subject: String, id: String, batch: Batch) -> Put {
+        Put { ticket, subject, id, batch, sequence: 0, by: None, state: State::Waiting, was_sent: false }
     }
 
     fn amount(&self) -> Amount {
-        Amount { items: self.items, bytes: self.payload.len() as u64 + MESSAGE_BYTES }
+        Amount { items: u64::from(self.batch.count()), bytes: self.batch.body_bytes() + MESSAGE_BYTES }
+    }
+
+    /// The message's bytes: made when it leaves, so that what waits is there once.
+    pub(super) fn payload(&self) -> Bytes {
+        write_items(&self.batch, self.by.as_ref().map(|(_, reached)| *reached))
     }
 }
 
@@ -275,13 +280,16 @@ impl Puts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::batch::{BatchHeader, Layout};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     const NOW: Duration = Duration::ZERO;
 
-    fn put(ticket: u64, items: u64) -> Put {
-        Put::new(Some(ticket), String::new(), String::new(), Bytes::new(), items)
+    fn put(ticket: u64, count: u32) -> Put {
+        let header = BatchHeader { count, layout: Layout::Uniform { len: 0 } };
+        let batch = Batch::check(header, Bytes::new()).unwrap();
+        Put::new(Some(ticket), String::new(), String::new(), batch)
     }
 
     fn puts(capacity_items: u64, count: u64) -> Puts {

@@ -250,7 +250,7 @@ impl Worker {
             && let Some((number, put)) = self.puts.next()
         {
             let headers = vec![("Nats-Msg-Id", put.id.clone())];
-            let out = Outgoing { subject: put.subject.clone(), headers, payload: put.payload.clone() };
+            let out = Outgoing { subject: put.subject.clone(), headers, payload: put.payload() };
             self.ask(Kind::Put(number), out).await;
         }
     }

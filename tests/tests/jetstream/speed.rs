@@ -27,7 +27,7 @@ type Measured = (u64, f64);
 #[ignore = "a measurement"]
 fn how_fast() {
     crate::needs_server!();
-    for (bytes, items, count) in [(128, 1, 40_000), (64_000, 500, 8_000), (512_000, 1, 1_000)] {
+    for (bytes, items, count) in [(128, 1, 40_000), (64_000, 500, 4_000), (512_000, 1, 500)] {
         let body = batch_of(bytes, items);
         for _ in 0..2 {
             let server = NatsServer::start();
@@ -53,7 +53,7 @@ fn batch_of(bytes: usize, items: usize) -> Batch {
 }
 
 fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
-    let large = Settings { capacity_items: 1 << 40, capacity_bytes: 4 << 30, ..settings(url) };
+    let large = Settings { capacity_items: 1 << 40, capacity_bytes: 1 << 30, ..settings(url) };
     let mut machine = Machine::open(Settings { timing: Default::default(), ..large });
     let window = window(body.body_bytes() as usize);
     let started = Instant::now();
@@ -96,7 +96,7 @@ fn bare(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
             name: "bare".into(),
             retention: RetentionPolicy::WorkQueue,
             discard: DiscardPolicy::New,
-            max_bytes: 4 << 30,
+            max_bytes: 1 << 30,
             ..Config::default()
         };
         let stream = context.create_stream(config).await.expect("a stream");
