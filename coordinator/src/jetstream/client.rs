@@ -237,7 +237,7 @@ impl Client {
             Some(News::Answered { number, said: incoming(message) })
         });
         forward(subscribe(names.machine_subject("*")).await?, news.clone(), |message| Some(News::Said(incoming(message))));
-        forward(subscribe(names.producers_subject()).await?, news.clone(), |message| Some(News::Said(incoming(message))));
+        forward(subscribe(names.all_claimed_subject()).await?, news.clone(), |message| Some(News::Said(incoming(message))));
         self.client.flush().await.map_err(|error| fail(&error))
     }
 

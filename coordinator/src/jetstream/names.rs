@@ -6,6 +6,7 @@
 //! stream QUEUE_state  procq.QUEUE.state.machine.ID       the last record of each
 //!                     procq.QUEUE.state.producer.SOURCE
 //!                     procq.QUEUE.state.marks.SEQUENCE
+//! no stream           procq.QUEUE.claimed.SOURCE         whose a name is now, once its record says so
 //! ```
 //!
 //! The count is in the subject so that servers can say how many items there are: they count messages by subject.
@@ -26,6 +27,7 @@ pub(super) struct Names {
     pub(super) items_subject: String,
     pub(super) dead_subject: String,
     pub(super) state_subject: String,
+    claimed_subject: String,
     /// What requests to JetStream begin with.
     api: String,
 }
@@ -42,6 +44,7 @@ impl Names {
             items_subject: format!("procq.{queue}.items"),
             dead_subject: format!("procq.{queue}.dead"),
             state_subject: format!("procq.{queue}.state"),
+            claimed_subject: format!("procq.{queue}.claimed"),
             api: address.domain.as_ref().map_or_else(|| "$JS.API".into(), |domain| format!("$JS.{domain}.API")),
         }
     }
@@ -68,13 +71,18 @@ impl Names {
         format!("{}.producer.{}", self.state_subject, source_of_name(name))
     }
 
-    pub(super) fn producers_subject(&self) -> String {
-        format!("{}.producer.*", self.state_subject)
+    /// Where it is told who has claimed a name.
+    pub(super) fn claimed_subject(&self, name: &str) -> String {
+        format!("{}.{}", self.claimed_subject, source_of_name(name))
     }
 
-    /// The producer whose record has this subject.
-    pub(super) fn producer_in(&self, subject: &str) -> Option<String> {
-        let source = subject.strip_prefix(&self.state_subject)?.strip_prefix(".producer.n")?;
+    pub(super) fn all_claimed_subject(&self) -> String {
+        format!("{}.*", self.claimed_subject)
+    }
+
+    /// The name that was claimed.
+    pub(super) fn claimed_in(&self, subject: &str) -> Option<String> {
+        let source = subject.strip_prefix(&self.claimed_subject)?.strip_prefix(".n")?;
         String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(source).ok()?).ok()
     }
 
@@ -108,7 +116,7 @@ mod tests {
         let subject = names.items_subject(17, &source_of_name("a.b *>"));
         assert_eq!(subject, "procq.jobs.items.17.nYS5iICo-");
         assert_eq!((names.count_in(&subject), names.count_in("procq.jobs.itemsx.1")), (Some(17), None));
-        assert_eq!(names.producer_in(&names.producer_subject("a.b *>")).as_deref(), Some("a.b *>"));
+        assert_eq!(names.claimed_in(&names.claimed_subject("a.b *>")).as_deref(), Some("a.b *>"));
         assert_eq!(names.machine_in(&names.machine_subject("x1")), Some("x1"));
         assert_eq!(names.api("STREAM.INFO.jobs"), "$JS.API.STREAM.INFO.jobs");
     }

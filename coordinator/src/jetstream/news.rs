@@ -118,9 +118,9 @@ impl Worker {
 
     async fn delivered(&mut self, delivery: Delivery) -> Result<(), End> {
         let Delivery { sequence, delivered, reply, payload } = delivery;
-        let is_wanted = self.pulls.delivered();
+        let is_wanted = self.pulls.delivered(self.leases.message_hash(sequence).is_some());
         let hash = hash(&payload);
-        if self.leases.message_hash(sequence).is_none() && !is_wanted {
+        if !is_wanted {
             self.release(reply, Duration::ZERO).await;
             return Ok(());
         }
@@ -158,12 +158,11 @@ impl Worker {
         if let Some(id) = self.names.machine_in(&said.subject) {
             let record = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
             self.machines.heard(id, record, true, self.now());
-        } else if let Some(name) = self.names.producer_in(&said.subject) {
-            let record: ProducerRecord = read_record(&said.payload).map_err(|source| self.unreadable(&self.names.state, 0, source))?;
-            if record.machine != self.machines.ours() {
-                let claim = self.producers.contested(&name);
-                self.claim(claim).await;
-            }
+        } else if let Some(name) = self.names.claimed_in(&said.subject)
+            && said.payload != self.machines.ours()
+        {
+            let claim = self.producers.contested(&name);
+            self.claim(claim).await;
         }
         Ok(())
     }
@@ -368,6 +367,9 @@ impl Worker {
                 self.ask(Kind::Write { name, claim }, out).await;
             }
             Some(Claim::Claimed { name, record }) => {
+                // Not before: whoever had it looks up at once whether it still has.
+                let payload = record.machine.into();
+                self.say(Outgoing { subject: self.names.claimed_subject(&name), payload, ..Outgoing::default() }).await;
                 let ProducerRecord { position, checksum, finished, .. } = record;
                 self.answer(Answer::Claimed { name, position, checksum, finished });
             }

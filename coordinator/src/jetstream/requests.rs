@@ -108,6 +108,12 @@ impl Requests {
         self.open.values().map(|request| request.since).min()
     }
 
+    /// Messages whose settlement was told long ago, and the servers say nothing to it.
+    pub(super) fn unheard_settlements(&self, now: Duration) -> u32 {
+        let is_unheard = |request: &&Request| matches!(request.kind, Kind::Settle(_)) && request.since + JETSTREAM_OVERDUE <= now;
+        self.open.values().filter(is_unheard).count() as u32
+    }
+
     pub(super) fn any(&self, is_it: impl Fn(&Kind) -> bool) -> bool {
         self.open.values().any(|request| is_it(&request.kind))
     }
@@ -127,6 +133,8 @@ struct Pull {
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
     wanted: u32,
+    /// Messages to come again because the server has forgotten that they were delivered: one that is killed forgets the last moments.
+    forgotten: u32,
     open: BTreeMap<u64, Pull>,
     next: u64,
     not_before: Duration,
@@ -138,10 +146,15 @@ impl Pulls {
         self.wanted = messages;
     }
 
+    /// So many messages that are held have to come again.
+    pub(super) fn want_again(&mut self, messages: u32) {
+        self.forgotten = messages;
+    }
+
     /// A request to make: its number, and for how many messages.
     pub(super) fn next(&mut self, now: Duration) -> Option<(u64, u32)> {
         let open: u32 = self.open.values().map(|pull| pull.left).sum();
-        let left = self.wanted.saturating_sub(open);
+        let left = (self.wanted + self.forgotten).saturating_sub(open);
         if left == 0 || now < self.not_before {
             return None;
         }
@@ -161,17 +174,22 @@ impl Pulls {
     /// When there may be a request to make again.
     pub(super) fn next_at(&self) -> Option<Duration> {
         let expiry = self.open.values().map(|pull| pull.until).min();
-        (self.wanted > 0).then(|| expiry.unwrap_or(Duration::MAX).min(if self.open.is_empty() { self.not_before } else { Duration::MAX }))
+        (self.wanted + self.forgotten > 0)
+            .then(|| expiry.unwrap_or(Duration::MAX).min(if self.open.is_empty() { self.not_before } else { Duration::MAX }))
     }
 
-    /// A message has come. False if it is not wanted any more.
-    pub(super) fn delivered(&mut self) -> bool {
+    /// A message has come, which is held already or not. False if it is not wanted any more.
+    pub(super) fn delivered(&mut self, is_held: bool) -> bool {
         // Servers serve the oldest first; should it have been another, it shows when that ends.
         if let Some(mut oldest) = self.open.first_entry() {
             oldest.get_mut().left -= 1;
             if oldest.get().left == 0 {
                 oldest.remove();
             }
+        }
+        if is_held {
+            self.forgotten = self.forgotten.saturating_sub(1);
+            return true;
         }
         let is_wanted = self.wanted > 0;
         self.wanted = self.wanted.saturating_sub(1);
@@ -228,7 +246,7 @@ mod tests {
         pulls.want(3);
         assert_eq!(pulls.next(NOW), Some((1, 3)));
         assert_eq!(pulls.next(NOW), None);
-        assert!(pulls.delivered());
+        assert!(pulls.delivered(false));
         pulls.want(5);
         assert_eq!(pulls.next(NOW), Some((2, 3)), "two lie there");
         pulls.ended(1, true, NOW);
@@ -237,6 +255,21 @@ mod tests {
         assert!(!pulls.expire(JETSTREAM_PULL) && pulls.expire(2 * JETSTREAM_PULL), "the servers say nothing");
         assert_eq!(pulls.next(2 * JETSTREAM_PULL), Some((4, 5)));
         pulls.want(0);
-        assert!(!pulls.delivered(), "nobody wants it any more");
+        assert!(!pulls.delivered(false), "nobody wants it any more");
+    }
+
+    #[test]
+    fn what_a_server_has_forgotten_is_asked_for_again() {
+        let mut requests = Requests::default();
+        requests.add(Kind::Settle(7), Outgoing::default(), NOW);
+        requests.add(Kind::Mark(7), Outgoing::default(), NOW);
+        assert_eq!((requests.unheard_settlements(NOW), requests.unheard_settlements(JETSTREAM_OVERDUE)), (0, 1));
+        let mut pulls = Pulls::default();
+        pulls.want_again(1);
+        assert_eq!(pulls.next(NOW), Some((1, 1)));
+        assert!(!pulls.delivered(false), "another has come");
+        assert_eq!(pulls.next(NOW), Some((2, 1)));
+        assert!(pulls.delivered(true));
+        assert_eq!(pulls.next(NOW), None);
     }
 }

@@ -185,6 +185,7 @@ impl Worker {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + JETSTREAM_RETRY;
+            self.pulls.want_again(self.requests.unheard_settlements(now));
             let due = self.requests.due(now);
             if !due.is_empty() {
                 // A record of a stream that is gone goes to whoever listens, and nobody says that it is not kept.
@@ -347,7 +348,7 @@ impl Worker {
     }
 
     /// Publishes what need not be.
-    async fn say(&mut self, out: Outgoing) {
+    pub(super) async fn say(&mut self, out: Outgoing) {
         self.send(out, None).await;
     }
 
