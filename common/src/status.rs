@@ -47,12 +47,28 @@ pub struct Status {
     pub paused: bool,
     /// Items that were dead letters and are none any more: put again, under a number of their own, or dropped.
     pub dead_removed: u64,
+    /// The whole queue, if it is shared with other machines; the figures above are then this one's, but for those of the capacity and the
+    /// dead letters.
+    pub shared: Option<SharedStatus>,
+}
+
+/// A queue that many machines share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedStatus {
+    /// Items in it that are accepted and not settled, at whatever machine.
+    pub items: u64,
+    /// Machines that take part.
+    pub machines: u64,
+    /// Producers that they wait for, or have waited for.
+    pub producers_expected: u64,
+    /// Those of them that have finished.
+    pub producers_finished: u64,
 }
 
 impl Status {
     /// Items that count against the capacity: all that are accepted and not settled.
     pub fn stored(&self) -> u64 {
-        self.ready + self.delayed + self.held
+        self.shared.map_or(self.ready + self.delayed + self.held, |shared| shared.items)
     }
 
     /// True when the queue takes no further item.

@@ -196,6 +196,7 @@ fn status() -> Status {
         consumers_waiting: 0,
         paused: false,
         dead_removed: 1,
+        shared: None,
     }
 }
 

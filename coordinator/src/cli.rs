@@ -15,6 +15,7 @@ use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
 use crate::halt::Halt;
+use crate::jetstream::Address;
 use crate::journal::Fsync;
 use crate::limits::{
     DEAD_BYTES_MAX, DEAD_LETTERS_MAX, EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX,
@@ -161,6 +162,13 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
+impl RunArgs {
+    /// True for the default run: random numbers, and a story of what becomes of them.
+    pub fn is_default(&self) -> bool {
+        self.input.is_empty() && self.command.is_empty()
+    }
+}
+
 /// Serving.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -252,6 +260,13 @@ pub struct QueueArgs {
     /// made if it does not exist.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_JOURNAL")]
     pub journal: Option<PathBuf>,
+
+    /// Share the queue with other machines, over NATS JetStream
+    ///
+    /// The queue's items are at NATS servers with JetStream, and every coordinator that names the same queue with the same bounds takes part: producers and
+    /// consumers notice nothing. nats://HOST:PORT/QUEUE, with several servers as nats://A,B,C/QUEUE, tls:// for TLS, and ?creds=FILE&ca=FILE&cert=FILE&key=FILE&domain=NAME&replicas=N&storage=memory.
+    #[arg(long, value_name = "URL", env = "PROCQ_ENGINE", conflicts_with_all = ["journal", "keep_order"])]
+    pub engine: Option<Address>,
 
     /// Wait for the disk
     ///
@@ -483,7 +498,9 @@ impl Cli {
         if self.command.is_some() {
             return None;
         }
-        if let Some(program) = command.first().filter(|_| input.is_empty()) {
+        // At a shared queue, other machines may have the inputs.
+        let needs_input = self.run.queue.engine.is_none() || *dry_run;
+        if let Some(program) = command.first().filter(|_| input.is_empty() && needs_input) {
             let program = Path::new(program).display();
             return Some(format!(
                 "there is a command ({program}), but no --input: give the items for it, --input FILE or --input - for stdin"
@@ -525,6 +542,7 @@ impl QueueArgs {
                 item_bytes_max.saturating_add(around)
             ));
         }
+        let window = Window { near_bytes: NEAR_BYTES, unwritten_bytes: UNWRITTEN_BYTES_MAX };
         Ok(Rules {
             capacity_items: self.capacity,
             capacity_bytes,
@@ -536,7 +554,8 @@ impl QueueArgs {
             producers_expected,
             dead_letters_max: DEAD_LETTERS_MAX,
             dead_bytes_max: DEAD_BYTES_MAX,
-            journaled: self.journal.as_ref().map(|_| Window { near_bytes: NEAR_BYTES, unwritten_bytes: UNWRITTEN_BYTES_MAX }),
+            journaled: (self.journal.is_some() || self.engine.is_some()).then_some(window),
+            shared: self.engine.is_some(),
         })
     }
 }

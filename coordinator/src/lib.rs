@@ -25,8 +25,10 @@ pub mod figures;
 pub mod halt;
 pub mod jetstream;
 pub mod journal;
+pub mod keeper;
 pub mod limits;
 pub mod manual;
+mod marks;
 pub mod metrics;
 pub mod orphans;
 pub mod outputs;
@@ -34,6 +36,7 @@ pub mod pace;
 pub mod progress;
 pub mod queue;
 pub mod run;
+pub mod sharing;
 pub mod status;
 pub mod steer;
 pub mod style;
@@ -135,7 +138,7 @@ fn print(bytes: &[u8]) -> Result<u8> {
 }
 
 fn expected_producers(run: &cli::RunArgs) -> Option<u64> {
-    Some(if run.input.is_empty() { u64::from(run.producers) } else { run.input.len() as u64 })
+    Some(if run.is_default() { u64::from(run.producers) } else { run.input.len() as u64 })
 }
 
 /// The queue's rules, or the end with a usage error.

@@ -228,3 +228,14 @@ pub const JETSTREAM_MACHINE_LOST: Duration = Duration::from_secs(20);
 
 /// How long the goodbye to the servers may take.
 pub const JETSTREAM_GOODBYE: Duration = Duration::from_secs(3);
+
+/// How long batches of a shared queue may lie here while no consumer asks for them, before other machines get them: longer than a consumer's
+/// pause between two questions, shorter than anybody's patience.
+pub const SHARED_IDLE: Duration = Duration::from_secs(1);
+
+/// Batches of a shared queue that are asked for at once: more than are under way on a network of 10 ms at the servers' best rate.
+pub const SHARED_WANTED_BATCHES_MAX: u64 = 256;
+
+/// How often it is noted beside a batch of a shared queue what has become of its items: what was settled after that is done again when
+/// the machine dies.
+pub const SHARED_MARK: Duration = Duration::from_secs(1);

@@ -28,6 +28,7 @@ use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::dry_run;
 use crate::halt::Halt;
+use crate::jetstream::{Settings, Timing};
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::metrics::Metrics;
 use crate::orphans::end_commands_of;
@@ -51,7 +52,7 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
         JobLog::append_to(path)?;
     }
     let inputs = args.input.iter().map(|input| open_input(input, args.format)).collect::<Result<Vec<_>>>()?;
-    let narrates = args.input.is_empty();
+    let narrates = args.is_default();
     let auto = if narrates { When::Never } else { When::Auto };
     let mut coordinator = Coordinator::start(rules, &args.queue, auto, true)?;
     let endpoint = coordinator.broker.endpoint().clone();
@@ -146,6 +147,8 @@ struct Coordinator {
     grace: Duration,
     /// Where what is left will be found.
     journal: Option<PathBuf>,
+    /// The queue that is shared with other machines, if it is.
+    engine: Option<String>,
     done_at: Option<Duration>,
     /// How long after all is done children may take to end.
     patience: Duration,
@@ -168,7 +171,7 @@ impl Coordinator {
         let signals = signals.context("cannot catch signals")?;
         let listener = listen(args)?;
         let metrics = args.metrics.map(Metrics::bind).transpose()?;
-        let keeping = args.journal.as_deref().map(|folder| Keeping { folder, fsync: args.fsync, anew: own_producers });
+        let keeping = keeping(args, &rules, own_producers);
         let when = if args.progress == When::Auto { auto } else { args.progress };
         let progress = Progress::new(when, auto == When::Never && own_producers).context("cannot show progress")?;
         let producers_expected = rules.producers_expected;
@@ -193,6 +196,7 @@ impl Coordinator {
             halted: false,
             grace: args.grace,
             journal: args.journal.clone(),
+            engine: args.engine.as_ref().map(ToString::to_string),
             done_at: None,
             patience: DONE_LINGER,
             flawed: false,
@@ -212,7 +216,7 @@ impl Coordinator {
         let code = self.run_until_over();
         self.notifier.stopping();
         self.end_children();
-        let code = code.and_then(|code| self.broker.close_journal().map(|()| code).map_err(anyhow::Error::from));
+        let code = code.and_then(|code| self.broker.close_keeper().map(|()| code));
         let code = code.or_else(|error| {
             tell_error(PROGRAM, &*error, format_args!("{error:#}"));
             anyhow::Ok(EXIT_ERROR)
@@ -236,11 +240,19 @@ impl Coordinator {
             }
             return;
         }
-        let place = self.journal.as_ref().map_or("queue".into(), |folder| format!("journal {}", folder.display()));
+        let place = match (&self.journal, &self.engine) {
+            (Some(folder), _) => format!("the journal {}", folder.display()),
+            (None, Some(address)) => address.clone(),
+            (None, None) => "the queue".into(),
+        };
         let were = if left == 1 { "item was" } else { "items were" };
-        let mut what = if left > 0 { vec![format!("{left} {were} left in the {place}")] } else { Vec::new() };
+        let mut what = if left > 0 { vec![format!("{left} {were} left in {place}")] } else { Vec::new() };
         what.extend(unread.then(|| "not all inputs were read to their end".into()));
-        let advice = if self.journal.is_some() { "; start again with the same line to go on" } else { ", not done" };
+        let advice = match (&self.journal, &self.engine) {
+            (Some(_), _) => "; start again with the same line to go on",
+            (None, Some(_)) => ", for the other machines, or to go on here with the same line",
+            (None, None) => ", not done",
+        };
         tell(PROGRAM, format_args!("{}{advice}", what.join(", and ")));
     }
 
@@ -271,9 +283,7 @@ impl Coordinator {
                     Event::Shutdown { now: true } => self.end = End::Now { code: EXIT_DONE },
                     Event::Shutdown { now: false } => self.broker.feed(Input::Drain),
                     Event::WriteFailed(failure) => return write_failed(failure),
-                    Event::JournalFailed(error) => {
-                        return Err(error).context("nothing more is accepted; what was confirmed is there at the next start");
-                    }
+                    Event::KeepingFailed(error) => return Err(error),
                 }
             }
             self.halt_if_too_much_fails();
@@ -465,6 +475,27 @@ fn write_failed(WriteFailure { place, is_stdout, error }: WriteFailure) -> Resul
     Err(error).with_context(|| format!("cannot write to {place}; nothing is done whose result was not written"))
 }
 
+/// Where the queue is kept.
+fn keeping<'a>(args: &'a QueueArgs, rules: &Rules, own_producers: bool) -> Keeping<'a> {
+    match (&args.journal, &args.engine) {
+        (Some(folder), _) => Keeping::Journal { folder, fsync: args.fsync, anew: own_producers },
+        (None, Some(address)) => Keeping::Shared(Box::new(Settings {
+            address: address.clone(),
+            capacity_items: rules.capacity_items,
+            capacity_bytes: rules.capacity_bytes,
+            item_bytes_max: args.max_item.map(|_| rules.item_bytes_max),
+            machine: format!("{}:{}", host(), std::process::id()),
+            timing: Timing::default(),
+        })),
+        (None, None) => Keeping::Nowhere,
+    }
+}
+
+/// What this machine is called.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Listens at the queue's socket, or at one that was passed.
 fn listen(args: &QueueArgs) -> Result<Listener> {
     let Some(passed) = systemd::passed_listener()? else { return Ok(args.endpoint().bind()?) };
@@ -498,7 +529,9 @@ fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {
 
 fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
     let slot = |number: u32| {
-        let name = format!("random {number}");
+        // At a shared queue each run has numbers of its own.
+        let of = if args.queue.engine.is_some() { format!(" of {}:{}", host(), std::process::id()) } else { String::new() };
+        let name = format!("random {number}{of}");
         let arguments = vec![
             flag("--socket", endpoint.path()),
             flag("--name", &name),
@@ -529,6 +562,10 @@ fn open_input(path: &Path, format: Format) -> Result<children::Input> {
 fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endpoint) -> Vec<Slot> {
     let slot = |(index, (input, stdin)): (usize, (&PathBuf, children::Input))| {
         let mut name = format!("{index}: {}", input.display());
+        if args.queue.engine.is_some() {
+            // Another machine's file of this name is another file.
+            name = format!("{} {name}", host());
+        }
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
         let format = match args.format {
             Format::Lines => "lines",

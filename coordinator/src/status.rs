@@ -5,7 +5,7 @@ pub mod prometheus;
 use std::time::Duration;
 
 use common::Status;
-use common::status::Phase;
+use common::status::{Phase, SharedStatus};
 use serde::Serialize;
 
 use crate::words;
@@ -57,7 +57,12 @@ pub fn in_words(status: &Status) -> String {
         ),
         ("consumers", format!("{} connected, {} waiting for items", count(status.consumers), count(status.consumers_waiting))),
     ];
-    lines.map(|(what, words)| format!("{what:<13}{words}\n")).concat()
+    let shared = status.shared.map(|shared| {
+        let SharedStatus { items, machines, producers_expected, producers_finished } = shared;
+        let producers = format!("{} of {} producers finished", count(producers_finished), count(producers_expected));
+        ("shared", format!("{} items, {} machines, {producers}; done, held and so on are this machine's", count(items), count(machines)))
+    });
+    lines.into_iter().chain(shared).map(|(what, words)| format!("{what:<13}{words}\n")).collect()
 }
 
 /// What the queue does.

@@ -30,14 +30,15 @@ use tracing::{debug, info, trace};
 use crate::connection::{Broken, Connection, State};
 use crate::door::Door;
 use crate::figures::{Asker, Figures};
-use crate::journal::{Answer, Fsync, Journal, JournalError};
+use crate::journal::Fsync;
+use crate::keeper::Keeper;
 use crate::limits::{FRAMES_PER_TURN, RESULTS_BYTES_MAX};
 use crate::outputs::{Outputs, Results};
-use crate::queue::{ClientId, Entry, Input, Output, Queue, Record, Recovered};
+use crate::queue::{ClientId, Entry, Input, Output, Queue, Record};
 use crate::writer::{WriteFailure, Writer};
 
 pub use setup::{Keeping, Setup};
-use setup::{descriptor_limit, open_journal};
+use setup::{descriptor_limit, open};
 
 const LISTENER: Token = Token(0);
 const WRITER: Token = Token(1);
@@ -56,8 +57,8 @@ pub enum Event {
     },
     /// Results or dead letters cannot be written any more.
     WriteFailed(WriteFailure),
-    /// The journal cannot be written or read any more.
-    JournalFailed(JournalError),
+    /// What the queue keeps cannot be kept any more.
+    KeepingFailed(anyhow::Error),
 }
 
 /// The queue and everything that is connected to it.
@@ -84,7 +85,7 @@ pub struct Broker {
     figures: Figures,
     item_bytes_max: u64,
     writer: Writer,
-    journal: Option<Journal>,
+    keeper: Keeper,
     pool: Pool,
     scratch: Scratch,
     frames: Vec<Bytes>,
@@ -100,7 +101,7 @@ pub struct Broker {
 impl Broker {
     /// A broker that listens, and reports when `watched` is readable.
     pub fn new(listener: Listener, setup: Setup<'_>, watched: &UnixStream) -> Result<Broker> {
-        let Setup { rules, keeping, output, dead_letters, screen, spin } = setup;
+        let Setup { mut rules, keeping, output, dead_letters, screen, spin } = setup;
         let poll = Poll::new()?;
         poll.registry().register(&mut SourceFd(&listener.as_fd().as_raw_fd()), LISTENER, Interest::READABLE)?;
         poll.registry().register(&mut SourceFd(&watched.as_raw_fd()), WATCHED, Interest::READABLE)?;
@@ -112,20 +113,17 @@ impl Broker {
                 let _ = waker.wake();
             }
         };
-        let (mut journal, recovered) = match keeping {
-            Some(keeping) => open_journal(keeping, rules.item_bytes_max, output.is_some(), wake())?,
-            None => (None, Recovered::default()),
-        };
-        let results = match (output, keeping) {
+        let synced = matches!(keeping, Keeping::Journal { fsync: Fsync::Always, .. });
+        let (mut keeper, recovered) = open(keeping, &mut rules, output.is_some(), wake())?;
+        let results = match (output, &keeper) {
             (None, _) => Results::stdout(screen)?,
-            (Some(path), None) => Results::create(path)?,
-            (Some(path), Some(_)) => Results::resume(path, recovered.output_bytes)?,
+            (Some(path), Keeper::Journal(_)) => Results::resume(path, recovered.output_bytes)?,
+            (Some(path), _) => Results::create(path)?,
         };
-        if let (Some(journal), Some(_), None) = (&mut journal, output, recovered.output_bytes) {
+        if let (Keeper::Journal(journal), Some(_), None) = (&mut keeper, output, recovered.output_bytes) {
             // From now on, what is found in the file is ours.
             journal.keep_now(Entry::Output { bytes: 0 })?;
         }
-        let synced = keeping.is_some_and(|keeping| keeping.fsync == Fsync::Always);
         let writer = Writer::start(Outputs::new(results, dead_letters, synced)?, wake())?;
         Ok(Broker {
             started: Instant::now(),
@@ -146,7 +144,7 @@ impl Broker {
             queue: Queue::recover(rules, &recovered),
             figures: Figures::default(),
             writer,
-            journal,
+            keeper,
             pool: Pool::default(),
             scratch: Scratch::default(),
             frames: Vec::new(),
@@ -187,14 +185,14 @@ impl Broker {
         })
     }
 
-    /// True when all results and dead letters are written, and all that counts is in the journal.
+    /// True when all results and dead letters are written, and all that counts is kept.
     pub fn is_written(&self) -> bool {
-        self.writer.is_idle() && self.journal.as_ref().is_none_or(Journal::is_idle)
+        self.writer.is_idle() && self.keeper.is_idle()
     }
 
-    /// Brings the journal to its end.
-    pub fn close_journal(&mut self) -> Result<(), JournalError> {
-        self.journal.take().map_or(Ok(()), Journal::close)
+    /// Brings to its end what keeps the queue.
+    pub fn close_keeper(&mut self) -> Result<()> {
+        std::mem::replace(&mut self.keeper, Keeper::Nothing).close()
     }
 
     /// Closes all connections, without a word.
@@ -211,7 +209,8 @@ impl Broker {
     /// Waits for news until `deadline` at the latest, and deals with it.
     pub fn turn(&mut self, deadline: Option<Duration>) -> io::Result<Vec<Event>> {
         let now = self.now();
-        let wake_at = [deadline, self.queue.next_timeout(), self.deadlines.first().map(|(due, _)| *due), self.accept_at];
+        let next_deadline = self.deadlines.first().map(|(due, _)| *due);
+        let wake_at = [deadline, self.queue.next_timeout(), next_deadline, self.accept_at, self.keeper.next_due()];
         let timeout = match wake_at.into_iter().flatten().min() {
             _ if !self.line.is_empty() => Some(Duration::ZERO),
             Some(wake_at) => Some(wake_at.saturating_sub(now)),
@@ -264,24 +263,16 @@ impl Broker {
             }
         }
         self.collect_written();
-        self.collect_journaled();
+        self.collect_kept();
     }
 
-    fn collect_journaled(&mut self) {
-        let Some(journal) = &mut self.journal else { return };
-        match journal.collect() {
-            Ok(answers) => {
+    fn collect_kept(&mut self) {
+        match self.keeper.collect() {
+            Ok(inputs) => {
                 let now = self.started.elapsed();
-                for answer in answers {
-                    let input = match answer {
-                        Answer::Kept(entries) => Input::Journaled { entries },
-                        Answer::Loaded(batches) => Input::Loaded { batches },
-                        Answer::DeadLoaded(page) => Input::DeadLoaded(page),
-                    };
-                    self.queue.handle(input, now);
-                }
+                inputs.into_iter().for_each(|input| self.queue.handle(input, now));
             }
-            Err(error) => self.events.push(Event::JournalFailed(error)),
+            Err(error) => self.events.push(Event::KeepingFailed(error)),
         }
     }
 
@@ -434,13 +425,23 @@ impl Broker {
             }
             self.put_in_line(client);
         }
-        if let Some(journal) = &mut self.journal {
-            journal.flush();
-        }
+        self.keeper.flush(self.now());
     }
 
     fn fill_outboxes(&mut self) {
-        while let Some(output) = self.queue.poll() {
+        loop {
+            while let Some(output) = self.queue.poll() {
+                self.follow(output);
+            }
+            let entries = self.keeper.take_kept();
+            if entries == 0 {
+                return;
+            }
+            self.queue.handle(Input::Journaled { entries }, self.now());
+        }
+    }
+
+    fn follow(&mut self, output: Output) {
             match output {
                 Output::Send { client, message, batch } => {
                     if let Some(connection) = self.connections.get_mut(&client) {
@@ -456,23 +457,12 @@ impl Broker {
                     self.writer.write(ticket, record);
                 }
                 Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum, None),
-                Output::Journal(entry) => {
-                    if let Some(journal) = &mut self.journal {
-                        journal.keep(entry);
-                    }
-                }
-                Output::Load(load) => {
-                    if let Some(journal) = &mut self.journal {
-                        journal.load(load);
-                    }
-                }
-                Output::LoadDead(range) => {
-                    if let Some(journal) = &mut self.journal {
-                        journal.load_dead(range);
-                    }
+                kept => {
+                    let now = self.now();
+                    let left = self.keeper.serve(kept, now);
+                    debug_assert!(left.is_none(), "the queue says what nobody does: {left:?}");
                 }
             }
-        }
     }
 
     fn send(&mut self, client: ClientId, message: &Message) {

@@ -7,18 +7,21 @@ use anyhow::{Result, bail};
 use common::program::tell;
 
 use crate::PROGRAM;
+use crate::jetstream::{Cluster, Settings};
 use crate::journal::{Fsync, Journal};
+use crate::keeper::Keeper;
 use crate::outputs::DeadLetters;
 use crate::progress::screen::Shared;
 use crate::queue::{Recovered, Rules};
+use crate::sharing::Sharing;
 
 /// What a broker is to be like.
 #[derive(Debug)]
 pub struct Setup<'a> {
     /// The queue's bounds and rules.
     pub rules: Rules,
-    /// Where its journal is, if it has one.
-    pub keeping: Option<Keeping<'a>>,
+    /// Where what it keeps outlives it.
+    pub keeping: Keeping<'a>,
     /// The file that results go to; else they go to stdout.
     pub output: Option<&'a Path>,
     /// Where dead letters go.
@@ -29,24 +32,41 @@ pub struct Setup<'a> {
     pub spin: Duration,
 }
 
-/// Where a queue's journal is.
-#[derive(Clone, Copy, Debug)]
-pub struct Keeping<'a> {
-    /// The folder.
-    pub folder: &'a Path,
-    /// What its entries survive.
-    pub fsync: Fsync,
-    /// Which producers have finished is to be found out anew: they are our own, and look at their inputs again.
-    pub anew: bool,
+/// Where what a queue keeps outlives its coordinator.
+#[derive(Clone, Debug)]
+pub enum Keeping<'a> {
+    /// Nowhere.
+    Nowhere,
+    /// In a journal.
+    Journal {
+        /// The folder.
+        folder: &'a Path,
+        /// What its entries survive.
+        fsync: Fsync,
+        /// Which producers have finished is to be found out anew: they are our own, and look at their inputs again.
+        anew: bool,
+    },
+    /// At servers, shared with other machines.
+    Shared(Box<Settings>),
 }
 
-pub(super) fn open_journal(
-    Keeping { folder, fsync, anew }: Keeping<'_>,
-    item_bytes_max: u64,
+/// Opens what keeps a queue, and finds out what it holds. The servers of a shared queue may lower the largest item.
+pub(super) fn open(
+    keeping: Keeping<'_>,
+    rules: &mut Rules,
     has_output: bool,
     wake: impl Fn() + Send + 'static,
-) -> Result<(Option<Journal>, Recovered)> {
-    let (journal, mut recovered) = Journal::open(folder, fsync, item_bytes_max, wake)?;
+) -> Result<(Keeper, Recovered)> {
+    let (folder, fsync, anew) = match keeping {
+        Keeping::Nowhere => return Ok((Keeper::Nothing, Recovered::default())),
+        Keeping::Journal { folder, fsync, anew } => (folder, fsync, anew),
+        Keeping::Shared(settings) => {
+            let cluster = Cluster::open(*settings, wake)?;
+            rules.item_bytes_max = cluster.item_bytes_max();
+            return Ok((Keeper::Servers(Box::new(Sharing::new(cluster))), Recovered::default()));
+        }
+    };
+    let (journal, mut recovered) = Journal::open(folder, fsync, rules.item_bytes_max, wake)?;
     if recovered.output_bytes.is_some() && !has_output {
         bail!("the results so far, by the journal in {}, are in a file; give the same --output as before", folder.display());
     }
@@ -58,7 +78,7 @@ pub(super) fn open_journal(
         recovered.finished_unnamed = 0;
         recovered.producers.iter_mut().for_each(|(_, finished)| *finished = false);
     }
-    Ok((Some(journal), recovered))
+    Ok((Keeper::Journal(journal), recovered))
 }
 
 /// How many descriptors this process may have.

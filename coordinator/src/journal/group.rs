@@ -8,7 +8,7 @@ use common::batch::Batch;
 use serde::{Deserialize, Serialize};
 
 use super::error::JournalError;
-use super::marks::{Fate, Marks};
+use crate::marks::{Fate, Marks};
 use crate::queue::{DeadLetter, Entry, Progress, Recovered};
 
 /// What is known of the whole, so that opening takes no look at each batch. Written with each commit.

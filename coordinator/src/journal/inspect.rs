@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::JournalError;
 use super::folder::Folder;
-use super::marks::Marks;
+use crate::marks::Marks;
 use super::store::Store;
 use super::{FORMAT_VERSION, group::Known};
 use crate::limits::SHOWN_LETTERS_MAX;

@@ -14,7 +14,6 @@ mod error;
 mod folder;
 mod group;
 pub mod inspect;
-mod marks;
 pub mod model;
 mod record;
 mod store;

@@ -106,7 +106,7 @@ impl Model {
                 _ => None,
             });
             let settled = settled.into_iter().map(|(first, count, _)| (first, count)).collect();
-            loaded.push(Loaded { first: *first, batch: kept.batch.clone(), settled, failed });
+            loaded.push(Loaded { first: *first, batch: kept.batch.clone(), settled, failed, attempts: 0 });
         }
         loaded
     }

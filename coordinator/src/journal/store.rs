@@ -19,7 +19,7 @@ use super::FORMAT_VERSION;
 use super::disk::Disk;
 use super::error::JournalError;
 use super::group::{Account, Group, Known, Producer, Totals};
-use super::marks::{self, Fate, Marks};
+use crate::marks::{self, Fate, Marks};
 use super::record::{self, Kind, RecordError};
 use super::witness::Witness;
 use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_CHECK_BYTES_MAX, JOURNAL_KNOWN_MAX, JOURNAL_SLACK_BYTES, JOURNAL_SLACK_FACTOR};
@@ -369,7 +369,7 @@ fn load_batches(database: &Database, account: &mut Account, load: Load) -> Resul
                 Fate::Failed(failures) => failed.push((id, count, failures)),
             }
         }
-        loaded.push(Loaded { first, batch, settled, failed });
+        loaded.push(Loaded { first, batch, settled, failed, attempts: 0 });
     }
     Ok(loaded)
 }

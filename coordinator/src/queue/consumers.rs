@@ -17,6 +17,8 @@ pub(super) struct Consumers {
     /// Who waits for items, longest first. May name consumers that have withdrawn meanwhile, and nobody twice.
     queue: VecDeque<ClientId>,
     held_items: u64,
+    /// Items that all of them together may still be sent.
+    demand_items: u64,
     /// Consumers with open demand: counted, since anybody may ask for it as often as they like.
     hungry: u64,
     lease: Option<Lease>,
@@ -124,6 +126,7 @@ impl Consumers {
     pub(super) fn leave(&mut self, client: ClientId) -> Vec<(Run, bool)> {
         let Some(consumer) = self.consumers.remove(&client) else { return Vec::new() };
         self.hungry -= u64::from(consumer.is_hungry());
+        self.demand_items -= u64::from(consumer.demand_items);
         if consumer.queued {
             // Where nothing comes to be delivered, nobody else would take it out.
             self.queue.retain(|waiting| *waiting != client);
@@ -143,7 +146,9 @@ impl Consumers {
             return Err((CloseReason::Protocol, words));
         }
         let was_hungry = consumer.is_hungry();
+        let more = items - consumer.demand_items;
         (consumer.demand_items, consumer.demand_bytes) = (items, bytes);
+        self.demand_items += u64::from(more);
         self.note_hunger(client, was_hungry);
         Ok(())
     }
@@ -162,6 +167,7 @@ impl Consumers {
     pub(super) fn withdraw(&mut self, client: ClientId) {
         if let Some(consumer) = self.consumers.get_mut(&client) {
             self.hungry -= u64::from(consumer.is_hungry());
+            self.demand_items -= u64::from(consumer.demand_items);
             (consumer.demand_items, consumer.demand_bytes) = (0, 0);
         }
     }
@@ -188,6 +194,7 @@ impl Consumers {
         consumer.held.insert(run);
         self.held_items += run.count;
         consumer.demand_items -= run.count as u32;
+        self.demand_items -= run.count;
         consumer.demand_bytes = consumer.demand_bytes.saturating_sub_unsigned(body_bytes);
         self.queue.pop_front();
         consumer.queued = consumer.is_hungry();
@@ -354,6 +361,11 @@ impl Consumers {
 
     pub(super) fn hungry(&self) -> u64 {
         self.hungry
+    }
+
+    /// Items that all of them together may still be sent.
+    pub(super) fn demand_items(&self) -> u64 {
+        self.demand_items
     }
 
     pub(super) fn held_items(&self) -> u64 {

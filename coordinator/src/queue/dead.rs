@@ -12,7 +12,7 @@ use common::message::{CloseReason, DeadFate, ItemId, Message, Obstacle};
 use super::entry::{DeadPage, DeadRange, Entry, Recovered};
 use super::intake::Room;
 use super::pending::Effect;
-use super::{ClientId, DeadLetter, Output, Queue, Refusal, Rules};
+use super::{ClientId, DeadLetter, Origin, Output, Queue, Refusal, Rules};
 
 #[derive(Debug)]
 pub(super) struct Dead {
@@ -96,6 +96,11 @@ impl Dead {
         self.count
     }
 
+    /// So many there are at all machines.
+    pub(super) fn note_count(&mut self, count: u64) {
+        self.count = count;
+    }
+
     pub(super) fn buried(&self) -> u64 {
         self.buried
     }
@@ -127,7 +132,8 @@ impl Dead {
         if let Some(letter) = self.kept.remove(&id) {
             self.kept_bytes -= cost_bytes(&letter);
         }
-        self.count -= 1;
+        // Of a shared queue, a look may have counted it out before.
+        self.count = self.count.saturating_sub(1);
         self.removed += 1;
         self.uncommitted -= 1;
     }
@@ -265,12 +271,16 @@ impl Queue {
 
     /// A dead letter becomes an item as fresh as any, behind all others.
     fn requeue_dead(&mut self, id: u64, batch: Batch) {
+        self.dead.uncommitted += 1;
+        if self.shared.is_some() {
+            self.intake.stored_again(&batch);
+            return self.publish(ClientId(0), batch, Origin::DeadLetter(ItemId(id)));
+        }
         let first = self.next_id;
         self.next_id += 1;
         let bytes = batch_cost_bytes(batch.body_bytes());
         self.store.insert(first, batch.clone());
-        self.intake.stored_again(1, self.store.bytes());
-        self.dead.uncommitted += 1;
+        self.intake.stored_again(&batch);
         self.keep(Effect::Requeued { id, first, bytes }, || Entry::Requeued { id, first, batch });
     }
 }

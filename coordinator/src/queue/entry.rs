@@ -102,6 +102,8 @@ pub struct Loaded {
     pub settled: Vec<(u64, u64)>,
     /// Which have failed before: first, count and failures, in order; none of them settled.
     pub failed: Vec<(u64, u64, u32)>,
+    /// How often it was handed out before, as far as that is known.
+    pub attempts: u32,
 }
 
 /// Dead letters wanted from the journal: those of items `from..until`, from the lowest on, as many as a [`DeadPage`] takes.

@@ -9,7 +9,7 @@ use common::backoff::Backoff;
 use common::batch::Batch;
 use common::message::{CloseReason, Message, Position};
 
-use super::entry::{DeadPage, DeadRange, Entry, Load, Loaded};
+use super::entry::{DeadPage, DeadRange, Entry, Load, Loaded, Progress};
 
 /// A connection's number, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,9 @@ pub struct Rules {
     pub dead_bytes_max: u64,
     /// Set if nothing counts before it is in a journal, which also holds what memory does not.
     pub journaled: Option<Window>,
+    /// The queue is shared with other machines: what is put here goes to servers, and what is handed out here comes from them. They take the
+    /// journal's place, so never without [`Rules::journaled`]; and never with an order, which no machine knows.
+    pub shared: bool,
 }
 
 /// How long an attempt may take.
@@ -118,6 +121,28 @@ pub enum Input {
     },
     /// The answer to [`Output::LoadDead`].
     DeadLoaded(DeadPage),
+    /// The next batch that [`Output::Publish`] gave out is at the servers.
+    Published {
+        /// The number behind its last item.
+        until: u64,
+    },
+    /// Batches that [`Output::Want`] asked for have come, in any order.
+    Arrived {
+        /// Each as it is known at all machines.
+        batches: Vec<Loaded>,
+    },
+    /// The answer to [`Output::Claim`].
+    Claimed {
+        /// How far the name has come, at whatever machine.
+        by: Progress,
+    },
+    /// A name that was claimed here has a producer at another machine now.
+    Replaced {
+        /// Which.
+        name: Arc<str>,
+    },
+    /// What is known of the whole shared queue.
+    Whole(Whole),
     /// A producer that is expected will never come again: it counts as finished.
     ProducerLost {
         /// Its name.
@@ -129,6 +154,27 @@ pub enum Input {
     Stop,
     /// Time has passed.
     Tick,
+}
+
+/// A shared queue as a whole: what all machines have in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whole {
+    /// Items at the servers: what was reported as published is counted, what was reported as settled is not.
+    pub items: u64,
+    /// The bytes that they take.
+    pub bytes: u64,
+    /// All items before this number are settled.
+    pub settled_until: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Machines.
+    pub machines: u64,
+    /// Producers that they wait for, or have waited for.
+    pub producers_expected: u64,
+    /// Those that have finished.
+    pub producers_finished: u64,
+    /// There were producers, all have finished, and all is settled.
+    pub is_done: bool,
 }
 
 /// What is to be done.
@@ -174,6 +220,50 @@ pub enum Output {
     Load(Load),
     /// Get the first of these from the journal, and report [`Input::DeadLoaded`]: with all that was reported as kept before.
     LoadDead(DeadRange),
+    /// Give this to the servers that the queue is shared at, and report [`Input::Published`], in order.
+    Publish {
+        /// The items.
+        batch: Batch,
+        /// Where they come from.
+        origin: Origin,
+    },
+    /// So many batches are wanted from there, in all, to be reported as [`Input::Arrived`]; each that comes counts.
+    Want {
+        /// How many more.
+        batches: u32,
+    },
+    /// Give a batch back to all machines: nothing of it is in anybody's hand here.
+    Release {
+        /// Its first item's number.
+        first: u64,
+        /// Nobody is to get it before this has passed.
+        delay: Duration,
+    },
+    /// Find out how far a producer's name has come, and make it this machine's: [`Input::Claimed`].
+    Claim {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// Tell all machines of this one's producers.
+    Announce {
+        /// Those that it waits for, or has waited for.
+        expected: u64,
+        /// Those of them that have finished.
+        finished: u64,
+    },
+    /// Find out how the whole queue is doing: [`Input::Whole`].
+    Look,
+}
+
+/// Where items come from that go into a shared queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer with a name, which with them has come so far.
+    Producer(Progress),
+    /// A producer without.
+    Nameless,
+    /// A dead letter, by its number: it is put again.
+    DeadLetter(ItemId),
 }
 
 /// What leaves the queue other than to a client.

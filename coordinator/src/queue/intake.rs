@@ -30,7 +30,7 @@ pub(super) struct Amount {
 }
 
 impl Amount {
-    fn of(batch: &Batch) -> Amount {
+    pub(super) fn of(batch: &Batch) -> Amount {
         Amount { items: u64::from(batch.count()), bytes: batch_cost_bytes(batch.body_bytes()) }
     }
 
@@ -38,12 +38,12 @@ impl Amount {
         self.items >= other.items && self.bytes >= other.bytes
     }
 
-    fn plus(self, other: Amount) -> Amount {
+    pub(super) fn plus(self, other: Amount) -> Amount {
         Amount { items: self.items + other.items, bytes: self.bytes + other.bytes }
     }
 
     /// What is left of it, each number for itself, without going below nothing.
-    fn less(self, other: Amount) -> Amount {
+    pub(super) fn less(self, other: Amount) -> Amount {
         Amount { items: self.items.saturating_sub(other.items), bytes: self.bytes.saturating_sub(other.bytes) }
     }
 
@@ -67,6 +67,8 @@ impl Amount {
 #[derive(Debug)]
 pub(super) struct Intake {
     capacity: Amount,
+    /// Others put as well, at other machines.
+    shared: bool,
     /// Credit that is granted without being asked for more.
     credit_ahead: Amount,
     /// Credit that the largest item needs.
@@ -85,6 +87,8 @@ pub(super) struct Intake {
     unconfirmed: VecDeque<ClientId>,
     recalled: VecDeque<ClientId>,
     finished: u64,
+    /// Producers that are connected and have not finished.
+    unfinished: u64,
     /// The last admitted batch's owner, until the batch is stored.
     admitting: Option<ClientId>,
 }
@@ -150,6 +154,7 @@ impl Intake {
         let credit_ahead = Amount { items: CREDIT_ITEMS_MAX, bytes: CREDIT_BYTES_MAX.min(unwritten_bytes_max) };
         Intake {
             capacity,
+            shared: rules.shared,
             // Never more than fits: what waits for more room than there is would wait, and hold others up, for ever.
             credit_ahead: credit_ahead.min(capacity),
             credit_item: one_item.min(capacity),
@@ -164,6 +169,7 @@ impl Intake {
             unconfirmed: VecDeque::new(),
             recalled: VecDeque::new(),
             finished: 0,
+            unfinished: 0,
             admitting: None,
         }
     }
@@ -208,6 +214,7 @@ impl Intake {
         }
         let position = producer.position;
         self.producers.insert(client, producer);
+        self.unfinished += 1;
         self.grant_ahead(client);
         Ok((position, checksum))
     }
@@ -216,6 +223,7 @@ impl Intake {
     pub(super) fn leave(&mut self, client: ClientId) {
         let Some(producer) = self.producers.remove(&client) else { return };
         self.reserved = self.reserved.less(producer.reserved);
+        self.unfinished -= u64::from(!producer.finished);
         self.waiting.retain(|waiting| *waiting != client);
         self.granted.retain(|granted| *granted != client);
         let Some(name) = producer.name else { return };
@@ -310,6 +318,7 @@ impl Intake {
         }
         let unused = std::mem::take(&mut producer.reserved);
         let name = producer.name.clone();
+        self.unfinished -= 1;
         self.reserved = self.reserved.less(unused);
         // What it still waits for would be a reservation that nobody uses.
         self.withdraw(client);
@@ -363,10 +372,10 @@ impl Intake {
         None
     }
 
-    /// The admitted batch is stored: `items` more, all bytes now being `bytes`.
-    pub(super) fn stored(&mut self, items: u64, bytes: u64) {
+    /// The admitted batch is stored, or on its way to where it will be.
+    pub(super) fn stored(&mut self, batch: &Batch) {
         let Some(client) = self.admitting.take() else { panic!("a batch is stored that was not admitted") };
-        self.stored_again(items, bytes);
+        self.stored_again(batch);
         self.grant_ahead(client);
     }
 
@@ -379,11 +388,29 @@ impl Intake {
         if self.find_room(client, cost) { Room::Free } else { Room::Later }
     }
 
-    /// A batch is stored that has room: `items` more, all bytes now being `bytes`.
-    pub(super) fn stored_again(&mut self, items: u64, bytes: u64) {
-        self.unwritten_bytes += bytes - self.stored.bytes;
-        self.stored = Amount { items: self.stored.items + items, bytes };
-        assert!(self.capacity.covers(self.stored.plus(self.reserved)), "the bounds are broken: {self:?}");
+    /// A batch is stored that has room.
+    pub(super) fn stored_again(&mut self, batch: &Batch) {
+        let cost = Amount::of(batch);
+        self.unwritten_bytes += cost.bytes;
+        self.stored = self.stored.plus(cost);
+        // What other machines put meanwhile has taken no notice of what is reserved here.
+        assert!(self.shared || self.capacity.covers(self.stored.plus(self.reserved)), "the bounds are broken: {self:?}");
+    }
+
+    /// So much is stored, as far as is known of a shared queue.
+    pub(super) fn note_stored(&mut self, stored: Amount) {
+        self.stored = stored;
+    }
+
+    /// Bytes of what is stored.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stored.bytes
+    }
+
+    /// How far a name has come, which nobody has used here so far, or somebody elsewhere since.
+    pub(super) fn note_progress(&mut self, Progress { name, position, checksum }: Progress) {
+        let named = self.names.entry(name).or_default();
+        (named.position, named.checksum) = (position, checksum);
     }
 
     /// Such a batch is kept for good.
@@ -474,6 +501,11 @@ impl Intake {
 
     pub(super) fn connected(&self) -> u64 {
         self.producers.len() as u64
+    }
+
+    /// Producers that are connected and have not finished.
+    pub(super) fn unfinished(&self) -> u64 {
+        self.unfinished
     }
 
     pub(super) fn finished(&self) -> u64 {

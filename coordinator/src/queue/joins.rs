@@ -22,16 +22,27 @@ struct Asked {
 }
 
 impl Joins {
-    /// Notes a question about all items before `end`.
-    pub(super) fn ask(&mut self, client: ClientId, end: u64) -> Result<(), Refusal> {
-        let asked = self.asked.entry(client).or_default();
-        if asked.open >= JOINS_MAX {
+    /// Whether a client may ask once more, when `others` of its questions are noted elsewhere.
+    pub(super) fn check(&self, client: ClientId, others: usize) -> Result<(), Refusal> {
+        let open = self.asked.get(&client).map_or(0, |asked| asked.open) as usize + others;
+        if open >= JOINS_MAX as usize {
             return Err((CloseReason::Limit, format!("more than {JOINS_MAX} Joins wait for their answer")));
         }
+        Ok(())
+    }
+
+    /// Notes a question about all items before `end`.
+    pub(super) fn ask(&mut self, client: ClientId, end: u64) -> Result<(), Refusal> {
+        self.check(client, 0)?;
+        let asked = self.asked.entry(client).or_default();
         asked.open += 1;
         *asked.times.entry(end).or_default() += 1;
         self.waiting.insert((end, client));
         Ok(())
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Forgets a client's questions.

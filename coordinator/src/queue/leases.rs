@@ -9,6 +9,7 @@ use common::status::Phase;
 
 use super::consumers::Expired;
 use super::runs::Run;
+use super::shared::Shared;
 use super::{Queue, Record, Retry};
 
 impl Queue {
@@ -19,6 +20,7 @@ impl Queue {
                 let range = |(run, _): &(Run, bool)| ItemRange { first: ItemId(run.first), count: run.count as u32 };
                 self.send(client, Message::Revoke { ranges: runs.iter().map(range).collect() });
             }
+            self.shared.as_mut().map(Shared::note_came_back);
             let within = humantime::format_duration(self.rules.lease.map_or(Duration::ZERO, |lease| lease.item_timeout));
             for (run, failed) in runs {
                 if !failed {

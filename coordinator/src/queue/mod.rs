@@ -11,7 +11,8 @@
 //! With an order, a result that comes early waits for those before it. With a lease, what is held for too long is taken back.
 //!
 //! With a journal, a step that must survive the coordinator counts only once its [`Entry`] is in the journal: a put before its items are
-//! ready and confirmed, a settlement before their place is free.
+//! ready and confirmed, a settlement before their place is free. A queue that is shared with other machines (`shared`) has their servers
+//! in the journal's place.
 
 mod consumers;
 mod dead;
@@ -23,6 +24,7 @@ mod leases;
 mod order;
 mod pending;
 mod runs;
+mod shared;
 mod store;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -38,12 +40,13 @@ use common::status::{Phase, Status, Work};
 use consumers::Consumers;
 use dead::{Ask, Dead};
 pub use entry::{DeadPage, DeadRange, Entry, Load, Loaded, Progress, Recovered};
-pub use event::{ClientId, DeadLetter, Input, Lease, Output, Record, Rules, Ticket, Window};
+pub use event::{ClientId, DeadLetter, Input, Lease, Origin, Output, Record, Rules, Ticket, Whole, Window};
 use intake::{Admitted, Amount, Intake};
 use joins::Joins;
 use order::Order;
 use pending::{Effect, Pending};
 use runs::{Past, Run, Runs};
+use shared::Shared;
 use store::Store;
 
 #[derive(Debug)]
@@ -87,6 +90,8 @@ pub struct Queue {
     arriving: Vec<(ClientId, Arc<str>)>,
     consumers: Consumers,
     joins: Joins,
+    /// What is known of the other machines, if there are some.
+    shared: Option<Shared>,
     pending: Pending,
     /// What is being loaded from the journal.
     loading: Option<Load>,
@@ -102,10 +107,11 @@ impl Queue {
     /// An empty queue.
     ///
     /// # Panics
-    /// When the bounds cannot hold one item of the largest size.
+    /// When the bounds cannot hold one item of the largest size, or a shared queue is to have what it cannot.
     pub fn new(rules: Rules) -> Queue {
         assert!(rules.capacity_items > 0, "a queue without room for an item");
         assert!(rules.capacity_bytes >= batch_cost_bytes(rules.item_bytes_max + 4), "a queue without room for its largest item");
+        assert!(!rules.shared || (rules.journaled.is_some() && rules.early_bytes_max.is_none()), "a shared queue with an order, or kept nowhere");
         Queue {
             intake: Intake::new(&rules),
             phase: Phase::Running,
@@ -124,6 +130,7 @@ impl Queue {
             consumers: Consumers::new(rules.lease),
             order: rules.early_bytes_max.map(Order::new),
             joins: Joins::default(),
+            shared: rules.shared.then(Shared::new),
             outputs: VecDeque::new(),
             acknowledged: 0,
             acknowledged_before: 0,
@@ -169,6 +176,11 @@ impl Queue {
             Input::Journaled { entries } => self.journaled(entries),
             Input::Loaded { batches } => self.loaded(&batches),
             Input::DeadLoaded(page) => self.dead_loaded(page),
+            Input::Published { until } => self.published(until),
+            Input::Arrived { batches } => self.arrived(&batches),
+            Input::Claimed { by } => self.claimed(by),
+            Input::Replaced { name } => self.replaced(&name),
+            Input::Whole(whole) => self.whole(whole),
             Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
@@ -181,6 +193,7 @@ impl Queue {
         self.write_in_order();
         self.dispatch(now);
         self.load_ahead();
+        self.share(now);
         self.answer_joins();
         self.check_done();
     }
@@ -196,7 +209,8 @@ impl Queue {
     /// When to call [`Queue::handle`] with [`Input::Tick`] at the latest.
     pub fn next_timeout(&self) -> Option<Duration> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
-        delayed.into_iter().chain(self.consumers.next_due()).min()
+        let shared = self.shared.as_ref().and_then(Shared::next_due);
+        delayed.into_iter().chain(self.consumers.next_due()).chain(shared).min()
     }
 
     /// How many items were accepted so far under a producer's name.
@@ -250,9 +264,9 @@ impl Queue {
             held: self.consumers.held_items() + self.early_items() + self.writing_items + self.pending.settled_items(),
             dead: self.dead.count(),
             acknowledged: self.acknowledged,
-            accepted: self.next_id,
+            accepted: self.shared.as_ref().map_or(self.next_id, Shared::accepted),
             redelivered: self.redelivered,
-            bytes: self.store.bytes(),
+            bytes: if self.shared.is_some() { self.intake.stored_bytes() } else { self.store.bytes() },
             capacity_items: self.rules.capacity_items,
             capacity_bytes: self.rules.capacity_bytes,
             producers: self.intake.connected(),
@@ -262,6 +276,7 @@ impl Queue {
             consumers_waiting: self.consumers.hungry(),
             paused: self.paused,
             dead_removed: self.dead.removed(),
+            shared: self.shared.as_ref().map(Shared::status),
         }
     }
 
@@ -356,7 +371,7 @@ impl Queue {
                 Ok(())
             }
             (Message::Return { range, outcome }, None) => self.returned(client, range, outcome, now),
-            (Message::Join, None) => self.joins.ask(client, self.next_id),
+            (Message::Join, None) => self.join(client),
             (other, _) => Err((CloseReason::Protocol, format!("{} has no place here", other.name()))),
         }
     }
@@ -366,7 +381,7 @@ impl Queue {
         let arriving = self.arriving.iter().position(|(_, arriving)| *arriving == name);
         let replaced = self.intake.replace(&name).or_else(|| arriving.map(|index| self.arriving.remove(index).0));
         if let Some(replaced) = replaced {
-            self.joins.leave(replaced);
+            self.leave_joins(replaced);
             let words = "another producer has connected under the same name".into();
             self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
         }
@@ -376,11 +391,16 @@ impl Queue {
 
     /// Lets producers in of whose names it is known how far they have come.
     fn welcome_arriving(&mut self) {
-        let arriving = std::mem::take(&mut self.arriving);
-        let (known, waiting) = arriving.into_iter().partition(|(_, name)| self.intake.is_settled(name));
-        self.arriving = waiting;
-        for (client, name) in Vec::into_iter(known) {
-            self.welcome(client, Some(name));
+        for (client, name) in std::mem::take(&mut self.arriving) {
+            let is_settled = self.intake.is_settled(&name);
+            if is_settled && self.shared.as_ref().is_none_or(|shared| shared.is_ours(&name)) {
+                self.welcome(client, Some(name));
+                continue;
+            }
+            if is_settled {
+                self.claim(&name);
+            }
+            self.arriving.push((client, name));
         }
     }
 
@@ -402,9 +422,10 @@ impl Queue {
     fn left(&mut self, client: ClientId, orderly: bool, now: Duration) {
         self.intake.leave(client);
         self.arriving.retain(|(arriving, _)| *arriving != client);
-        self.joins.leave(client);
+        self.leave_joins(client);
         self.dead.leave(client);
         for (run, failed) in self.consumers.leave(client) {
+            self.shared.as_mut().map(Shared::note_came_back);
             if orderly {
                 self.requeue_unstarted(run, now);
                 continue;
@@ -520,11 +541,16 @@ impl Queue {
     /// Lets in what waits for room, as far as there is any.
     fn admit(&mut self) {
         while let Some(Admitted { client, batch, by }) = self.intake.next_admitted() {
+            if self.shared.is_some() {
+                self.intake.stored(&batch);
+                self.publish(client, batch, by.map_or(Origin::Nameless, Origin::Producer));
+                continue;
+            }
             let (first, count) = (self.next_id, u64::from(batch.count()));
             self.next_id += count;
             let bytes = batch_cost_bytes(batch.body_bytes());
             self.store.insert(first, batch.clone());
-            self.intake.stored(count, self.store.bytes());
+            self.intake.stored(&batch);
             self.keep(Effect::Put { client, first, count, bytes, by: by.clone() }, || Entry::Put { first, batch, by });
         }
     }
@@ -561,8 +587,13 @@ impl Queue {
                 } else {
                     self.acknowledged += count
                 }
-                self.store.settle(first, count);
-                self.intake.settle(count, self.store.bytes());
+                let gone = self.store.settle(first, count);
+                if self.shared.is_some() {
+                    // What is settled of a batch stays at the servers until all of it is.
+                    self.gone(gone);
+                } else {
+                    self.intake.settle(count, self.store.bytes());
+                }
             }
             Effect::Requeued { id, first, bytes } => {
                 self.dead.remove(id);
@@ -610,19 +641,20 @@ impl Queue {
     }
 
     /// Makes a far batch's items ready, but for those that are settled.
-    fn ready_again(&mut self, Loaded { first, batch, settled, failed }: &Loaded) {
+    fn ready_again(&mut self, Loaded { first, batch, settled, failed, attempts }: &Loaded) {
+        let fresh = Past { attempts: *attempts, failures: 0 };
         let end = first + u64::from(batch.count());
         self.arrive(*first, end - first, settled);
         let mut parts: Vec<Run> = failed
             .iter()
-            .map(|&(first, count, failures)| Run { first, count, past: Past { attempts: failures, failures } })
+            .map(|&(first, count, failures)| Run { first, count, past: Past { attempts: failures.max(*attempts), failures } })
             .chain(settled.iter().map(|&(first, count)| Run { first, count, past: Past::default() }))
             .collect();
         parts.sort_unstable_by_key(|part| part.first);
         let mut at = *first;
         for part in parts {
             if at < part.first {
-                self.ready.insert(Run { first: at, count: part.first - at, past: Past::default() });
+                self.ready.insert(Run { first: at, count: part.first - at, past: fresh });
             }
             at = part.end();
             if part.past.failures > 0 {
@@ -630,7 +662,7 @@ impl Queue {
             }
         }
         if at < end {
-            self.ready.insert(Run { first: at, count: end - at, past: Past::default() });
+            self.ready.insert(Run { first: at, count: end - at, past: fresh });
         }
     }
 
@@ -663,7 +695,10 @@ impl Queue {
     }
 
     fn answer_joins(&mut self) {
-        let unsettled = self.store.first_unsettled().unwrap_or(u64::MAX);
+        let unsettled = match &self.shared {
+            Some(shared) => shared.settled_until(),
+            None => self.store.first_unsettled().unwrap_or(u64::MAX),
+        };
         while let Some((client, times)) = self.joins.next_answer(unsettled) {
             (0..times).for_each(|_| self.send(client, Message::Joined));
         }
@@ -678,7 +713,7 @@ impl Queue {
         // What is confirmed must be said before the goodbye.
         self.flush_confirmations();
         for client in self.intake.close() {
-            self.joins.leave(client);
+            self.leave_joins(client);
             self.close_intake_of(client);
         }
     }
@@ -701,10 +736,11 @@ impl Queue {
     }
 
     fn check_done(&mut self) {
-        let ending = match self.phase {
-            Phase::Running => self.rules.producers_expected.is_some_and(|expected| self.intake.finished() >= expected),
-            Phase::Draining => true,
-            Phase::Stopping | Phase::Done => false,
+        let ending = match (&self.shared, self.phase) {
+            (Some(shared), Phase::Running) => shared.is_done() && self.rules.producers_expected.is_some(),
+            (_, Phase::Running) => self.rules.producers_expected.is_some_and(|expected| self.intake.finished() >= expected),
+            (_, Phase::Draining) => self.shared.as_ref().is_none_or(|shared| !shared.is_publishing()),
+            (_, Phase::Stopping | Phase::Done) => false,
         };
         // Nor does anything wait to be let in: an empty queue has room for whatever may be put.
         if ending && self.store.is_empty() {

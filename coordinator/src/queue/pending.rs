@@ -57,6 +57,7 @@ pub(super) struct Pending {
     effects: VecDeque<Effect>,
     put_items: u64,
     settled_items: u64,
+    finishing: u64,
 }
 
 impl Pending {
@@ -64,6 +65,7 @@ impl Pending {
         let (put, settled) = effect.items();
         self.put_items += put;
         self.settled_items += settled;
+        self.finishing += u64::from(matches!(effect, Effect::Finished { .. }));
         self.effects.push_back(effect);
     }
 
@@ -72,12 +74,18 @@ impl Pending {
         let (put, settled) = effect.items();
         self.put_items -= put;
         self.settled_items -= settled;
+        self.finishing -= u64::from(matches!(effect, Effect::Finished { .. }));
         Some(effect)
     }
 
     /// Items that are not accepted yet.
     pub(super) fn put_items(&self) -> u64 {
         self.put_items
+    }
+
+    /// Producers that are about to have finished.
+    pub(super) fn finishing(&self) -> u64 {
+        self.finishing
     }
 
     /// Items that are not settled yet.

@@ -103,6 +103,19 @@ impl Runs {
         Some(parts)
     }
 
+    /// Takes out whatever there is of items `first .. until`.
+    pub(super) fn remove_all(&mut self, first: u64, until: u64) {
+        let mut at = first;
+        while let Some(run) = self.covering(at).or_else(|| self.runs.range(at..until).next().map(|(_, run)| *run)) {
+            let from = run.first.max(at);
+            at = run.end().min(until);
+            self.take(from, at - from);
+            if at == until {
+                return;
+            }
+        }
+    }
+
     /// All runs in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Run> {
         self.runs.values().copied()

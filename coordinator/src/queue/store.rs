@@ -15,6 +15,7 @@ use common::batch::Batch;
 use common::limits::batch_cost_bytes;
 
 use super::entry::{Load, Loaded, Recovered};
+use super::intake::Amount;
 
 /// The batches. One goes when its last item is settled; until then its bytes count.
 #[derive(Debug)]
@@ -120,9 +121,9 @@ impl Store {
         self.near_bytes = near_bytes;
     }
 
-    /// Forgets items that were in hand: they are settled, each once.
-    pub(super) fn settle(&mut self, id: u64, count: u64) {
-        let mut gone = Vec::new();
+    /// Forgets items that were in hand: they are settled, each once. Returns what left with them: batches of which nothing is unsettled.
+    pub(super) fn settle(&mut self, id: u64, count: u64) -> Amount {
+        let (mut gone, mut left) = (Vec::new(), Amount::default());
         self.each_batch(id, count, |first, stored, here| {
             assert!(here <= stored.unsettled && here <= stored.in_hand, "item {id} is settled twice");
             stored.unsettled -= here;
@@ -135,7 +136,9 @@ impl Store {
             let Some(stored) = self.near.remove(&first) else { continue };
             self.bytes -= stored.cost_bytes;
             self.near_bytes -= if stored.batch.is_some() { stored.cost_bytes } else { 0 };
+            left = left.plus(Amount { items: u64::from(stored.count), bytes: stored.cost_bytes });
         }
+        left
     }
 
     /// What to load so that there is always something at hand; if `wanted`, also when memory holds enough.
@@ -154,15 +157,53 @@ impl Store {
             assert!(before.is_none() && stored.count == loaded.batch.count(), "item {} is loaded though it is here", loaded.first);
             return false;
         }
+        let unsettled = self.bring_near(loaded, cost_bytes);
+        self.far.items -= u64::from(unsettled);
+        self.far.bytes -= cost_bytes;
+        self.far.from = loaded.first + u64::from(loaded.batch.count());
+        true
+    }
+
+    /// Takes in a batch of a shared queue, whose numbers have gaps.
+    pub(super) fn arrived(&mut self, loaded: &Loaded) {
+        let cost_bytes = batch_cost_bytes(loaded.batch.body_bytes());
+        self.near_bytes += cost_bytes;
+        self.bytes += cost_bytes;
+        self.bring_near(loaded, cost_bytes);
+    }
+
+    /// Returns how many of its items are unsettled.
+    fn bring_near(&mut self, loaded: &Loaded, cost_bytes: u64) -> u32 {
         let count = loaded.batch.count();
         let settled: u64 = loaded.settled.iter().map(|(_, count)| count).sum();
         let unsettled = count - settled as u32;
         let stored = Stored { count, cost_bytes, unsettled, in_hand: 0, batch: Some(loaded.batch.clone()) };
-        self.near.insert(loaded.first, stored);
-        self.far.items -= u64::from(unsettled);
-        self.far.bytes -= cost_bytes;
-        self.far.from = loaded.first + u64::from(count);
-        true
+        let before = self.near.insert(loaded.first, stored);
+        assert!(before.is_none(), "item {} is here twice", loaded.first);
+        unsettled
+    }
+
+    /// Batches of which nothing is in hand: their first items' numbers, and how many they have.
+    pub(super) fn idle_batches(&self) -> Vec<(u64, u64)> {
+        self.near.iter().filter(|(_, stored)| stored.in_hand == 0).map(|(first, stored)| (*first, u64::from(stored.count))).collect()
+    }
+
+    /// The number of the first item of the batch in which item `id` lies.
+    pub(super) fn batch_of(&self, id: u64) -> u64 {
+        self.near.range(..=id).next_back().map_or(id, |(first, _)| *first)
+    }
+
+    /// Forgets a batch of which nothing is in hand.
+    pub(super) fn forget(&mut self, first: u64) {
+        let Some(stored) = self.near.remove(&first) else { panic!("item {first} is given back and is not here") };
+        assert!(stored.in_hand == 0, "item {first} is given back with what is in hand");
+        self.bytes -= stored.cost_bytes;
+        self.near_bytes -= if stored.batch.is_some() { stored.cost_bytes } else { 0 };
+    }
+
+    /// How much more is to be kept in memory.
+    pub(super) fn near_room_bytes(&self) -> u64 {
+        self.near_bytes_max.saturating_sub(self.near_bytes)
     }
 
     /// The number of the first item of the oldest batch that is not wholly settled, or one before it.
@@ -230,7 +271,7 @@ mod tests {
     }
 
     fn loaded(first: u64, items: u32, settled: &[(u64, u64)]) -> Loaded {
-        Loaded { first, batch: batch(items), settled: settled.to_vec(), failed: Vec::new() }
+        Loaded { first, batch: batch(items), settled: settled.to_vec(), failed: Vec::new(), attempts: 0 }
     }
 
     #[test]

@@ -63,7 +63,19 @@ pub fn as_text(status: &Status) -> String {
         gauge("procq_consumers", "Connected consumers.", &[("", count(status.consumers))]),
         gauge("procq_consumers_waiting", "Connected consumers that wait for items.", &[("", count(status.consumers_waiting))]),
     ];
-    metrics.concat()
+    let shared = status.shared.map(|shared| {
+        [
+            gauge("procq_shared_items", "Items of a shared queue that are not settled, at whatever machine.", &[("", count(shared.items))]),
+            gauge("procq_shared_machines", "Machines that take part in a shared queue.", &[("", count(shared.machines))]),
+            gauge(
+                "procq_shared_producers",
+                "Producers that any machine of a shared queue waits for, or has waited for.",
+                &[("", count(shared.producers_expected))],
+            ),
+            gauge("procq_shared_producers_finished", "Those of them that have finished.", &[("", count(shared.producers_finished))]),
+        ]
+    });
+    metrics.into_iter().chain(shared.into_iter().flatten()).collect()
 }
 
 fn gauge(name: &'static str, help: &'static str, values: &[(&str, f64)]) -> String {
@@ -90,6 +102,7 @@ impl Metric<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::status::SharedStatus;
     use prometheus_parse::{Scrape, Value};
 
     #[test]
@@ -105,6 +118,7 @@ mod tests {
             paused: true,
             uptime_ms: 1500,
             phase: Phase::Draining,
+            shared: Some(SharedStatus { items: 9, machines: 3, ..SharedStatus::default() }),
             ..Status::default()
         };
         let text = as_text(&status);

@@ -155,7 +155,7 @@ type Plain = (u64, BatchHeader, Vec<u8>, Vec<(u64, u64)>, Vec<(u64, u64, u32)>);
 /// Something that can be compared.
 fn plain(loaded: &[Loaded]) -> Vec<Plain> {
     let plain = |loaded: &Loaded| {
-        let Loaded { first, batch, settled, failed } = loaded;
+        let Loaded { first, batch, settled, failed, attempts: _ } = loaded;
         (*first, batch.header(), batch.body().map(|part| &part[..]).concat(), settled.clone(), failed.clone())
     };
     loaded.iter().map(plain).collect()

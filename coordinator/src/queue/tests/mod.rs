@@ -27,6 +27,7 @@ const RULES: Rules = Rules {
     dead_letters_max: 20,
     dead_bytes_max: 20_000,
     journaled: None,
+    shared: false,
 };
 
 fn batch(items: &[&str]) -> Batch {

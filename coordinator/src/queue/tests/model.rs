@@ -215,6 +215,7 @@ impl Naive {
             Output::Send { .. } | Output::Welcome { .. } => {}
             Output::Journal(_) | Output::Load(_) | Output::LoadDead(_) => panic!("the bench answers these"),
             Output::Close { client, words, .. } => panic!("{client:?} is closed: {words}"),
+            other => panic!("only a shared queue says {other:?}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The fate of items that are not simply open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// Done with.
     Settled,
     /// To be tried again after so many failures.
@@ -13,7 +13,7 @@ pub(super) enum Fate {
 
 /// Runs of items by their index in the batch, in order, as long as they can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     runs: Vec<Run>,
     settled: u32,
 }
@@ -27,27 +27,27 @@ struct Run {
 
 /// As it is stored: how many items lie between, how many there are, and 0 if they are settled, else their failures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stored(Vec<(u32, u32, u32)>);
+pub(crate) struct Stored(Vec<(u32, u32, u32)>);
 
 impl Marks {
     /// Items that are settled.
-    pub(super) fn settled(&self) -> u32 {
+    pub(crate) fn settled(&self) -> u32 {
         self.settled
     }
 
     /// How many runs there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.runs.len()
     }
 
     /// All runs: from, until, fate.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32, Fate)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32, Fate)> {
         self.runs.iter().map(|run| (run.from, run.until, run.fate))
     }
 
     /// Notes the fate of items `from..until`; not if one of them is settled already.
     #[must_use]
-    pub(super) fn set(&mut self, from: u32, until: u32, fate: Fate) -> bool {
+    pub(crate) fn set(&mut self, from: u32, until: u32, fate: Fate) -> bool {
         // Those that overlap or touch.
         let mut first = self.runs.partition_point(|run| run.until < from);
         let mut end = first + self.runs[first..].partition_point(|run| run.from <= until);
@@ -83,7 +83,7 @@ impl Marks {
     }
 
     /// As it is stored.
-    pub(super) fn to_stored(&self) -> Stored {
+    pub(crate) fn to_stored(&self) -> Stored {
         let mut at = 0;
         let run = |run: &Run| {
             let gap = run.from - std::mem::replace(&mut at, run.until);
@@ -94,7 +94,7 @@ impl Marks {
     }
 
     /// From what was stored of a batch with `count` items; none if that cannot be.
-    pub(super) fn from_stored(Stored(stored): Stored, count: u32) -> Option<Marks> {
+    pub(crate) fn from_stored(Stored(stored): Stored, count: u32) -> Option<Marks> {
         let mut marks = Marks::default();
         let mut at = 0_u32;
         for (gap, len, failures) in stored {

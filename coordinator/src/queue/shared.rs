@@ -1,0 +1,360 @@
+//! A queue that is shared with other machines: what is on its way to the servers, what is asked of them, and what goes back to them.
+//!
+//! The servers have the items. Here are those batches that were asked for and came, until their last item is settled or they are given back:
+//!
+//! ```text
+//! put → publishing → [servers] → arrived → ready → held → settled
+//!                        ↑                   ↲ nobody here wants them
+//! ```
+//!
+//! How full the whole queue is, is known from looks, and counted on from each look by what this machine does. So the bounds are the
+//! servers' to keep; here they hold producers back in time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::batch::Batch;
+use common::limits::batch_cost_bytes;
+use common::message::CloseReason;
+use common::status::{Phase, SharedStatus};
+
+use super::entry::{Entry, Progress};
+use super::intake::Amount;
+use super::pending::Effect;
+use super::{ClientId, Loaded, Origin, Output, Queue, Refusal, Whole};
+use crate::limits::{SHARED_IDLE, SHARED_WANTED_BATCHES_MAX};
+
+/// What a batch is taken to hold before one has come.
+const BATCH_GUESS: Amount = Amount { items: 512, bytes: 64 * 1024 };
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    whole: Whole,
+    /// Batches on their way to the servers, in order.
+    publishing: VecDeque<Publishing>,
+    on_the_way: Amount,
+    /// How many batches were published so far.
+    published: u64,
+    accepted: u64,
+    /// Who waits until all is settled of what was still on its way when it asked: up to which batch that is.
+    asks: VecDeque<(u64, ClientId)>,
+    /// Names that have a producer here, or had; true once they are this machine's.
+    names: BTreeMap<Arc<str>, bool>,
+    /// Batches that are asked for and have not come.
+    wanted: u32,
+    /// What batches lately held.
+    batch: Amount,
+    /// Since when nobody here wants what is here.
+    idle_since: Option<Duration>,
+    /// Something has come back from a consumer that is gone or hangs.
+    came_back: bool,
+    announced: Option<(u64, u64)>,
+    looking: bool,
+}
+
+/// A batch on its way to the servers.
+#[derive(Debug)]
+struct Publishing {
+    client: ClientId,
+    amount: Amount,
+    origin: Origin,
+}
+
+impl Shared {
+    pub(super) fn new() -> Shared {
+        Shared {
+            whole: Whole::default(),
+            publishing: VecDeque::new(),
+            on_the_way: Amount::default(),
+            published: 0,
+            accepted: 0,
+            asks: VecDeque::new(),
+            names: BTreeMap::new(),
+            wanted: 0,
+            batch: BATCH_GUESS,
+            idle_since: None,
+            came_back: false,
+            announced: None,
+            looking: false,
+        }
+    }
+
+    /// Items accepted here.
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.whole.is_done
+    }
+
+    pub(super) fn is_publishing(&self) -> bool {
+        !self.publishing.is_empty()
+    }
+
+    pub(super) fn settled_until(&self) -> u64 {
+        self.whole.settled_until
+    }
+
+    pub(super) fn is_ours(&self, name: &str) -> bool {
+        self.names.get(name).is_some_and(|ours| *ours)
+    }
+
+    /// Notes that something has come back from a consumer that can do nothing more with it.
+    pub(super) fn note_came_back(&mut self) {
+        self.came_back = true;
+    }
+
+    /// When the queue has to be told the time, if nothing else happens before.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.idle_since.map(|since| since.saturating_add(SHARED_IDLE))
+    }
+
+    pub(super) fn status(&self) -> SharedStatus {
+        SharedStatus {
+            items: self.whole.items + self.on_the_way.items,
+            machines: self.whole.machines,
+            producers_expected: self.whole.producers_expected,
+            producers_finished: self.whole.producers_finished,
+        }
+    }
+}
+
+impl Queue {
+    /// Sends a batch on its way to the servers; it has room.
+    pub(super) fn publish(&mut self, client: ClientId, batch: Batch, origin: Origin) {
+        let Some(shared) = &mut self.shared else { return };
+        let amount = Amount::of(&batch);
+        shared.on_the_way = shared.on_the_way.plus(amount);
+        shared.publishing.push_back(Publishing { client, amount, origin: origin.clone() });
+        self.outputs.push_back(Output::Publish { batch, origin });
+    }
+
+    /// The first batch of those on their way is at the servers.
+    pub(super) fn published(&mut self, until: u64) {
+        let Some(shared) = &mut self.shared else { panic!("something is published of a queue that is not shared") };
+        let Some(Publishing { client, amount, origin }) = shared.publishing.pop_front() else {
+            panic!("more is published than was given out")
+        };
+        shared.on_the_way = shared.on_the_way.less(amount);
+        shared.whole.items += amount.items;
+        shared.whole.bytes += amount.bytes;
+        shared.published += 1;
+        shared.accepted += amount.items;
+        self.next_id = self.next_id.max(until);
+        let published = shared.published;
+        let mut told = Vec::new();
+        while let Some((_, client)) = shared.asks.pop_front_if(|(batch, _)| *batch <= published) {
+            told.push(client);
+        }
+        for client in told {
+            // It was within the bound when it asked.
+            let _ = self.joins.ask(client, self.next_id);
+        }
+        match origin {
+            Origin::Producer(by) => self.intake.kept(client, amount.items, amount.bytes, Some(by)),
+            Origin::Nameless => self.intake.kept(client, amount.items, amount.bytes, None),
+            Origin::DeadLetter(id) => {
+                self.intake.kept_again(amount.bytes);
+                let item_bytes = amount.bytes - batch_cost_bytes(0);
+                self.keep(Effect::Dropped { id: id.0 }, || Entry::Dropped { id: id.0, item_bytes });
+            }
+        }
+        self.welcome_arriving();
+    }
+
+    /// Notes who wants to be told when all that is accepted by now is settled.
+    pub(super) fn join(&mut self, client: ClientId) -> Result<(), Refusal> {
+        match &mut self.shared {
+            Some(shared) if shared.is_publishing() => {
+                let batch = shared.published + shared.publishing.len() as u64;
+                let open = shared.asks.iter().filter(|(_, asked)| *asked == client).count();
+                self.joins.check(client, open)?;
+                shared.asks.push_back((batch, client));
+                Ok(())
+            }
+            _ => self.joins.ask(client, self.next_id),
+        }
+    }
+
+    /// Forgets what a client that has gone wanted to know.
+    pub(super) fn leave_joins(&mut self, client: ClientId) {
+        self.joins.leave(client);
+        if let Some(shared) = &mut self.shared {
+            shared.asks.retain(|(_, asked)| *asked != client);
+        }
+    }
+
+    /// Batches have come from the servers.
+    pub(super) fn arrived(&mut self, batches: &[Loaded]) {
+        for loaded in batches {
+            self.store.arrived(loaded);
+            self.ready_again(loaded);
+            let Some(shared) = &mut self.shared else { panic!("something arrives at a queue that is not shared") };
+            shared.wanted = shared.wanted.saturating_sub(1);
+            let came = Amount::of(&loaded.batch);
+            // Smoothed, so that one small batch does not make many be asked for.
+            shared.batch = Amount { items: (3 * shared.batch.items + came.items) / 4, bytes: (3 * shared.batch.bytes + came.bytes) / 4 };
+        }
+    }
+
+    /// Asks for a name that has to be this machine's before its producer is let in.
+    pub(super) fn claim(&mut self, name: &Arc<str>) {
+        let Some(shared) = &mut self.shared else { return };
+        if !shared.names.contains_key(name) {
+            shared.names.insert(Arc::clone(name), false);
+            self.outputs.push_back(Output::Claim { name: Arc::clone(name) });
+        }
+    }
+
+    /// A name is this machine's, and so far.
+    pub(super) fn claimed(&mut self, by: Progress) {
+        let ours = self.shared.as_mut().and_then(|shared| shared.names.get_mut(&by.name));
+        if let Some(ours) = ours {
+            *ours = true;
+            self.intake.note_progress(by);
+            self.welcome_arriving();
+        }
+    }
+
+    /// A name is another machine's now.
+    pub(super) fn replaced(&mut self, name: &Arc<str>) {
+        if let Some(shared) = &mut self.shared {
+            shared.names.remove(name);
+        }
+        if let Some(client) = self.intake.replace(name) {
+            self.leave_joins(client);
+            let words = "another producer has connected under the same name, at another machine".into();
+            self.outputs.push_back(Output::Close { client, reason: CloseReason::Replaced, words });
+        }
+    }
+
+    /// A look at the whole queue: what is on its way comes on top.
+    pub(super) fn whole(&mut self, whole: Whole) {
+        let Some(shared) = &mut self.shared else { panic!("a queue that is not shared is looked at") };
+        shared.whole = whole;
+        shared.looking = false;
+        let stored = shared.on_the_way.plus(Amount { items: whole.items, bytes: whole.bytes });
+        self.intake.note_stored(stored);
+        self.dead.note_count(whole.dead);
+    }
+
+    /// Batches have left, with so much in them.
+    pub(super) fn gone(&mut self, amount: Amount) {
+        let Some(shared) = &mut self.shared else { return };
+        let left = Amount { items: shared.whole.items, bytes: shared.whole.bytes }.less(amount);
+        (shared.whole.items, shared.whole.bytes) = (left.items, left.bytes);
+        let stored = shared.on_the_way.plus(left);
+        self.intake.note_stored(stored);
+    }
+
+    /// What has to be asked of the servers and said to them after whatever has happened.
+    pub(super) fn share(&mut self, now: Duration) {
+        if self.shared.is_none() {
+            return;
+        }
+        self.give_back(now);
+        self.want();
+        self.announce();
+        let is_asked = self.intake.waiting() > 0 || self.joins.is_waiting();
+        if let Some(shared) = &mut self.shared
+            && is_asked
+            && !std::mem::replace(&mut shared.looking, true)
+        {
+            self.outputs.push_back(Output::Look);
+        }
+    }
+
+    /// True if what comes would be handed out here, as soon as somebody asks for it.
+    fn serves(&self) -> bool {
+        self.phase == Phase::Running && !self.paused
+    }
+
+    /// Asks for as much as consumers ask for.
+    fn want(&mut self) {
+        let lacking = if self.serves() { self.consumers.demand_items().saturating_sub(self.ready.items()) } else { 0 };
+        let room_bytes = self.store.near_room_bytes();
+        let is_served = self.ready.items() > 0;
+        let Some(shared) = &mut self.shared else { return };
+        let batches = lacking.div_ceil(shared.batch.items.max(1)).min(SHARED_WANTED_BATCHES_MAX);
+        let fitting = room_bytes / shared.batch.bytes.max(1);
+        // Where memory is full of what others have in hand, one at a time.
+        let batches = if is_served { batches.min(fitting) } else { batches.min(fitting.max(1)) } as u32;
+        if batches > shared.wanted {
+            shared.wanted = batches;
+            self.outputs.push_back(Output::Want { batches });
+        }
+    }
+
+    /// Asks for nothing any more.
+    fn want_nothing(&mut self) {
+        if let Some(shared) = &mut self.shared
+            && std::mem::take(&mut shared.wanted) > 0
+        {
+            self.outputs.push_back(Output::Want { batches: 0 });
+        }
+    }
+
+    /// Gives back what nobody here wants: at once if it came back from a consumer that is gone, or if there is none; else after a
+    /// while, since consumers take breaks. What consumers have begun of a batch keeps the rest of it here.
+    fn give_back(&mut self, now: Duration) {
+        let is_wanted = self.serves() && self.consumers.hungry() > 0;
+        let (serves, is_deserted) = (self.serves(), self.consumers.connected() == 0);
+        let Some(shared) = &mut self.shared else { return };
+        let came_back = std::mem::take(&mut shared.came_back);
+        let is_empty = self.ready.items() == 0 && self.delayed_items == 0 && shared.wanted == 0;
+        if is_wanted || is_empty {
+            shared.idle_since = None;
+            return;
+        }
+        let since = *shared.idle_since.get_or_insert(now);
+        if !came_back && !is_deserted && serves && now < since.saturating_add(SHARED_IDLE) {
+            return;
+        }
+        shared.idle_since = Some(now);
+        self.want_nothing();
+        let mut due: BTreeMap<u64, Duration> = BTreeMap::new();
+        for ((at, _), run) in &self.delayed {
+            let first = self.store.batch_of(run.first);
+            due.entry(first).and_modify(|due| *due = (*due).min(*at)).or_insert(*at);
+        }
+        for (first, count) in self.store.idle_batches() {
+            let delay = match due.get(&first) {
+                // Its time is counted here, as long as somebody is here to take it then.
+                Some(_) if !is_deserted && serves => continue,
+                Some(due) => due.saturating_sub(now),
+                None => Duration::ZERO,
+            };
+            self.release(first, count, delay);
+        }
+        if self.ready.items() == 0 && self.delayed_items == 0
+            && let Some(shared) = &mut self.shared
+        {
+            shared.idle_since = None;
+        }
+    }
+
+    fn release(&mut self, first: u64, count: u64, delay: Duration) {
+        let until = first + count;
+        self.store.forget(first);
+        self.ready.remove_all(first, until);
+        self.delayed.retain(|_, run| !(first..until).contains(&run.first));
+        self.delayed_items = self.delayed.values().map(|run| run.count).sum();
+        self.outputs.push_back(Output::Release { first, delay });
+    }
+
+    /// Tells of this machine's producers, if there is news: those that are expected, or are here and have not finished, are waited for.
+    fn announce(&mut self) {
+        let finished = self.intake.finished();
+        let known = finished + self.intake.unfinished() + self.pending.finishing() + self.arriving.len() as u64;
+        let expected = self.rules.producers_expected.unwrap_or(0).max(known);
+        let news = Some((expected, finished));
+        if let Some(shared) = &mut self.shared
+            && shared.announced != news
+        {
+            shared.announced = news;
+            self.outputs.push_back(Output::Announce { expected, finished });
+        }
+    }
+}
