@@ -170,6 +170,10 @@ pub const JETSTREAM_INDEX_BITS: u32 = 16;
 /// What a message may have beside its items: subject, headers, and a dead letter's cause (`CAUSE_BYTES_MAX`).
 pub const JETSTREAM_OVERHEAD_BYTES: u64 = 8 * 1024;
 
+/// Items that share a message: what one machine takes at a time, so what the others wait for at the end of a run, and what is done twice at
+/// most when a machine dies. More of them would save little: a message costs what some hundred small items do.
+pub const JETSTREAM_MESSAGE_ITEMS_MAX: u32 = 512;
+
 /// The largest record that is read from a stream of records: the marks of a message whose every second item failed are a fifth of it.
 pub const JETSTREAM_RECORD_BYTES_MAX: usize = 1024 * 1024;
 
@@ -219,6 +223,14 @@ pub const JETSTREAM_LAST_LOOK: Duration = Duration::from_millis(100);
 /// How often it is looked whether a full queue has room again.
 pub const JETSTREAM_FULL: common::backoff::Backoff =
     common::backoff::Backoff { min: Duration::from_millis(4), max: Duration::from_millis(128) };
+
+/// Dead letters that are asked for at once: a page of small ones takes eight times the way to the servers and back. Of large ones it is as
+/// many as fit into a page, and an eighth of this before it is known how large they are.
+pub const JETSTREAM_LETTERS_MAX: usize = 128;
+
+/// For how long a list of dead letters' numbers serves further pages: who shows one asks for the next at once, and the servers need up to
+/// a second for a list of a million.
+pub const JETSTREAM_LETTERS_FRESH: Duration = Duration::from_secs(5);
 
 /// How often a machine says that it is there.
 pub const JETSTREAM_HEARTBEAT: Duration = Duration::from_secs(2);

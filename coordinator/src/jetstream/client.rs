@@ -13,6 +13,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, StatusCode, Subscriber};
 use bytes::Bytes;
+use common::limits::ITEM_BYTES_MAX_DEFAULT;
 use futures_util::StreamExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
@@ -61,6 +62,7 @@ pub(super) struct Client {
     context: Context,
     inbox: String,
     epoch: String,
+    item_bytes_max: u64,
 }
 
 impl Client {
@@ -84,22 +86,14 @@ impl Client {
             None => builder.build(client.clone()),
         };
         let inbox = client.new_inbox();
-        Ok(Client { client, context, inbox, epoch: String::new() })
+        Ok(Client { client, context, inbox, epoch: String::new(), item_bytes_max: 0 })
     }
 
     /// Makes what the queue consists of, or finds it as it has to be.
     pub(super) async fn set_up(&mut self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
         let address = settings.address.to_string();
         self.context.query_account().await.map_err(|error| ClusterError::NoJetStream { address: address.clone(), said: chain(&error) })?;
-        let payload_bytes_max = self.payload_bytes_max();
-        let item_bytes_max = payload_bytes_max.saturating_sub(2 * JETSTREAM_OVERHEAD_BYTES);
-        if settings.item_bytes_max > item_bytes_max {
-            return Err(ClusterError::ItemLimit { given: settings.item_bytes_max, item_bytes_max, payload_bytes_max });
-        }
-        let needed = settings.item_bytes_max + JETSTREAM_OVERHEAD_BYTES;
-        if settings.capacity_bytes < needed {
-            return Err(ClusterError::Capacity { given: settings.capacity_bytes, needed });
-        }
+        self.item_bytes_max = self.fit_item(settings)?;
         let storage = if settings.address.in_memory { StorageType::Memory } else { StorageType::File };
         let common = || Config { num_replicas: settings.address.replicas, storage, ..Config::default() };
         // Servers that would drop the oldest message have to be told of one bound only.
@@ -117,7 +111,8 @@ impl Client {
         };
         let dead = Config {
             name: names.dead.clone(),
-            subjects: vec![names.dead_subject.clone()],
+            subjects: vec![names.all_dead_subject()],
+            max_messages_per_subject: 1,
             duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
             description: Some("procq dead letters".into()),
             ..common()
@@ -136,6 +131,22 @@ impl Client {
         let created = self.set_up_stream(&address, state).await?;
         self.epoch = format!("{:x}", message::hash(created.as_bytes()));
         self.set_up_consumer(settings, names).await
+    }
+
+    /// How large an item may be: as is wanted, or else as large as possible.
+    fn fit_item(&self, settings: &Settings) -> Result<u64, ClusterError> {
+        let payload_bytes_max = self.payload_bytes_max();
+        let item_bytes_max = payload_bytes_max.saturating_sub(2 * JETSTREAM_OVERHEAD_BYTES);
+        let fits_queue = settings.capacity_bytes.saturating_sub(JETSTREAM_OVERHEAD_BYTES);
+        let wanted = settings.item_bytes_max.unwrap_or(ITEM_BYTES_MAX_DEFAULT.min(item_bytes_max).min(fits_queue)).max(1);
+        if wanted > item_bytes_max {
+            return Err(ClusterError::ItemLimit { given: wanted, item_bytes_max, payload_bytes_max });
+        }
+        let needed = wanted + JETSTREAM_OVERHEAD_BYTES;
+        if settings.capacity_bytes < needed {
+            return Err(ClusterError::Capacity { given: settings.capacity_bytes, needed });
+        }
+        Ok(wanted)
     }
 
     /// Returns when the stream was made.
@@ -286,6 +297,11 @@ impl Client {
         self.client.connection_state() == State::Connected
     }
 
+    /// The largest item that can be put.
+    pub(super) fn item_bytes_max(&self) -> u64 {
+        self.item_bytes_max
+    }
+
     /// What a message may have in all.
     pub(super) fn payload_bytes_max(&self) -> u64 {
         self.client.max_payload() as u64
@@ -318,8 +334,10 @@ async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSende
                 Event::ServerError(ServerError::AuthorizationViolation) => Some(News::Unauthorized),
                 _ => None,
             };
-            // Nobody is there to hear it after the end.
-            let _ = told.map(|told| news.send(told));
+            if let Some(told) = told {
+                // Nobody is there to hear it after the end.
+                let _ = news.send(told);
+            }
             async {}
         });
     if let Some(server) = servers.iter().find(|server| server.has_user_pass()) {

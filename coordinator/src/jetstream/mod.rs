@@ -27,13 +27,16 @@
 //!
 //! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only file that names the library;
 //! - `message`: the bytes of what is stored; `replies`: what servers answer; `requests`: what was asked and not answered;
-//! - `puts`, `leases`, `registry`: what is on its way, what is held, who takes part; without I/O or clock;
+//! - `puts`, `leases`, `registry`, `letters`, `looks`: what is on its way, what is held, who takes part, which dead letters are read, what was
+//!   seen; without I/O or clock;
 //! - `worker`, `news`: the thread: what is due, and what is done about what comes.
 
 mod address;
 mod client;
 mod error;
 mod leases;
+mod letters;
+mod looks;
 mod message;
 mod names;
 mod news;
@@ -63,7 +66,7 @@ pub use registry::{Lost, View};
 use worker::Worker;
 
 use crate::limits::{JETSTREAM_ACK_WAIT, JETSTREAM_HEARTBEAT, JETSTREAM_INDEX_BITS, JETSTREAM_LOOK, JETSTREAM_MACHINE_LOST};
-use crate::queue::{DeadLetter, Progress};
+use crate::queue::{DeadLetter, DeadPage, DeadRange, Progress};
 
 /// Which queue, and with which bounds. All machines that share a queue have to give the same.
 #[derive(Clone, Debug)]
@@ -74,8 +77,8 @@ pub struct Settings {
     pub capacity_items: u64,
     /// The most bytes in it, as the servers count them.
     pub capacity_bytes: u64,
-    /// The largest item.
-    pub item_bytes_max: u64,
+    /// The largest item; none: as large as the servers and the capacity allow, [`common::limits::ITEM_BYTES_MAX_DEFAULT`] at most. Machines may differ in it.
+    pub item_bytes_max: Option<u64>,
     /// What people call this machine: its host and our process id, say.
     pub machine: String,
     /// How long things take.
@@ -114,6 +117,17 @@ pub struct Fetched {
     pub marks: Marks,
 }
 
+/// Where a batch comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From a producer with a name, which has come so far with it.
+    Producer(Progress),
+    /// From a producer without a name.
+    Nobody,
+    /// It is the dead letter of this item, put again: if several machines do that, it is stored once.
+    DeadLetter(ItemId),
+}
+
 /// The number of an item, the same at all machines.
 pub const fn item_id(sequence: u64, index: u32) -> ItemId {
     ItemId((sequence << JETSTREAM_INDEX_BITS) | index as u64)
@@ -137,6 +151,10 @@ pub enum Answer {
     Settled(u64),
     /// A dead letter is kept.
     Buried(ItemId),
+    /// Dead letters that were to be loaded; in the order of being asked for.
+    DeadLoaded(DeadPage),
+    /// A dead letter is kept no more.
+    DeadForgotten(ItemId),
     /// A name is ours.
     Claimed {
         /// Which.
@@ -152,7 +170,7 @@ pub enum Answer {
     Replaced(Arc<str>),
     /// A name's end is kept.
     Finished(Arc<str>),
-    /// The queue as all machines see it has changed.
+    /// The queue as all machines see it has changed, or somebody has asked for it.
     Cluster(View),
     /// A machine is given up.
     Lost(Lost),
@@ -169,12 +187,15 @@ pub enum Answer {
 
 #[derive(Debug)]
 enum Work {
-    Put { ticket: u64, batch: Batch, by: Option<Progress> },
+    Put { ticket: u64, batch: Batch, origin: Origin },
     Want(u32),
     Settle(u64),
     Release { sequence: u64, delay: Duration },
     Mark { sequence: u64, marks: Marks },
     Bury(DeadLetter),
+    LoadDead(DeadRange),
+    ForgetDead(ItemId),
+    Look,
     Claim(Arc<str>),
     Finish(Arc<str>),
     Announce { expected: u64, finished: u64 },
@@ -212,6 +233,7 @@ pub struct Cluster {
     news: UnboundedSender<News>,
     answers: Receiver<Report>,
     thread: Option<JoinHandle<()>>,
+    item_bytes_max: u64,
     unanswered: u64,
     has_failed: bool,
 }
@@ -231,7 +253,7 @@ impl Cluster {
                 match open(&settings, &to_all).await {
                     Ok((client, names)) => {
                         // The caller waits for this; if it did not, the end of the channel of work would end the worker.
-                        let _ = say_opened.send(Ok(()));
+                        let _ = say_opened.send(Ok(client.item_bytes_max()));
                         Worker::new(client, names, settings, to_all, report, Box::new(wake)).run(heard).await;
                     }
                     Err(error) => drop(say_opened.send(Err(error))),
@@ -239,14 +261,19 @@ impl Cluster {
             });
         };
         let thread = thread::Builder::new().name("jetstream".into()).spawn(body).map_err(ClusterError::Thread)?;
-        opened.recv().unwrap_or_else(|_| Err(ClusterError::Ended { queue: queue.clone() }))?;
-        Ok(Cluster { queue, news, answers, thread: Some(thread), unanswered: 0, has_failed: false })
+        let item_bytes_max = opened.recv().unwrap_or_else(|_| Err(ClusterError::Ended { queue: queue.clone() }))?;
+        Ok(Cluster { queue, news, answers, thread: Some(thread), item_bytes_max, unanswered: 0, has_failed: false })
+    }
+
+    /// The largest item that can be put here.
+    pub fn item_bytes_max(&self) -> u64 {
+        self.item_bytes_max
     }
 
     /// Puts a batch; [`Answer::Kept`] tells when it is stored. A batch too large for a message becomes several.
-    pub fn put(&mut self, ticket: u64, batch: Batch, by: Option<Progress>) {
+    pub fn put(&mut self, ticket: u64, batch: Batch, origin: Origin) {
         self.unanswered += 1;
-        self.work(Work::Put { ticket, batch, by });
+        self.work(Work::Put { ticket, batch, origin });
     }
 
     /// Says how many more messages are wanted from now on; each that comes as [`Answer::Fetched`] counts.
@@ -276,6 +303,25 @@ impl Cluster {
         self.work(Work::Bury(letter));
     }
 
+    /// Reads dead letters, in the order of their items' numbers: from `range.from` on and below `range.until`, as many as a page takes.
+    /// [`Answer::DeadLoaded`] has them; what another machine forgets meanwhile may be among them or not. Who goes on with a page's `next` at
+    /// once may not see letters that were buried since the first of the pages.
+    pub fn load_dead(&mut self, range: DeadRange) {
+        self.work(Work::LoadDead(range));
+    }
+
+    /// Deletes the dead letter of an item, if it is there; [`Answer::DeadForgotten`] tells when it is not.
+    pub fn forget_dead(&mut self, id: ItemId) {
+        self.unanswered += 1;
+        self.work(Work::ForgetDead(id));
+    }
+
+    /// Asks for a look at the queue that begins after now; [`Answer::Cluster`] has what it shows, changed or not. Asked several times before
+    /// it begins, there is one look. As long as nothing changes, looks come no more often than the servers can bear.
+    pub fn look(&mut self) {
+        self.work(Work::Look);
+    }
+
     /// Takes a producer's name, from another machine if it has it; [`Answer::Claimed`] tells how far it has come. A second claim of a name
     /// takes the place of one that is under way.
     pub fn claim(&mut self, name: Arc<str>) {
@@ -299,7 +345,7 @@ impl Cluster {
             match self.answers.try_recv() {
                 Ok(answer) => {
                     let answer = answer.inspect_err(|_| self.has_failed = true)?;
-                    if matches!(answer, Answer::Kept { .. } | Answer::Settled(_) | Answer::Buried(_)) {
+                    if matches!(answer, Answer::Kept { .. } | Answer::Settled(_) | Answer::Buried(_) | Answer::DeadForgotten(_)) {
                         self.unanswered = self.unanswered.saturating_sub(1);
                     }
                     answers.push(answer);
@@ -311,7 +357,7 @@ impl Cluster {
         Err(ClusterError::Ended { queue: self.queue.clone() })
     }
 
-    /// True when all that was put, settled and buried is known to be.
+    /// True when all that was put, settled, buried and forgotten is known to be.
     pub fn is_idle(&self) -> bool {
         self.unanswered == 0
     }

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! stream QUEUE        procq.QUEUE.items.COUNT.SOURCE     a message of COUNT items; SOURCE is a producer's name or a machine
-//! stream QUEUE_dead   procq.QUEUE.dead                   a dead letter
+//! stream QUEUE_dead   procq.QUEUE.dead.ID                the dead letter of the item ID, in twenty digits
 //! stream QUEUE_state  procq.QUEUE.state.machine.ID       the last record of each
 //!                     procq.QUEUE.state.producer.SOURCE
 //!                     procq.QUEUE.state.marks.SEQUENCE
 //! no stream           procq.QUEUE.claimed.SOURCE         whose a name is now, once its record says so
 //! ```
 //!
-//! The count is in the subject so that servers can say how many items there are: they count messages by subject.
+//! The count is in the subject so that servers can say how many items there are: they count messages by subject. A dead letter has one of its
+//! own so that it can be found and deleted by its number; all have as many digits, because servers list subjects in alphabetical order.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use common::ItemId;
 
 use super::Address;
 
@@ -25,7 +28,7 @@ pub(super) struct Names {
     pub(super) state: String,
     pub(super) consumer: String,
     pub(super) items_subject: String,
-    pub(super) dead_subject: String,
+    dead_subject: String,
     pub(super) state_subject: String,
     claimed_subject: String,
     /// What requests to JetStream begin with.
@@ -57,6 +60,20 @@ impl Names {
     /// How many items each message under a subject has.
     pub(super) fn count_in(&self, subject: &str) -> Option<u64> {
         subject.strip_prefix(&self.items_subject)?.strip_prefix('.')?.split('.').next()?.parse().ok()
+    }
+
+    /// The dead letter of an item.
+    pub(super) fn dead_subject(&self, id: ItemId) -> String {
+        format!("{}.{:020}", self.dead_subject, id.0)
+    }
+
+    pub(super) fn all_dead_subject(&self) -> String {
+        format!("{}.*", self.dead_subject)
+    }
+
+    /// The item whose dead letter it is.
+    pub(super) fn dead_in(&self, subject: &str) -> Option<ItemId> {
+        subject.strip_prefix(&self.dead_subject)?.strip_prefix('.')?.parse().ok().map(ItemId)
     }
 
     pub(super) fn machine_subject(&self, id: &str) -> String {
@@ -118,6 +135,8 @@ mod tests {
         assert_eq!((names.count_in(&subject), names.count_in("procq.jobs.itemsx.1")), (Some(17), None));
         assert_eq!(names.claimed_in(&names.claimed_subject("a.b *>")).as_deref(), Some("a.b *>"));
         assert_eq!(names.machine_in(&names.machine_subject("x1")), Some("x1"));
+        assert_eq!(names.dead_subject(ItemId(65_537)), "procq.jobs.dead.00000000000000065537");
+        assert_eq!(names.dead_in(&names.dead_subject(ItemId(u64::MAX))), Some(ItemId(u64::MAX)));
         assert_eq!(names.api("STREAM.INFO.jobs"), "$JS.API.STREAM.INFO.jobs");
     }
 }

@@ -9,6 +9,7 @@ use tracing::debug;
 use twox_hash::XxHash3_64;
 
 use super::client::{Delivery, Incoming, Outgoing};
+use super::looks::Seen;
 use super::message::{
     ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, ProducerRecord, Reached, hash, read_items, read_record, write_record,
 };
@@ -18,9 +19,9 @@ use super::registry::Claim;
 use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, read_message};
 use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
-use super::{Answer, ClusterError, Fetched, Marks, News, View, Work};
-use crate::limits::JETSTREAM_OVERHEAD_BYTES;
-use crate::queue::{DeadLetter, Progress};
+use super::{Answer, ClusterError, Fetched, Marks, News, Origin, Work};
+use crate::limits::{JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
+use crate::queue::DeadLetter;
 
 impl Worker {
     pub(super) async fn hear(&mut self, news: News) -> Result<(), End> {
@@ -52,7 +53,7 @@ impl Worker {
 
     async fn work(&mut self, work: Work) -> Result<(), End> {
         match work {
-            Work::Put { ticket, batch, by } => self.put(ticket, &batch, by.as_ref()),
+            Work::Put { ticket, batch, origin } => self.put(ticket, &batch, &origin),
             Work::Want(messages) => self.pulls.want(messages),
             Work::Settle(sequence) => {
                 let act = self.leases.settle(sequence);
@@ -67,6 +68,12 @@ impl Worker {
                 self.act(act).await;
             }
             Work::Bury(letter) => self.bury(letter).await,
+            Work::LoadDead(range) => {
+                let step = self.letters.load(range, self.now());
+                self.read_letters(step).await;
+            }
+            Work::ForgetDead(id) => self.forget_letter(id).await,
+            Work::Look => self.looks.want(),
             Work::Claim(name) => self.ask_for_name(name, Why::Claim).await,
             Work::Finish(name) => {
                 let claim = self.producers.finish(&name);
@@ -82,22 +89,37 @@ impl Worker {
     }
 
     /// Cuts a batch into messages, and puts these in line.
-    fn put(&mut self, ticket: u64, batch: &Batch, by: Option<&Progress>) {
-        let body_bytes_max = self.client.payload_bytes_max() - JETSTREAM_OVERHEAD_BYTES - ITEMS_HEAD_BYTES_MAX;
-        let items_max = self.settings.capacity_items.min(u64::from(u32::MAX)) as u32;
+    fn put(&mut self, ticket: u64, batch: &Batch, origin: &Origin) {
+        let message_bytes_max = self.client.payload_bytes_max().min(self.settings.capacity_bytes);
+        let body_bytes_max = message_bytes_max.saturating_sub(JETSTREAM_OVERHEAD_BYTES + ITEMS_HEAD_BYTES_MAX);
+        let items_max = self.settings.capacity_items.min(JETSTREAM_MESSAGE_ITEMS_MAX.into()) as u32;
         let parts = cut(batch, body_bytes_max, items_max);
-        let (source, id) = match by {
-            // With the checksum: should another put other items under this name, they are not taken for these.
-            Some(by) => (source_of_name(&by.name), format!("{}.{:x}", by.position, by.checksum)),
-            None => (source_of_machine(self.machines.ours()), ticket.to_string()),
-        };
+        let ours = source_of_machine(self.machines.ours());
         let epoch = self.client.epoch();
+        let (source, id) = match origin {
+            // With the checksum: should another put other items under this name, they are not taken for these.
+            Origin::Producer(by) => {
+                let source = source_of_name(&by.name);
+                let id = format!("{source}.{epoch}.{}.{:x}", by.position, by.checksum);
+                (source, id)
+            }
+            Origin::Nobody => {
+                let id = format!("{ours}.{epoch}.{ticket}");
+                (ours, id)
+            }
+            // The same whichever machine puts it.
+            Origin::DeadLetter(id) => (ours, format!("dead.{epoch}.{}", id.0)),
+        };
+        let by = match origin {
+            Origin::Producer(by) => Some(by),
+            Origin::Nobody | Origin::DeadLetter(_) => None,
+        };
         let last = parts.len() - 1;
         for (index, part) in parts.into_iter().enumerate() {
             let is_last = index == last;
             let reached = by.filter(|_| is_last).map(|by| Reached { position: by.position, checksum: by.checksum });
             let subject = self.names.items_subject(part.count(), &source);
-            let id = format!("{source}.{epoch}.{id}.{index}");
+            let id = format!("{id}.{index}");
             let mut put = Put::new(is_last.then_some(ticket), subject, id, part);
             put.by = by.zip(reached).map(|(by, reached)| (Arc::clone(&by.name), reached));
             self.puts.push(put);
@@ -113,7 +135,7 @@ impl Worker {
             ("Procq-Attempts", attempts.to_string()),
             ("Procq-Cause", cause),
         ];
-        self.ask(Kind::Dead(id), Outgoing { subject: self.names.dead_subject.clone(), headers, payload: item }).await;
+        self.ask(Kind::Bury(id), Outgoing { subject: self.names.dead_subject(id), headers, payload: item }).await;
     }
 
     async fn delivered(&mut self, delivery: Delivery) -> Result<(), End> {
@@ -173,7 +195,11 @@ impl Worker {
             Ok(()) => Ok(()),
             Err(Failure::End(end)) => Err(end),
             Err(Failure::Refused(Refusal::NoStream)) if matches!(request.kind, Kind::Look { .. }) => Err(self.gone("the stream of items")),
-            Err(Failure::Refused(_)) if matches!(request.kind, Kind::Look { .. } | Kind::Check(_)) => Ok(()),
+            Err(Failure::Refused(_)) if matches!(request.kind, Kind::Check(_)) => Ok(()),
+            Err(Failure::Refused(_)) if let Kind::Look { is_wanted, .. } = request.kind => {
+                self.looks.lost(is_wanted);
+                Ok(())
+            }
             Err(Failure::Refused(refusal)) => {
                 debug!(kind = ?request.kind, ?refusal, "refused for now");
                 self.trouble = Some(refusal.to_string());
@@ -221,9 +247,9 @@ impl Worker {
             Kind::Marks(sequence) => {
                 let found = read_message(said)?;
                 let Some((payload, delivered)) = self.arriving.remove(&sequence) else { return Ok(()) };
-                let record = found.map(|(record, number)| {
-                    let read = read_record::<MarksRecord>(&record);
-                    read.map_err(|source| self.unreadable(&self.names.state, number, source))
+                let record = found.map(|found| {
+                    let read = read_record::<MarksRecord>(&found.payload);
+                    read.map_err(|source| self.unreadable(&self.names.state, found.sequence, source))
                 });
                 let record = record.transpose()?.filter(|record| Some(record.message_hash) == self.leases.message_hash(sequence));
                 if record.is_some() {
@@ -231,16 +257,42 @@ impl Worker {
                 }
                 self.arrived(sequence, &payload, delivered, record.map(|record| record.marks).unwrap_or_default())?;
             }
-            Kind::Dead(id) => {
+            Kind::Bury(id) => {
                 read::<Stored>(said)?;
                 self.answer(Answer::Buried(id));
+            }
+            Kind::Letters { offset } => {
+                let info = read::<StreamInfo>(said)?;
+                let subjects = info.state.subjects.unwrap_or_default();
+                let listed: Vec<_> = subjects.keys().map(|subject| (subject.as_str(), self.names.dead_in(subject))).collect();
+                let step = self.letters.listed(offset, &listed, info.total, self.now());
+                self.read_letters(step).await;
+            }
+            Kind::Letter(id) => {
+                let letter = read_message(said)?.map(|message| DeadLetter {
+                    id,
+                    attempts: message.header("Procq-Attempts").and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
+                    cause: message.header("Procq-Cause").unwrap_or_default().into(),
+                    item: message.payload,
+                });
+                let step = self.letters.got(id, letter, self.now());
+                self.read_letters(step).await;
+            }
+            Kind::ForgetLetter(id) => {
+                let Present {} = read(said)?;
+                self.answer(Answer::DeadForgotten(id));
+            }
+            Kind::CountLetters { ends } => {
+                let info = read::<StreamInfo>(said)?;
+                self.looks.counted(info.state.messages, ends, self.now());
+                self.tell_view();
             }
             Kind::Beat | Kind::Forget => {
                 let Present {} = read(said)?;
             }
-            Kind::Look { changes } => {
+            Kind::Look { changes, is_wanted } => {
                 let info = read::<StreamInfo>(said)?;
-                self.looked(&info, changes)?;
+                self.looked(&info, changes, is_wanted)?;
             }
             Kind::Check(part) => match read::<Present>(said) {
                 Err(Refusal::NoStream | Refusal::NoConsumer) => return Err(self.gone(part).into()),
@@ -259,17 +311,18 @@ impl Worker {
                 }
             }
             Kind::Machine(id) => {
-                if let Some((record, number)) = read_message(said)? {
+                if let Some(found) = read_message(said)? {
                     let record: MachineRecord =
-                        read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
+                        read_record(&found.payload).map_err(|source| self.unreadable(&self.names.state, found.sequence, source))?;
                     self.machines.heard(&id, record, false, self.now());
                 }
             }
             Kind::Name { name, why } => self.found_name(name, why, said).await?,
             Kind::Last { name, kept } => {
                 let last = match read_message(said)? {
-                    Some((message, number)) => {
-                        let read = read_items(&message).map_err(|source| self.unreadable(&self.names.items, number, source));
+                    Some(found) => {
+                        let read = read_items(&found.payload);
+                        let read = read.map_err(|source| self.unreadable(&self.names.items, found.sequence, source));
                         read?.1
                     }
                     None => None,
@@ -300,7 +353,7 @@ impl Worker {
         }
     }
 
-    fn looked(&mut self, info: &StreamInfo, changes: u64) -> Result<(), End> {
+    fn looked(&mut self, info: &StreamInfo, changes: u64, is_wanted: bool) -> Result<(), End> {
         if self.created.get_or_insert_with(|| info.created.clone()) != &info.created {
             return Err(self.gone("the stream of items"));
         }
@@ -312,14 +365,17 @@ impl Worker {
         self.puts.looked(found, machines, self.now());
         self.end_outage();
         let is_drained = info.state.messages == 0 && self.puts.is_empty() && self.machines.changes() == changes;
-        let is_done = is_drained && self.machines.have_finished();
-        let StreamState { messages, bytes, .. } = info.state;
-        let view = View { messages, items, bytes, first_sequence: info.state.first_sequence(), is_done, ..self.machines.view() };
-        if self.view.as_ref() != Some(&view) {
-            self.view = Some(view.clone());
+        let StreamState { messages, bytes, last_sequence, .. } = info.state;
+        let seen = Seen { messages, items, bytes, first_sequence: info.state.first_sequence(), last_sequence };
+        self.looks.saw(seen, is_wanted, is_drained && self.machines.have_finished());
+        self.tell_view();
+        Ok(())
+    }
+
+    fn tell_view(&mut self) {
+        if let Some(view) = self.looks.view(self.machines.view()) {
             self.answer(Answer::Cluster(view));
         }
-        Ok(())
     }
 
     async fn ask_for_name(&mut self, name: Arc<str>, why: Why) {
@@ -329,9 +385,10 @@ impl Worker {
 
     async fn found_name(&mut self, name: Arc<str>, why: Why, said: &Incoming) -> Result<(), Failure> {
         let kept = match read_message(said)? {
-            Some((record, number)) => {
-                let record: ProducerRecord = read_record(&record).map_err(|source| self.unreadable(&self.names.state, number, source))?;
-                Some((record, number))
+            Some(found) => {
+                let record: ProducerRecord =
+                    read_record(&found.payload).map_err(|source| self.unreadable(&self.names.state, found.sequence, source))?;
+                Some((record, found.sequence))
             }
             None => None,
         };

@@ -23,6 +23,10 @@ pub struct View {
     pub bytes: u64,
     /// The number of the first of them; if there are none, that of the next to come.
     pub first_sequence: u64,
+    /// The number of the last message that was ever stored: what has a higher one, these figures do not count yet.
+    pub last_sequence: u64,
+    /// Dead letters that are kept, about two looks ago at most; all of them once `is_done`.
+    pub dead: u64,
     /// There were producers, all of them have finished or are lost, and all that they have put is settled.
     pub is_done: bool,
 }

@@ -57,6 +57,9 @@ pub(super) struct Stored {
 pub(super) struct StreamInfo {
     pub(super) created: String,
     pub(super) state: StreamState,
+    /// Subjects in all, of which this has some: servers tell 100,000 at a time.
+    #[serde(default)]
+    pub(super) total: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,7 +67,9 @@ pub(super) struct StreamState {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     first_seq: u64,
-    last_seq: u64,
+    /// The number of the last message ever stored.
+    #[serde(rename = "last_seq")]
+    pub(super) last_sequence: u64,
     /// Messages by subject.
     #[serde(default)]
     pub(super) subjects: Option<BTreeMap<String, u64>>,
@@ -73,7 +78,7 @@ pub(super) struct StreamState {
 impl StreamState {
     /// The number of the first message; if there is none, that of the next to come, which servers say only where one has been settled.
     pub(super) fn first_sequence(&self) -> u64 {
-        if self.messages == 0 { self.last_seq + 1 } else { self.first_seq }
+        if self.messages == 0 { self.last_sequence + 1 } else { self.first_seq }
     }
 }
 
@@ -90,7 +95,26 @@ struct Got {
 struct GotMessage {
     seq: u64,
     #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
     data: String,
+}
+
+/// A message that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) sequence: u64,
+    pub(super) payload: Bytes,
+    headers: Vec<u8>,
+}
+
+impl Message {
+    /// What stands in a header, if it is there.
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let mut lines = self.headers.split(|byte| *byte == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+        Some(String::from_utf8_lossy(value.trim_ascii()).into_owned())
+    }
 }
 
 /// Reads an answer.
@@ -109,13 +133,15 @@ pub(super) fn read<T: DeserializeOwned>(said: &Incoming) -> Result<T, Refusal> {
     }
 }
 
-/// Reads a message that was asked for, and its number; none if there is none.
-pub(super) fn read_message(said: &Incoming) -> Result<Option<(Bytes, u64)>, Refusal> {
+/// Reads a message that was asked for; none if there is none.
+pub(super) fn read_message(said: &Incoming) -> Result<Option<Message>, Refusal> {
     match read::<Got>(said) {
-        Ok(Got { message }) => match BASE64_STANDARD.decode(message.data) {
-            Ok(data) => Ok(Some((data.into(), message.seq))),
-            Err(error) => Err(Refusal::Trouble(format!("a message that cannot be read: {error}"))),
-        },
+        Ok(Got { message }) => {
+            let odd = |error| Refusal::Trouble(format!("a message that cannot be read: {error}"));
+            let payload = BASE64_STANDARD.decode(message.data).map_err(odd)?.into();
+            let headers = BASE64_STANDARD.decode(message.hdrs).map_err(odd)?;
+            Ok(Some(Message { sequence: message.seq, payload, headers }))
+        }
         Err(Refusal::NoMessage) => Ok(None),
         Err(other) => Err(other),
     }
@@ -160,7 +186,15 @@ mod tests {
     #[test]
     fn a_message_that_is_asked_for_is_there_or_not() {
         let got = said(r#"{"type":"x","message":{"subject":"a","seq":3,"data":"YWJj","time":"t"}}"#);
-        assert_eq!(read_message(&got), Ok(Some((b"abc"[..].into(), 3))));
+        let message = read_message(&got).unwrap().unwrap();
+        assert_eq!((message.sequence, &message.payload[..], message.header("A")), (3, &b"abc"[..], None));
         assert_eq!(read_message(&said(r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#)), Ok(None));
+    }
+
+    #[test]
+    fn headers_are_found_by_their_whole_name() {
+        let headers = "NATS/1.0\r\nProcq-Cause-Of: x\r\nProcq-Cause: it: broké \r\n\r\n".into();
+        let message = Message { sequence: 1, payload: Bytes::new(), headers };
+        assert_eq!((message.header("Procq-Cause").as_deref(), message.header("Procq")), (Some("it: broké"), None));
     }
 }

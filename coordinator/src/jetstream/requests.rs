@@ -21,12 +21,20 @@ pub(super) enum Kind {
     Mark(u64),
     /// What marks there are of a message.
     Marks(u64),
-    /// A dead letter.
-    Dead(ItemId),
+    /// A dead letter is to be kept.
+    Bury(ItemId),
+    /// Which dead letters there are, from this place in the list on.
+    Letters { offset: u64 },
+    /// A dead letter is wanted.
+    Letter(ItemId),
+    /// A dead letter is to be forgotten.
+    ForgetLetter(ItemId),
+    /// How many dead letters there are; and how often the queue had come to its end or gone on by then.
+    CountLetters { ends: u64 },
     /// That this machine is there.
     Beat,
-    /// How full the queue is; and how often the machines' records had changed by then.
-    Look { changes: u64 },
+    /// How full the queue is; how often the machines' records had changed by then; whether somebody has asked for it.
+    Look { changes: u64, is_wanted: bool },
     /// Whether a part of the queue is still there.
     Check(&'static str),
     /// Which machines are registered.

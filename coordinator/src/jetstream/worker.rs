@@ -5,20 +5,23 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::json;
+use common::ItemId;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant as Moment, timeout, timeout_at};
 use tracing::debug;
 
 use super::client::{Client, Outgoing, Stalled};
 use super::leases::{Act, Leases};
+use super::letters::{Letters, Step};
+use super::looks::Looks;
 use super::message::{MarksRecord, write_record};
 use super::names::Names;
 use super::puts::{Amount, Puts};
-use super::registry::{Machines, Names as Producers, View};
+use super::registry::{Machines, Names as Producers};
 use super::requests::{Kind, Pulls, Requests};
 use super::{Answer, ClusterError, News, Report, Settings, Work};
-use crate::limits::{JETSTREAM_GOODBYE, JETSTREAM_LAST_LOOK, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY};
+use crate::limits::{JETSTREAM_GOODBYE, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY};
 
 /// The thread's state.
 pub(super) struct Worker {
@@ -35,6 +38,8 @@ pub(super) struct Worker {
     pub(super) requests: Requests,
     pub(super) machines: Machines,
     pub(super) producers: Producers,
+    pub(super) looks: Looks,
+    pub(super) letters: Letters,
     /// Messages that have come and whose marks are asked for.
     pub(super) arriving: BTreeMap<u64, (Bytes, u64)>,
     pub(super) is_connected: bool,
@@ -44,8 +49,6 @@ pub(super) struct Worker {
     pub(super) trouble: Option<String>,
     pub(super) told_of_space: bool,
     pub(super) created: Option<String>,
-    pub(super) view: Option<View>,
-    look_at: Duration,
     check_at: Duration,
     pub(super) beat_at: Duration,
     sweep_at: Duration,
@@ -77,6 +80,8 @@ impl Worker {
         let bounds = Amount { items: settings.capacity_items, bytes: settings.capacity_bytes };
         Worker {
             puts: Puts::new(bounds),
+            looks: Looks::new(settings.timing.look),
+            letters: Letters::default(),
             leases: Leases::new(settings.timing.ack_wait / JETSTREAM_RENEWALS),
             machines: Machines::new(id, settings.machine.clone(), settings.timing.machine_lost),
             client,
@@ -95,8 +100,6 @@ impl Worker {
             trouble: None,
             told_of_space: false,
             created: None,
-            view: None,
-            look_at: Duration::ZERO,
             check_at: Duration::ZERO,
             beat_at: Duration::ZERO,
             sweep_at: Duration::ZERO,
@@ -162,6 +165,12 @@ impl Worker {
         if self.look_due() <= now && !self.requests.any(|kind| matches!(kind, Kind::Look { .. })) {
             self.look().await;
         }
+        let is_counting =
+            |requests: &Requests, ends| requests.any(|kind| matches!(kind, Kind::CountLetters { ends: asked } if *asked == ends));
+        if let Some(ends) = self.looks.begin_count(|ends| is_counting(&self.requests, ends), now) {
+            let request = format!("STREAM.INFO.{}", self.names.dead);
+            self.ask_api(Kind::CountLetters { ends }, &request, Value::Null).await;
+        }
         if self.pulls.expire(now) {
             self.check().await;
         }
@@ -198,7 +207,8 @@ impl Worker {
     }
 
     fn look_due(&self) -> Duration {
-        self.puts.look_at().map_or(self.look_at, |at| at.min(self.look_at))
+        let due = self.looks.due();
+        self.puts.look_at().map_or(due, |at| at.min(due))
     }
 
     fn next_due(&self) -> Duration {
@@ -258,12 +268,11 @@ impl Worker {
 
     async fn look(&mut self) {
         let now = self.now();
-        let is_last = self.machines.have_finished();
-        self.look_at = now + if is_last { JETSTREAM_LAST_LOOK } else { self.settings.timing.look };
+        let is_wanted = self.looks.begin(self.machines.have_finished(), now);
         self.puts.asked();
         let payload = json!({ "subjects_filter": format!("{}.>", self.names.items_subject) });
         let request = format!("STREAM.INFO.{}", self.names.items);
-        self.ask_api(Kind::Look { changes: self.machines.changes() }, &request, payload).await;
+        self.ask_api(Kind::Look { changes: self.machines.changes(), is_wanted }, &request, payload).await;
     }
 
     /// Something could not be done: finds out whether that is for good.
@@ -282,7 +291,7 @@ impl Worker {
         ];
         for (part, request) in parts {
             if !self.requests.any(|kind| matches!(kind, Kind::Check(asked) if *asked == part)) {
-                self.ask_api(Kind::Check(part), &request, serde_json::Value::Null).await;
+                self.ask_api(Kind::Check(part), &request, Value::Null).await;
             }
         }
     }
@@ -303,6 +312,37 @@ impl Worker {
     pub(super) async fn forget(&mut self, subject: String) {
         let request = format!("STREAM.PURGE.{}", self.names.state);
         self.ask_api(Kind::Forget, &request, json!({ "filter": subject })).await;
+    }
+
+    /// Deletes a dead letter.
+    pub(super) async fn forget_letter(&mut self, id: ItemId) {
+        let request = format!("STREAM.PURGE.{}", self.names.dead);
+        self.ask_api(Kind::ForgetLetter(id), &request, json!({ "filter": self.names.dead_subject(id) })).await;
+    }
+
+    /// Does what it takes to read dead letters.
+    pub(super) async fn read_letters(&mut self, mut step: Step) {
+        loop {
+            match step {
+                Step::Wait => return,
+                Step::List { offset } => {
+                    let payload = json!({ "subjects_filter": self.names.all_dead_subject(), "offset": offset });
+                    let request = format!("STREAM.INFO.{}", self.names.dead);
+                    return self.ask_api(Kind::Letters { offset }, &request, payload).await;
+                }
+                Step::Get(ids) => {
+                    let stream = self.names.dead.clone();
+                    for id in ids {
+                        self.ask_for_last(Kind::Letter(id), &stream, self.names.dead_subject(id)).await;
+                    }
+                    return;
+                }
+                Step::Page(page) => {
+                    self.answer(Answer::DeadLoaded(page));
+                    step = self.letters.begin(self.now());
+                }
+            }
+        }
     }
 
     async fn beat(&mut self, leaving: bool) {
@@ -336,7 +376,7 @@ impl Worker {
         self.say(Outgoing { subject: reply, payload: payload.into(), ..Outgoing::default() }).await;
     }
 
-    async fn ask_api(&mut self, kind: Kind, request: &str, payload: serde_json::Value) {
+    async fn ask_api(&mut self, kind: Kind, request: &str, payload: Value) {
         let payload = if payload.is_null() { Bytes::new() } else { payload.to_string().into() };
         self.ask(kind, Outgoing { subject: self.names.api(request), payload, ..Outgoing::default() }).await;
     }
@@ -378,11 +418,15 @@ impl Worker {
         let now = self.now();
         self.is_connected = true;
         self.puts.lost();
+        if self.requests.any(|kind| matches!(kind, Kind::Look { is_wanted: true, .. })) {
+            self.looks.want();
+        }
+        self.looks.resume(now);
         self.requests.lost(now);
         self.pulls.lost();
         self.leases.renew_all();
         self.machines.excuse(now);
-        (self.look_at, self.beat_at, self.sweep_at) = (now, now, now);
+        (self.beat_at, self.sweep_at) = (now, now);
         self.ask_for_machines().await;
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder};
-use coordinator::jetstream::{Answer, Cluster, ClusterError, Fetched, Settings, Timing, View};
+use coordinator::jetstream::{Answer, Cluster, ClusterError, Fetched, Origin, Settings, Timing, View};
 use coordinator::queue::Progress;
 use tests::{DEADLINE, within};
 
@@ -22,7 +22,7 @@ pub fn settings(url: &str) -> Settings {
         address: format!("{url}/jobs").parse().expect("an address"),
         capacity_items: 1000,
         capacity_bytes: 64 << 20,
-        item_bytes_max: 512 << 10,
+        item_bytes_max: Some(512 << 10),
         machine: "here:1".into(),
         timing: Timing {
             ack_wait: Duration::from_secs(3),
@@ -46,8 +46,8 @@ pub fn texts(fetched: &Fetched) -> Vec<String> {
 }
 
 /// How far a producer has come.
-pub fn progress(name: &str, position: u64) -> Option<Progress> {
-    Some(Progress { name: name.into(), position, checksum: position * 31 })
+pub fn progress(name: &str, position: u64) -> Origin {
+    Origin::Producer(Progress { name: name.into(), position, checksum: position * 31 })
 }
 
 impl Machine {
@@ -91,7 +91,7 @@ impl Machine {
     /// Puts lone items, without waiting.
     pub fn put(&mut self, tickets: std::ops::Range<u64>) {
         for ticket in tickets {
-            self.cluster.put(ticket, Batch::one(Bytes::from(ticket.to_string())), None);
+            self.cluster.put(ticket, Batch::one(Bytes::from(ticket.to_string())), Origin::Nobody);
         }
     }
 

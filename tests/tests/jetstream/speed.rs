@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder};
-use coordinator::jetstream::{Answer, Settings};
+use coordinator::jetstream::{Answer, Origin, Settings};
 use futures_util::StreamExt;
 use tests::nats::NatsServer;
 
@@ -58,7 +58,7 @@ fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
     let window = window(body.body_bytes() as usize);
     let started = Instant::now();
     for ticket in 0..count {
-        machine.cluster.put(ticket, body.clone(), None);
+        machine.cluster.put(ticket, body.clone(), Origin::Nobody);
     }
     let mut kept = 0;
     while kept < count {

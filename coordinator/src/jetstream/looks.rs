@@ -1,0 +1,216 @@
+//! When it is looked what the queue holds, and what has been seen.
+
+use std::time::Duration;
+
+use super::registry::View;
+use crate::limits::{JETSTREAM_FULL, JETSTREAM_LAST_LOOK};
+
+/// What a look has shown of the stream of items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) messages: u64,
+    pub(super) items: u64,
+    pub(super) bytes: u64,
+    pub(super) first_sequence: u64,
+    pub(super) last_sequence: u64,
+}
+
+/// Looks at the stream of items, which are asked for or due from time to time, and at how many dead letters there are.
+#[derive(Debug)]
+pub(super) struct Looks {
+    every: Duration,
+    at: Duration,
+    /// When the last one left.
+    began: Duration,
+    /// Somebody waits for a view that is made after now.
+    is_wanted: bool,
+    /// How many in a row somebody wanted that showed nothing new.
+    idle: u32,
+    count_at: Duration,
+    seen: Option<Seen>,
+    letters: Option<u64>,
+    /// All producers have finished, and the stream was empty after that.
+    is_over: bool,
+    /// Raised when that becomes so, or otherwise.
+    ends: u64,
+    /// For which of these the dead letters were counted.
+    counted: Option<u64>,
+    is_done: bool,
+    has_to_tell: bool,
+    told: Option<View>,
+}
+
+impl Looks {
+    pub(super) fn new(every: Duration) -> Looks {
+        Looks {
+            every,
+            at: Duration::ZERO,
+            began: Duration::ZERO,
+            is_wanted: false,
+            idle: 0,
+            count_at: Duration::ZERO,
+            seen: None,
+            letters: None,
+            is_over: false,
+            ends: 0,
+            counted: None,
+            is_done: false,
+            has_to_tell: false,
+            told: None,
+        }
+    }
+
+    /// Somebody asks for a look.
+    pub(super) fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// When the next is due, as far as it is not needed for another reason.
+    pub(super) fn due(&self) -> Duration {
+        match self.is_wanted {
+            true => self.at.min(self.began + JETSTREAM_FULL.after(self.idle)),
+            false => self.at,
+        }
+    }
+
+    /// One leaves now; the last ones come in quicker succession. True if it is wanted, which goes with it.
+    pub(super) fn begin(&mut self, is_last: bool, now: Duration) -> bool {
+        self.began = now;
+        self.at = now + if is_last { JETSTREAM_LAST_LOOK.min(self.every) } else { self.every };
+        std::mem::take(&mut self.is_wanted)
+    }
+
+    /// One will not be answered.
+    pub(super) fn lost(&mut self, is_wanted: bool) {
+        self.is_wanted |= is_wanted;
+        self.idle = self.idle.saturating_add(1);
+    }
+
+    /// What was seen before may have changed in the meantime.
+    pub(super) fn resume(&mut self, now: Duration) {
+        (self.at, self.count_at, self.idle) = (now, now, 0);
+    }
+
+    /// One was answered. `is_over`: all producers have finished, and it found nothing left.
+    pub(super) fn saw(&mut self, seen: Seen, is_wanted: bool, is_over: bool) {
+        let state = |seen: Seen| (seen.items, seen.first_sequence);
+        if self.seen.replace(seen).map(state) != Some(state(seen)) {
+            self.idle = 0;
+        } else if is_wanted {
+            self.idle = self.idle.saturating_add(1);
+        }
+        self.has_to_tell |= is_wanted;
+        if self.is_over != is_over {
+            (self.is_over, self.ends) = (is_over, self.ends + 1);
+        }
+        self.is_done = is_over && self.counted == Some(self.ends);
+    }
+
+    /// True if dead letters are to be counted now: from time to time, and once all is over, since any that there are have been kept by then.
+    pub(super) fn begin_count(&mut self, is_counting: impl Fn(u64) -> bool, now: Duration) -> Option<u64> {
+        let is_last = self.is_over && self.counted != Some(self.ends);
+        let is_due = if is_last { !is_counting(self.ends) } else { self.count_at <= now && !is_counting(self.ends) };
+        if is_due {
+            self.count_at = now + self.every;
+        }
+        is_due.then_some(self.ends)
+    }
+
+    /// So many there are; asked for when `ends` was so.
+    pub(super) fn counted(&mut self, letters: u64, ends: u64, now: Duration) {
+        self.letters = Some(letters);
+        self.counted = self.counted.max(Some(ends));
+        if self.is_over && !self.is_done {
+            self.at = now;
+        }
+    }
+
+    /// The view that is to be told now, if any is: one that has changed, or that somebody waits for.
+    pub(super) fn view(&mut self, machines: View) -> Option<View> {
+        let (Seen { messages, items, bytes, first_sequence, last_sequence }, dead) = (self.seen?, self.letters?);
+        let view = View { messages, items, bytes, first_sequence, last_sequence, dead, is_done: self.is_done, ..machines };
+        let is_news = self.told.as_ref() != Some(&view);
+        if !std::mem::take(&mut self.has_to_tell) && !is_news {
+            return None;
+        }
+        self.told = Some(view.clone());
+        Some(view)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn looks() -> Looks {
+        let mut looks = Looks::new(SECOND);
+        assert_eq!(looks.begin_count(|_| false, Duration::ZERO), Some(0));
+        looks.counted(3, 0, Duration::ZERO);
+        looks
+    }
+
+    fn seen(items: u64) -> Seen {
+        Seen { items, ..Seen::default() }
+    }
+
+    #[test]
+    fn who_asks_is_answered_even_if_nothing_has_changed_and_nobody_else_is() {
+        let mut looks = looks();
+        assert!(!looks.begin(false, SECOND));
+        looks.saw(seen(1), false, false);
+        assert_eq!(looks.view(View::default()), Some(View { items: 1, dead: 3, ..View::default() }));
+        looks.saw(seen(1), false, false);
+        assert_eq!((looks.view(View::default()), looks.due()), (None, 2 * SECOND));
+        looks.want();
+        assert!(looks.begin(false, 2 * SECOND));
+        looks.saw(seen(1), true, false);
+        assert!(looks.view(View::default()).is_some() && looks.view(View::default()).is_none());
+    }
+
+    #[test]
+    fn looks_that_show_nothing_new_become_rarer_and_those_that_do_do_not() {
+        let mut looks = looks();
+        let mut waits = Vec::new();
+        for items in [1, 2, 2, 2, 2, 3, 4] {
+            looks.want();
+            waits.push((looks.due() - looks.began).as_millis());
+            let due = looks.due();
+            assert!(looks.begin(false, due));
+            looks.saw(seen(items), true, false);
+        }
+        assert_eq!(waits, [0, 4, 4, 4, 8, 16, 4]);
+    }
+
+    #[test]
+    fn a_look_that_is_not_answered_is_made_up_for() {
+        let mut looks = looks();
+        looks.want();
+        let is_wanted = looks.begin(false, SECOND);
+        looks.want();
+        assert!(looks.due() < 2 * SECOND, "it wants to know how things are after now");
+        looks.lost(is_wanted);
+        assert!(looks.begin(false, SECOND));
+    }
+
+    #[test]
+    fn the_end_is_told_with_all_dead_letters_counted() {
+        let mut looks = looks();
+        looks.saw(seen(0), false, true);
+        assert!(looks.view(View::default()).is_some_and(|view| !view.is_done));
+        assert_eq!(looks.begin_count(|ends| ends == 0, Duration::ZERO), Some(1), "one that was asked for before counts for nothing");
+        assert_eq!(looks.begin_count(|ends| ends == 1, Duration::ZERO), None);
+        looks.counted(9, 0, SECOND);
+        looks.saw(seen(0), false, true);
+        assert!(looks.view(View::default()).is_some_and(|view| !view.is_done));
+        looks.begin(true, SECOND);
+        looks.counted(5, 1, SECOND);
+        assert_eq!(looks.due(), SECOND);
+        looks.saw(seen(0), false, true);
+        assert_eq!(looks.view(View::default()), Some(View { dead: 5, is_done: true, ..View::default() }));
+        looks.saw(seen(1), false, false);
+        looks.saw(seen(0), false, true);
+        assert!(looks.view(View::default()).is_some_and(|view| !view.is_done), "something was put again");
+    }
+}
