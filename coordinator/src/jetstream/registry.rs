@@ -183,6 +183,8 @@ struct Name {
     is_claimed: bool,
     /// Another has come while it was being claimed.
     is_contested: bool,
+    /// Its end is to be told once it is kept.
+    is_ending: bool,
     /// What is kept there, and what is on its way.
     kept: Option<ProducerRecord>,
     writing: Option<ProducerRecord>,
@@ -212,7 +214,7 @@ impl Names {
         record.machine = machine.into();
         self.claims += 1;
         let claim = self.claims;
-        let known = Name { claim, record, revision, is_claimed: false, is_contested: false, kept: None, writing: None };
+        let known = Name { claim, record, revision, is_claimed: false, is_contested: false, is_ending: false, kept: None, writing: None };
         self.names.insert(Arc::clone(name), known);
         self.write(name)
     }
@@ -226,7 +228,8 @@ impl Names {
 
     /// It puts no more.
     pub(super) fn finish(&mut self, name: &Arc<str>) -> Option<Claim> {
-        self.names.get_mut(name)?.record.finished = true;
+        let known = self.names.get_mut(name)?;
+        (known.record.finished, known.is_ending) = (true, true);
         self.write(name)
     }
 
@@ -236,11 +239,8 @@ impl Names {
         let Some(written) = known.writing.take() else { return Vec::new() };
         known.revision = revision;
         known.kept = Some(written.clone());
-        let said = match (std::mem::replace(&mut known.is_claimed, true), written.finished) {
-            (false, _) => Some(Claim::Claimed { name: Arc::clone(name), record: written }),
-            (true, true) => Some(Claim::Finished { name: Arc::clone(name) }),
-            (true, false) => None,
-        };
+        let is_first = !std::mem::replace(&mut known.is_claimed, true);
+        let said = is_first.then(|| Claim::Claimed { name: Arc::clone(name), record: written });
         let check = std::mem::take(&mut known.is_contested).then(|| Claim::Check { name: Arc::clone(name), claim });
         said.into_iter().chain(check).chain(self.write(name)).collect()
     }
@@ -255,10 +255,14 @@ impl Names {
                 self.names.remove(name);
                 None
             }
-            // Two came for the name at once: the one that asks again is the later.
+            // Two came for the name at once: the one that asks again is the later, and goes on behind what the other has done.
             other => {
-                (known.revision, known.writing) = (other.map_or(0, |(_, revision)| revision), None);
-                known.kept = None;
+                let (other, revision) = other.unwrap_or_default();
+                if other.position > known.record.position {
+                    (known.record.position, known.record.checksum) = (other.position, other.checksum);
+                }
+                known.record.finished |= other.finished;
+                (known.revision, known.writing, known.kept) = (revision, None, None);
                 Some(self.write(name).into_iter().collect())
             }
         }
@@ -288,8 +292,11 @@ impl Names {
     /// One record after the other, so that each knows the one before; the last says all.
     fn write(&mut self, name: &Arc<str>) -> Option<Claim> {
         let known = self.names.get_mut(name)?;
-        if known.writing.is_some() || known.kept.as_ref() == Some(&known.record) {
+        if known.writing.is_some() {
             return None;
+        }
+        if known.kept.as_ref() == Some(&known.record) {
+            return std::mem::take(&mut known.is_ending).then(|| Claim::Finished { name: Arc::clone(name) });
         }
         known.writing = Some(known.record.clone());
         Some(Claim::Write { name: Arc::clone(name), claim: known.claim, record: known.record.clone(), after: known.revision })
@@ -408,6 +415,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_has_finished_and_says_so_again_is_answered_at_once() {
+        let end = ProducerRecord { finished: true, ..producer(7) };
+        let mut names = Names::default();
+        names.found(&name(), "a", Some((end.clone(), 4)), None);
+        assert_eq!(names.finish(&name()), None, "it is not ours yet");
+        assert_eq!(names.written(&name(), 1, 5), [Claim::Claimed { name: name(), record: end }, Claim::Finished { name: name() }]);
+        assert_eq!(names.finish(&name()), Some(Claim::Finished { name: name() }));
+        assert_eq!(names.reached(&name(), reached(9)).map(|_| names.written(&name(), 1, 6)), Some(vec![]), "nobody has asked");
+    }
+
+    #[test]
+    fn an_end_that_is_said_while_a_record_is_on_its_way_is_answered_once_it_is_kept() {
+        let mut names = claimed();
+        names.reached(&name(), reached(3));
+        assert_eq!((names.finish(&name()), names.finish(&name())), (None, None));
+        let end = ProducerRecord { finished: true, ..producer(3) };
+        assert_eq!(names.written(&name(), 1, 2), [Claim::Write { name: name(), claim: 1, record: end.clone(), after: 2 }]);
+        assert_eq!(names.verify(&name(), 1, "a", Some((end, 3))), Some(vec![Claim::Finished { name: name() }]));
+    }
+
+    #[test]
     fn a_record_that_was_written_though_the_answer_is_lost_counts_and_anothers_ends_the_claim() {
         let mut names = claimed();
         names.reached(&name(), reached(3));
@@ -442,7 +470,18 @@ mod tests {
         assert_eq!(names.written(&name(), 1, 2), [], "the record of before");
         assert_eq!(names.verify(&name(), 1, "a", None), Some(vec![]));
         // That one has come first, so this one is not the next.
-        let rewritten = Claim::Write { name: name(), claim: 2, record: producer(0), after: 2 };
+        let rewritten = Claim::Write { name: name(), claim: 2, record: producer(3), after: 2 };
         assert_eq!(names.verify(&name(), 2, "a", Some((producer(3), 2))), Some(vec![rewritten]));
+    }
+
+    #[test]
+    fn a_claim_that_comes_second_goes_on_behind_what_the_first_has_done_meanwhile() {
+        let mut names = Names::default();
+        names.found(&name(), "a", Some((producer(2), 1)), None);
+        let first = ProducerRecord { machine: "b".into(), finished: true, ..producer(9) };
+        let ours = ProducerRecord { machine: "a".into(), ..first.clone() };
+        let rewritten = Claim::Write { name: name(), claim: 1, record: ours.clone(), after: 5 };
+        assert_eq!(names.verify(&name(), 1, "a", Some((first, 5))), Some(vec![rewritten]));
+        assert_eq!(names.written(&name(), 1, 6), [Claim::Claimed { name: name(), record: ours }]);
     }
 }
