@@ -74,7 +74,9 @@ impl Keeper {
                 Ok(answers.into_iter().map(input).collect())
             }
             Keeper::Servers(sharing) => {
-                let said = sharing.collect().context("this machine can take no further part in the queue; what was confirmed is at the servers")?;
+                let said = sharing
+                    .collect()
+                    .context("this machine can take no further part in the queue; what was confirmed is at the servers")?;
                 let input = |said| match said {
                     Said::Input(input) => Some(input),
                     Said::Notice(notice) => {

@@ -442,27 +442,27 @@ impl Broker {
     }
 
     fn follow(&mut self, output: Output) {
-            match output {
-                Output::Send { client, message, batch } => {
-                    if let Some(connection) = self.connections.get_mut(&client) {
-                        connection.send(&message, batch.as_ref());
-                        self.unflushed.insert(client);
-                    }
-                }
-                Output::Close { client, reason, words } => self.close(client, reason, words),
-                Output::Write { ticket, record } => {
-                    if let Record::DeadLetter(letter) = &record {
-                        info!(item = letter.id.0, attempts = letter.attempts, cause = &*letter.cause, "dead letter");
-                    }
-                    self.writer.write(ticket, record);
-                }
-                Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum, None),
-                kept => {
-                    let now = self.now();
-                    let left = self.keeper.serve(kept, now);
-                    debug_assert!(left.is_none(), "the queue says what nobody does: {left:?}");
+        match output {
+            Output::Send { client, message, batch } => {
+                if let Some(connection) = self.connections.get_mut(&client) {
+                    connection.send(&message, batch.as_ref());
+                    self.unflushed.insert(client);
                 }
             }
+            Output::Close { client, reason, words } => self.close(client, reason, words),
+            Output::Write { ticket, record } => {
+                if let Record::DeadLetter(letter) = &record {
+                    info!(item = letter.id.0, attempts = letter.attempts, cause = &*letter.cause, "dead letter");
+                }
+                self.writer.write(ticket, record);
+            }
+            Output::Welcome { client, position, checksum } => self.welcome(client, position, checksum, None),
+            kept => {
+                let now = self.now();
+                let left = self.keeper.serve(kept, now);
+                debug_assert!(left.is_none(), "the queue says what nobody does: {left:?}");
+            }
+        }
     }
 
     fn send(&mut self, client: ClientId, message: &Message) {

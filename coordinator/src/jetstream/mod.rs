@@ -66,7 +66,7 @@ pub use registry::{Lost, View};
 use worker::Worker;
 
 use crate::limits::{JETSTREAM_ACK_WAIT, JETSTREAM_HEARTBEAT, JETSTREAM_INDEX_BITS, JETSTREAM_LOOK, JETSTREAM_MACHINE_LOST};
-use crate::queue::{DeadLetter, DeadPage, DeadRange, Progress};
+use crate::queue::{DeadLetter, DeadPage, DeadRange, Origin};
 
 /// Which queue, and with which bounds. All machines that share a queue have to give the same.
 #[derive(Clone, Debug)]
@@ -115,17 +115,6 @@ pub struct Fetched {
     pub batch: Batch,
     /// What became of them so far.
     pub marks: Marks,
-}
-
-/// Where a batch comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// From a producer with a name, which has come so far with it.
-    Producer(Progress),
-    /// From a producer without a name.
-    Nobody,
-    /// It is the dead letter of this item, put again: if several machines do that, it is stored once.
-    DeadLetter(ItemId),
 }
 
 /// The number of an item, the same at all machines.

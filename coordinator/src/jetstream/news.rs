@@ -19,9 +19,9 @@ use super::registry::Claim;
 use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, read_message};
 use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
-use super::{Answer, ClusterError, Fetched, Marks, News, Origin, Work};
+use super::{Answer, ClusterError, Fetched, Marks, News, Work};
 use crate::limits::{JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
-use crate::queue::DeadLetter;
+use crate::queue::{DeadLetter, Origin};
 
 impl Worker {
     pub(super) async fn hear(&mut self, news: News) -> Result<(), End> {
@@ -103,7 +103,7 @@ impl Worker {
                 let id = format!("{source}.{epoch}.{}.{:x}", by.position, by.checksum);
                 (source, id)
             }
-            Origin::Nobody => {
+            Origin::Nameless => {
                 let id = format!("{ours}.{epoch}.{ticket}");
                 (ours, id)
             }
@@ -112,7 +112,7 @@ impl Worker {
         };
         let by = match origin {
             Origin::Producer(by) => Some(by),
-            Origin::Nobody | Origin::DeadLetter(_) => None,
+            Origin::Nameless | Origin::DeadLetter(_) => None,
         };
         let last = parts.len() - 1;
         for (index, part) in parts.into_iter().enumerate() {

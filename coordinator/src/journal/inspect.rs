@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::error::JournalError;
 use super::folder::Folder;
-use crate::marks::Marks;
 use super::store::Store;
 use super::{FORMAT_VERSION, group::Known};
 use crate::limits::SHOWN_LETTERS_MAX;
+use crate::marks::Marks;
 
 /// The version of the JSON form: raised when a field changes its meaning or goes.
 const JSON_VERSION: u32 = 1;

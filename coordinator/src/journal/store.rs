@@ -19,10 +19,10 @@ use super::FORMAT_VERSION;
 use super::disk::Disk;
 use super::error::JournalError;
 use super::group::{Account, Group, Known, Producer, Totals};
-use crate::marks::{self, Fate, Marks};
 use super::record::{self, Kind, RecordError};
 use super::witness::Witness;
 use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_CHECK_BYTES_MAX, JOURNAL_KNOWN_MAX, JOURNAL_SLACK_BYTES, JOURNAL_SLACK_FACTOR};
+use crate::marks::{self, Fate, Marks};
 use crate::queue::{DeadLetter, DeadPage, DeadRange, Entry, Load, Loaded, Recovered};
 
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");

@@ -111,7 +111,10 @@ impl Queue {
     pub fn new(rules: Rules) -> Queue {
         assert!(rules.capacity_items > 0, "a queue without room for an item");
         assert!(rules.capacity_bytes >= batch_cost_bytes(rules.item_bytes_max + 4), "a queue without room for its largest item");
-        assert!(!rules.shared || (rules.journaled.is_some() && rules.early_bytes_max.is_none()), "a shared queue with an order, or kept nowhere");
+        assert!(
+            !rules.shared || (rules.journaled.is_some() && rules.early_bytes_max.is_none()),
+            "a shared queue with an order, or kept nowhere"
+        );
         Queue {
             intake: Intake::new(&rules),
             phase: Phase::Running,

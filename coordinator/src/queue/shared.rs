@@ -328,7 +328,8 @@ impl Queue {
             };
             self.release(first, count, delay);
         }
-        if self.ready.items() == 0 && self.delayed_items == 0
+        if self.ready.items() == 0
+            && self.delayed_items == 0
             && let Some(shared) = &mut self.shared
         {
             shared.idle_since = None;

@@ -406,9 +406,7 @@ impl<S: Servers> Sharing<S> {
                     is_done: view.is_done,
                 }))
             }
-            Answer::Lost(lost) => {
-                Said::Notice(Notice::Lost { machine: lost.machine, producers_unfinished: lost.producers_unfinished })
-            }
+            Answer::Lost(lost) => Said::Notice(Notice::Lost { machine: lost.machine, producers_unfinished: lost.producers_unfinished }),
             Answer::Outage(said) => Said::Notice(Notice::Outage(said)),
             Answer::Restored { after } => Said::Notice(Notice::Restored { after }),
             Answer::NoSpace(said) => Said::Notice(Notice::NoSpace(said)),

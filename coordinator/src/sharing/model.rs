@@ -222,8 +222,7 @@ impl World {
         let Some((&sequence, message)) = self.messages.iter_mut().find(|(_, message)| free(message)) else { return false };
         message.holder = Some(machine);
         message.deliveries += 1;
-        let fetched =
-            Fetched { sequence, deliveries: message.deliveries, batch: message.batch.clone(), marks: message.marks.clone() };
+        let fetched = Fetched { sequence, deliveries: message.deliveries, batch: message.batch.clone(), marks: message.marks.clone() };
         self.machines[machine].wanted -= 1;
         self.answer(machine, Answer::Fetched(fetched));
         true

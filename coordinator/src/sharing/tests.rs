@@ -128,7 +128,13 @@ impl World {
             Some(Output::Welcome { position, .. }) => {
                 let producer = &mut machine.producer;
                 producer.put.retain(|_| false);
-                *producer = Producer { is_here: true, next: position.0, confirmed: position.0, is_finished: producer.is_finished, ..Producer::default() };
+                *producer = Producer {
+                    is_here: true,
+                    next: position.0,
+                    confirmed: position.0,
+                    is_finished: producer.is_finished,
+                    ..Producer::default()
+                };
             }
             Some(Output::Send { client, message, batch }) => match message {
                 Word::Confirm { position, credit_items, credit_bytes } => {
@@ -379,7 +385,11 @@ fn what_a_dead_consumer_held_goes_to_other_machines_at_once() {
     world.leave(0, here);
     world.settle();
     let held = &world.machines[1].consumers[&there];
-    assert_eq!(held.values().copied().collect::<Vec<_>>(), [(1, 2), (2, 2)], "what is done is not done again, the rest is a second delivery");
+    assert_eq!(
+        held.values().copied().collect::<Vec<_>>(),
+        [(1, 2), (2, 2)],
+        "what is done is not done again, the rest is a second delivery"
+    );
     assert_eq!(world.model.items(), 3, "the message is one until all of it is done");
     world.ack(1, there, 2);
     world.settle();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::batch::Batch;
-use coordinator::jetstream::{Answer, ClusterError, Origin, Settings};
+use coordinator::jetstream::{Answer, ClusterError, Settings};
+use coordinator::queue::Origin;
 use tests::eventually;
 use tests::nats::NatsServer;
 
@@ -58,7 +59,7 @@ fn a_server_that_hangs_holds_everything_up_and_loses_nothing() {
     server.freeze(true);
     // More than sockets and library take.
     for ticket in 1..200 {
-        machine.cluster.put(ticket, Batch::one(vec![0; 100_000].into()), Origin::Nobody);
+        machine.cluster.put(ticket, Batch::one(vec![0; 100_000].into()), Origin::Nameless);
     }
     machine.wait("a warning", |answer| matches!(answer, Answer::Outage(_)));
     server.freeze(false);

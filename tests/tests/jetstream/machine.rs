@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder};
-use coordinator::jetstream::{Answer, Cluster, ClusterError, Fetched, Origin, Settings, Timing, View};
-use coordinator::queue::Progress;
+use coordinator::jetstream::{Answer, Cluster, ClusterError, Fetched, Settings, Timing, View};
+use coordinator::queue::{Origin, Progress};
 use tests::{DEADLINE, within};
 
 /// A machine, and what has come to it that nobody has asked for yet.
@@ -91,7 +91,7 @@ impl Machine {
     /// Puts lone items, without waiting.
     pub fn put(&mut self, tickets: std::ops::Range<u64>) {
         for ticket in tickets {
-            self.cluster.put(ticket, Batch::one(Bytes::from(ticket.to_string())), Origin::Nobody);
+            self.cluster.put(ticket, Batch::one(Bytes::from(ticket.to_string())), Origin::Nameless);
         }
     }
 

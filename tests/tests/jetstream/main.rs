@@ -9,8 +9,8 @@ mod speed;
 use std::time::{Duration, Instant};
 
 use common::batch::Batch;
-use coordinator::jetstream::{Answer, ClusterError, Marks, Origin, Settings, item_id};
-use coordinator::queue::DeadLetter;
+use coordinator::jetstream::{Answer, ClusterError, Marks, Settings, item_id};
+use coordinator::queue::{DeadLetter, Origin};
 use machine::{Machine, batch, progress, settings, texts};
 use tests::nats::NatsServer;
 
@@ -28,7 +28,7 @@ fn what_is_put_is_fetched_settled_and_gone() {
     needs_server!();
     let server = NatsServer::start();
     let (mut putter, mut getter) = (Machine::at(&server.url()), Machine::at(&server.url()));
-    putter.cluster.put(1, batch(["a", "bc", ""]), Origin::Nobody);
+    putter.cluster.put(1, batch(["a", "bc", ""]), Origin::Nameless);
     putter.put(2..4);
     putter.kept(1..4);
     let fetched = getter.fetch();
@@ -64,7 +64,7 @@ fn a_message_that_is_given_back_comes_at_once_with_its_marks_and_after_a_delay_i
     needs_server!();
     let server = NatsServer::start();
     let (mut one, mut other) = (Machine::at(&server.url()), Machine::at(&server.url()));
-    one.cluster.put(0, batch(["a", "b", "c"]), Origin::Nobody);
+    one.cluster.put(0, batch(["a", "b", "c"]), Origin::Nameless);
     let fetched = one.fetch();
     let marks = Marks { settled: vec![(0, 1)], failed: vec![(2, 1, 4)] };
     one.cluster.mark(fetched.sequence, marks.clone());
@@ -122,7 +122,7 @@ fn a_queue_whose_bytes_are_full_holds_puts_back_as_well() {
     let small = || Settings { capacity_bytes: 1 << 20, ..settings(&server.url()) };
     let (mut putter, mut getter) = (Machine::open(small()), Machine::open(small()));
     for ticket in 0..40 {
-        putter.cluster.put(ticket, Batch::one(vec![ticket as u8; 100_000].into()), Origin::Nobody);
+        putter.cluster.put(ticket, Batch::one(vec![ticket as u8; 100_000].into()), Origin::Nameless);
     }
     getter.sees("a full queue", |view| view.messages >= 9 && view.bytes <= 1 << 20);
     getter.cluster.want(1);
@@ -142,7 +142,7 @@ fn items_count_not_messages() {
     let small = || Settings { capacity_items: 20, ..settings(&server.url()) };
     let (mut putter, mut getter) = (Machine::open(small()), Machine::open(small()));
     for ticket in 0..10 {
-        putter.cluster.put(ticket, batch(["a", "b", "c", "d", "e", "f"]), Origin::Nobody);
+        putter.cluster.put(ticket, batch(["a", "b", "c", "d", "e", "f"]), Origin::Nameless);
     }
     getter.sees("a full queue", |view| view.items == 18);
     putter.kept(0..3);
@@ -159,7 +159,7 @@ fn several_machines_that_fill_a_queue_keep_within_its_bounds_and_each_its_order(
     let mut getter = Machine::open(small());
     for (index, putter) in putters.iter_mut().enumerate() {
         for ticket in 0..200_u64 {
-            putter.cluster.put(ticket, Batch::one(format!("{index} {ticket}").into()), Origin::Nobody);
+            putter.cluster.put(ticket, Batch::one(format!("{index} {ticket}").into()), Origin::Nameless);
         }
     }
     getter.sees("a full queue", |view| view.items > 80);

@@ -58,7 +58,7 @@ fn ours(url: &str, body: &Batch, count: u64) -> [Measured; 2] {
     let window = window(body.body_bytes() as usize);
     let started = Instant::now();
     for ticket in 0..count {
-        machine.cluster.put(ticket, body.clone(), Origin::Nobody);
+        machine.cluster.put(ticket, body.clone(), Origin::Nameless);
     }
     let mut kept = 0;
     while kept < count {
