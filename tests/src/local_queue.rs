@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use clap::Parser;
 use common::Endpoint;
 use common::status::Phase;
-use coordinator::broker::{Broker, Event, Setup};
+use coordinator::broker::{Broker, Event, Keeping, Setup};
 use coordinator::cli::{Cli, Command};
 use coordinator::outputs::DeadLetters;
 use coordinator::queue::Input;
@@ -32,7 +32,7 @@ impl LocalQueue {
         let listener = endpoint_in(folder.path()).bind().expect("a socket");
         let setup = Setup {
             rules: args.queue.rules(args.expect_producers).expect("rules that go together"),
-            keeping: None,
+            keeping: Keeping::Nowhere,
             output: Some(&folder.path().join("results")),
             dead_letters: DeadLetters::append_to(&folder.path().join("dead")).expect("a file"),
             screen: None,
@@ -84,7 +84,7 @@ fn run(mut broker: Broker, _ended: &UnixStream) {
                 }
                 Event::Watched | Event::Shutdown { now: true } => return,
                 Event::WriteFailed(failure) => panic!("{failure:?}"),
-                Event::JournalFailed(error) => panic!("{error}"),
+                Event::KeepingFailed(error) => panic!("{error}"),
             }
         }
         let status = broker.status();

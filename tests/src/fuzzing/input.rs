@@ -112,6 +112,7 @@ pub fn options(data: &[u8]) {
     let args = QueueArgs {
         output: None,
         journal: None,
+        engine: None,
         fsync: coordinator::journal::Fsync::Always,
         socket: None,
         capacity: given.capacity.max(1),

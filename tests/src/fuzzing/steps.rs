@@ -187,6 +187,7 @@ impl Bounds {
             dead_letters_max: u64::from(self.items % 4),
             dead_bytes_max: u64::from(self.bytes),
             journaled: self.window(),
+            shared: false,
         }
     }
 }

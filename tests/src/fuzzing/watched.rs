@@ -193,6 +193,7 @@ impl Watched {
                 Output::Journal(entry) => self.keeps(entry),
                 Output::Load(load) => self.loads(load),
                 Output::LoadDead(range) => self.loads_dead(range),
+                other => panic!("only a shared queue says {other:?}"),
             }
         }
         self.give_up_waiting();

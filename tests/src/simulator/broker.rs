@@ -394,6 +394,7 @@ impl Broker {
                 Output::Journal(entry) => self.journal.as_mut().expect("a journal").keep(entry),
                 Output::Load(load) => self.journal.as_mut().expect("a journal").load(load),
                 Output::LoadDead(range) => self.journal.as_mut().expect("a journal").load_dead(range),
+                other => panic!("only a shared queue says {other:?}"),
             }
         }
         if !std::mem::take(&mut self.unchecked) {

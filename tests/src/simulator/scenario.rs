@@ -90,6 +90,7 @@ impl Scenario {
             dead_letters_max: random.scale(1, 40),
             dead_bytes_max: random.scale(1, 40_000),
             journaled,
+            shared: false,
         };
         let net = Net { slow: random.chance(30), room_min: (lengths.max as u64 / 8).max(16) };
         if net.slow

@@ -9,7 +9,8 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
 use bytes::Bytes;
 use common::batch::{Batch, BatchBuilder};
-use coordinator::jetstream::{Answer, Origin, Settings};
+use coordinator::jetstream::{Answer, Settings};
+use coordinator::queue::Origin;
 use futures_util::StreamExt;
 use tests::nats::NatsServer;
 

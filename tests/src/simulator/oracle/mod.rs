@@ -175,6 +175,7 @@ impl Oracle {
             Input::Loaded { .. } => self.loaded(),
             Input::Steered { client, message } => self.steered(*client, message, phase),
             Input::DeadLoaded(page) => self.dead_loaded(page),
+            other => panic!("only a shared queue hears {other:?}"),
         }
         self.items.watch(now);
         if phase == Phase::Stopping || (phase != Phase::Done && matches!(input, Input::Stop)) {
@@ -335,6 +336,7 @@ impl Oracle {
                 };
                 self.writing.insert(*ticket, ids);
             }
+            other => panic!("only a shared queue says {other:?}"),
         }
     }
 
