@@ -363,6 +363,11 @@ impl Consumers {
         self.hungry
     }
 
+    /// Items that one may still be sent, if it is waiting for some.
+    pub(super) fn lacks(&self, client: ClientId) -> u32 {
+        self.consumers.get(&client).filter(|consumer| consumer.is_hungry()).map_or(0, |consumer| consumer.demand_items)
+    }
+
     /// Items that all of them together may still be sent.
     pub(super) fn demand_items(&self) -> u64 {
         self.demand_items

@@ -183,7 +183,7 @@ impl Queue {
             Input::Arrived { batches } => self.arrived(&batches),
             Input::Claimed { by } => self.claimed(by),
             Input::Replaced { name } => self.replaced(&name),
-            Input::Whole(whole) => self.whole(whole),
+            Input::Whole(whole) => self.whole(whole, now),
             Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
@@ -336,9 +336,9 @@ impl Queue {
                 self.admit();
                 self.dispatch(now);
                 self.intake.withdraw(client);
-                self.consumers.withdraw(client);
-                self.flush_confirmations();
-                self.send(client, Message::Withdrawn);
+                if !self.has_to_look_for(client) {
+                    self.withdraw(client);
+                }
                 Ok(())
             }
             (Message::Begin { id }, None) => self.consumers.begin(client, id.0, now),
@@ -377,6 +377,13 @@ impl Queue {
             (Message::Join, None) => self.join(client),
             (other, _) => Err((CloseReason::Protocol, format!("{} has no place here", other.name()))),
         }
+    }
+
+    /// A client has what there is for it now, and gets no more by what it has asked for so far.
+    fn withdraw(&mut self, client: ClientId) {
+        self.consumers.withdraw(client);
+        self.flush_confirmations();
+        self.send(client, Message::Withdrawn);
     }
 
     fn producer_joined(&mut self, client: ClientId, name: Option<String>) {

@@ -45,6 +45,9 @@ pub(super) struct Shared {
     wanted: u32,
     /// What batches lately held.
     batch: Amount,
+    /// Consumers that want to know whether there is an item for them, what each lacked when it asked, and whether a look that began after that
+    /// is on its way.
+    asking: Vec<(ClientId, u32, bool)>,
     /// Since when nobody here wants what is here.
     idle_since: Option<Duration>,
     /// Something has come back from a consumer that is gone or hangs.
@@ -73,6 +76,7 @@ impl Shared {
             names: BTreeMap::new(),
             wanted: 0,
             batch: BATCH_GUESS,
+            asking: Vec::new(),
             idle_since: None,
             came_back: false,
             announced: None,
@@ -178,10 +182,33 @@ impl Queue {
         }
     }
 
+    /// True if only the servers know whether there is an item for a consumer that wants to know: the answer waits for a look there, or
+    /// for an item.
+    pub(super) fn has_to_look_for(&mut self, client: ClientId) -> bool {
+        let (lacks, serves) = (self.consumers.lacks(client), self.serves());
+        let Some(shared) = self.shared.as_mut().filter(|_| serves && lacks > 0) else { return false };
+        shared.asking.push((client, lacks, false));
+        true
+    }
+
+    /// Tells consumers whether there is an item for them: those that have got one, and those for which a look has found none.
+    fn answer_asking(&mut self, has_looked: bool) {
+        let Some(shared) = &mut self.shared else { return };
+        for (client, lacked, looks) in std::mem::take(&mut shared.asking) {
+            let is_answered = self.consumers.lacks(client) < lacked || (has_looked && looks) || !self.serves();
+            if is_answered {
+                self.withdraw(client);
+            } else if let Some(shared) = &mut self.shared {
+                shared.asking.push((client, lacked, looks));
+            }
+        }
+    }
+
     /// Forgets what a client that has gone wanted to know.
     pub(super) fn leave_joins(&mut self, client: ClientId) {
         self.joins.leave(client);
         if let Some(shared) = &mut self.shared {
+            shared.asking.retain(|(asking, ..)| *asking != client);
             shared.asks.retain(|(_, asked)| *asked != client);
         }
     }
@@ -231,13 +258,15 @@ impl Queue {
     }
 
     /// A look at the whole queue: what is on its way comes on top.
-    pub(super) fn whole(&mut self, whole: Whole) {
+    pub(super) fn whole(&mut self, whole: Whole, now: Duration) {
         let Some(shared) = &mut self.shared else { panic!("a queue that is not shared is looked at") };
         shared.whole = whole;
         shared.looking = false;
         let stored = shared.on_the_way.plus(Amount { items: whole.items, bytes: whole.bytes });
         self.intake.note_stored(stored);
         self.dead.note_count(whole.dead);
+        self.dispatch(now);
+        self.answer_asking(true);
     }
 
     /// Batches have left, with so much in them.
@@ -257,11 +286,14 @@ impl Queue {
         self.give_back(now);
         self.want();
         self.announce();
-        let is_asked = self.intake.waiting() > 0 || self.joins.is_waiting();
+        self.answer_asking(false);
+        let waits = self.intake.waiting() > 0 || self.joins.is_waiting();
         if let Some(shared) = &mut self.shared
-            && is_asked
+            && (waits || !shared.asking.is_empty())
             && !std::mem::replace(&mut shared.looking, true)
         {
+            // Behind what was asked for by now: what that brings comes before what the look shows.
+            shared.asking.iter_mut().for_each(|(_, _, looks)| *looks = true);
             self.outputs.push_back(Output::Look);
         }
     }

@@ -51,6 +51,7 @@ struct Machine {
     consumers: BTreeMap<ClientId, BTreeMap<u64, (u64, u32)>>,
     stopped: BTreeSet<ClientId>,
     joined: u64,
+    withdrawn: u64,
     next_client: u64,
 }
 
@@ -96,6 +97,7 @@ impl World {
             consumers: BTreeMap::new(),
             stopped: BTreeSet::new(),
             joined: 0,
+            withdrawn: 0,
             next_client: 10,
         });
         self.handle(self.machines.len() - 1, Input::Tick);
@@ -152,6 +154,7 @@ impl World {
                 }
                 Word::Finished => machine.producer.has_finished = true,
                 Word::Joined => machine.joined += 1,
+                Word::Withdrawn => machine.withdrawn += 1,
                 Word::Deliver { first, attempt, .. } => {
                     let held = machine.consumers.get_mut(&client).unwrap();
                     for (index, item) in batch.unwrap().iter().enumerate() {
@@ -413,6 +416,31 @@ fn what_nobody_asks_for_any_more_goes_to_other_machines_after_a_while() {
     world.pass(SHARED_MARK);
     world.settle();
     assert_eq!(world.machines[1].consumers[&there].len(), 1);
+}
+
+#[test]
+fn who_wants_to_know_whether_there_is_an_item_hears_it_from_the_servers() {
+    let mut world = World::new(2);
+    world.produce(0, None);
+    let client = world.consume(1);
+    for there_is_one in [false, true, false] {
+        if there_is_one {
+            world.put(0, 1);
+            world.settle();
+        }
+        let before = world.machines[1].withdrawn;
+        world.demand(1, client, 1);
+        world.say(1, client, Word::Withdraw, None);
+        // What was asked for before may have come by now.
+        assert!(there_is_one || world.machines[1].withdrawn == before, "nobody here can know");
+        world.settle();
+        assert_eq!((world.machines[1].withdrawn, world.machines[1].consumers[&client].len()), (before + 1, usize::from(there_is_one)));
+        world.ack(1, client, 1);
+    }
+    world.handle(1, Input::Drain);
+    world.demand(1, client, 1);
+    world.say(1, client, Word::Withdraw, None);
+    assert_eq!(world.machines[1].withdrawn, 4, "there is nobody to ask any more");
 }
 
 #[test]
