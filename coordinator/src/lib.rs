@@ -6,7 +6,7 @@
 //! - [`broker`]: the loop, one thread that owns all of this; [`connection`]: one client's bytes in and out;
 //!   [`door`]: who may connect;
 //! - [`queue`]: what happens to items, without any I/O; [`writer`]: results and dead letters on their way out; [`journal`]: what outlives
-//!   the coordinator; [`jetstream`]: a queue that many machines share;
+//!   the coordinator; [`sharing`], [`jetstream`]: a queue that many machines share; [`keeper`]: which of them it is;
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`dry_run`]: what it would do; [`children`], [`orphans`]: processes started,

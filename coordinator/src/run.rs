@@ -563,8 +563,8 @@ fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endp
     let slot = |(index, (input, stdin)): (usize, (&PathBuf, children::Input))| {
         let mut name = format!("{index}: {}", input.display());
         if args.queue.engine.is_some() {
-            // Another machine's file of this name is another file.
-            name = format!("{} {name}", host());
+            // Another machine's file of this name is another file, and so is another coordinator's stdin; one that comes again has its socket.
+            name = format!("{}:{} {name}", host(), endpoint.path().display());
         }
         name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
         let format = match args.format {
