@@ -41,7 +41,7 @@ impl Line {
     /// By these figures.
     pub fn new(status: &Status, total: Option<u64>, per_second: Option<f64>) -> Line {
         Line {
-            done: status.acknowledged + status.dead,
+            done: status.settled(),
             total,
             per_second,
             queued: status.ready + status.delayed,
@@ -128,9 +128,10 @@ fn append(text: &mut String, fields: &[Field], style: Style) {
     }
 }
 
-/// What is said at the end: what was done, in what time.
-pub fn closing(status: &Status, done_before: u64, took: Duration) -> String {
-    let now = (status.acknowledged + status.dead).saturating_sub(done_before);
+/// What is said at the end: what was done since `before`, in what time.
+pub fn closing(status: &Status, before: &Status, took: Duration) -> String {
+    let done_before = before.acknowledged;
+    let now = status.acknowledged.saturating_sub(done_before);
     let mut text = format!("{} done in {}", words::count(now), words::exact_time(took));
     if now > 0 && !took.is_zero() {
         text += &format!(", {}", words::rate(now as f64 / took.as_secs_f64()));
@@ -184,6 +185,13 @@ mod tests {
     }
 
     #[test]
+    fn dead_letters_that_are_put_again_or_dropped_leave_no_gap_at_the_end() {
+        let status = Status { accepted: 11, acknowledged: 8, dead: 1, dead_removed: 2, ..Status::default() };
+        let line = Line::new(&status, Some(status.accepted), None);
+        assert_eq!((line.done, line.left()), (11, None));
+    }
+
+    #[test]
     fn what_stands_still_or_is_over_has_no_end_to_wait_for() {
         assert_eq!(Line { per_second: Some(0.0), ..line() }.left(), None);
         assert_eq!(Line { per_second: Some(1e-9), ..line() }.left(), None);
@@ -193,9 +201,10 @@ mod tests {
 
     #[test]
     fn the_closing_line_says_what_was_done_now_and_what_before() {
-        let status = Status { acknowledged: 990, dead: 10, redelivered: 40, ready: 5, ..Status::default() };
+        let status = Status { acknowledged: 1000, dead: 10, redelivered: 40, ready: 5, ..Status::default() };
+        let before = Status { acknowledged: 400, dead: 3, ..Status::default() };
         let took = Duration::from_secs(12);
-        assert_eq!(closing(&status, 400, took), "600 done in 12.0s, 50/s; 400 done before; 40 retried; 10 dead; 5 left");
-        assert_eq!(closing(&Status::default(), 0, Duration::ZERO), "0 done in 0 ms");
+        assert_eq!(closing(&status, &before, took), "600 done in 12.0s, 50/s; 400 done before; 40 retried; 10 dead; 5 left");
+        assert_eq!(closing(&Status::default(), &Status::default(), Duration::ZERO), "0 done in 0 ms");
     }
 }

@@ -98,7 +98,8 @@ fn head<'a>(state: &'a State, looks: Looks, columns: u16) -> Line<'a> {
     if let Some(status) = &state.status {
         let uptime = words::time(Duration::from_millis(status.uptime_ms));
         spans.push(Span::raw(format!("  pid {}  up {uptime}  ", status.pid)));
-        spans.push(Span::styled(doing_in_words(status), looks.colour(Color::Green)));
+        let colour = if status.paused { Color::Yellow } else { Color::Green };
+        spans.push(Span::styled(doing_in_words(status), looks.colour(colour)));
     }
     if let Some(silence) = state.silence() {
         let look = looks.colour(Color::Red).add_modifier(Modifier::REVERSED);
