@@ -27,6 +27,8 @@ pub struct Line {
     pub retried: u64,
     /// Items in the dead letters.
     pub dead: u64,
+    /// Nothing is handed out for now.
+    pub paused: bool,
 }
 
 /// A piece of the line.
@@ -48,11 +50,15 @@ impl Line {
             in_flight: status.held,
             retried: status.redelivered,
             dead: status.dead,
+            paused: status.paused,
         }
     }
 
     /// How long the rest takes at this pace.
     fn left(&self) -> Option<Duration> {
+        if self.paused {
+            return None;
+        }
         let left = self.total?.saturating_sub(self.done);
         let seconds = left as f64 / self.per_second.filter(|per_second| *per_second > 0.0)?;
         // Beyond a year it is no estimate.
@@ -69,7 +75,9 @@ impl Line {
             }
             None => add(0, None, format!("{} done", words::count(self.done))),
         }
-        if let Some(per_second) = self.per_second {
+        if self.paused {
+            add(2, Some(Colour::Yellow), "paused".into());
+        } else if let Some(per_second) = self.per_second {
             add(2, None, words::rate(per_second));
         }
         if let Some(left) = self.left() {
@@ -152,7 +160,7 @@ mod tests {
     const PLAIN: Style = Style { unicode: false, colour: false };
 
     fn line() -> Line {
-        Line { done: 421, total: Some(1000), per_second: Some(83.0), queued: 571, in_flight: 8, retried: 3, dead: 1 }
+        Line { done: 421, total: Some(1000), per_second: Some(83.0), queued: 571, in_flight: 8, retried: 3, dead: 1, paused: false }
     }
 
     #[test]
@@ -182,6 +190,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_paused_says_so_in_place_of_how_fast_it_is() {
+        let paused = Line { paused: true, ..line() };
+        assert_eq!(paused.fitted(44, PLAIN), " 42%  421/1,000  paused  3 retried  1 dead");
     }
 
     #[test]
