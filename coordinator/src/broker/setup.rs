@@ -53,7 +53,7 @@ pub(super) fn open_journal(
     let Recovered { items, acknowledged, dead, .. } = recovered;
     if items + acknowledged + dead > 0 {
         let items = if items == 1 { "1 item".into() } else { format!("{items} items") };
-        let dead = if dead > 0 { format!(", {dead} became dead letters") } else { String::new() };
+        let dead = if dead > 0 { format!(", {dead} went to the dead letters") } else { String::new() };
         let folder = folder.display();
         tell(PROGRAM, format_args!("going on with {items} from the journal in {folder}; {acknowledged} were done before{dead}"));
     }
