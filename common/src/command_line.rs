@@ -52,16 +52,38 @@ pub fn parse(mut command: Command, arguments: impl IntoIterator<Item = OsString>
     })
 }
 
-/// Where a word may also be a part of a command to run, clap does not take it for a mistyped subcommand.
+/// Where a word may also be a part of a command to run, clap does not take it for a mistyped subcommand; and it does not say where what has
+/// no flag in front belongs.
 fn with_suggestion(mut error: Error, command: &Command) -> Error {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return error };
+    if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') || is_of_subcommand(&error, command) {
+        return error;
+    }
     let likeness = |name: &str| strsim::jaro(word, name);
     let closest = command.get_subcommands().map(Command::get_name).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    if let Some(name) = closest.filter(|name| !word.starts_with('-') && likeness(name) > LIKENESS_MIN) {
+    if let Some(name) = closest.filter(|name| likeness(name) > LIKENESS_MIN) {
         let names = vec![name.to_string()];
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(names));
+        return error;
     }
+    let has_input = command.get_arguments().any(|argument| argument.get_long() == Some("input"));
+    let runs_commands = command.get_arguments().any(Arg::is_last_set);
+    let tips = [
+        runs_commands.then(|| format!("a command stands at the end, behind `--`: {} … -- {word} …", command.get_name())),
+        has_input.then(|| format!("a file of items is read with `--input {word}`")),
+    ];
+    let tips = tips.into_iter().flatten().map(Into::into).collect();
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
     error
+}
+
+/// True of what is wrong behind a subcommand: its usage is shown.
+fn is_of_subcommand(error: &Error, command: &Command) -> bool {
+    let usage = match error.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
+        _ => return false,
+    };
+    command.get_subcommands().any(|below| usage.contains(&format!("{} {} ", command.get_name(), below.get_name())))
 }
 
 /// What is taken for mistyped, by Jaro's measure: as like as clap wants it of flags.
@@ -106,10 +128,17 @@ fn with_short_help(command: Command, manual: String) -> Command {
 fn what_has_no_line(command: &Command, manual: &str) -> String {
     let unlisted = command.get_arguments().filter(|argument| argument.is_hide_short_help_set() && !argument.is_hide_set());
     let names: Vec<String> = unlisted.filter_map(|argument| Some(format!("--{}", argument.get_long()?))).collect();
-    let twin = command.get_arguments().find_map(|argument| Some((argument.get_long()?, argument.get_env()?.to_str()?)));
-    let twin =
-        twin.map(|(flag, twin)| format!("\nEnvironment: {twin} for --{flag}, and so for each flag; PROCQ_LOG=debug")).unwrap_or_default();
-    format!("Also: {}; see `{manual}`{twin}", names.join(", "))
+    let twin = twins(command).map(|(flag, twin, others)| format!("\nEnvironment: {twin} for --{flag}, {others}; PROCQ_LOG=debug"));
+    format!("Also: {}; see `{manual}`{}", names.join(", "), twin.unwrap_or_default())
+}
+
+/// A flag and its twin in the environment, and whether the others have such; none for a command without flags of its own.
+pub fn twins(command: &Command) -> Option<(&str, &str, String)> {
+    let (flag, twin) = command.get_arguments().find_map(|argument| Some((argument.get_long()?, argument.get_env()?.to_str()?)))?;
+    let alone = command.get_arguments().filter(|argument| argument.get_env().is_none() && !argument.is_hide_set());
+    let alone = alone.filter_map(Arg::get_long).find(|long| !["help", "version"].contains(long));
+    let others = alone.map_or("and so for each flag".into(), |flag| format!("and none for --{flag}"));
+    Some((flag, twin, others))
 }
 
 #[cfg(test)]

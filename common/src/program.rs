@@ -25,8 +25,10 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_DEAD_LETTERS: u8 = 3;
 /// No coordinator listens (`EX_UNAVAILABLE` of `sysexits.h`).
 pub const EXIT_NO_COORDINATOR: u8 = 69;
-/// Another coordinator listens (`EX_CANTCREAT`).
+/// Another coordinator listens, or has the journal (`EX_CANTCREAT`).
 pub const EXIT_IN_USE: u8 = 73;
+/// A child's word to its coordinator, and to nobody else: another in its place would fail as it did (`EX_SOFTWARE`).
+pub const EXIT_HOPELESS: u8 = 70;
 /// Ended by signal `n`: this plus `n`.
 pub const EXIT_SIGNAL_BASE: u8 = 128;
 /// Nobody reads stdout any more: as if by SIGPIPE, 13 on every Unix system.

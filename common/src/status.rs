@@ -71,6 +71,11 @@ impl Status {
         self.shared.map_or(self.ready + self.delayed + self.held, |shared| shared.items)
     }
 
+    /// Items that were accepted and count against nothing any more: done, or dead letters, also such as were put again or dropped since.
+    pub fn settled(&self) -> u64 {
+        self.acknowledged + self.dead + self.dead_removed
+    }
+
     /// True when the queue takes no further item.
     pub fn is_full(&self) -> bool {
         self.stored() >= self.capacity_items || self.bytes >= self.capacity_bytes

@@ -20,14 +20,16 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_SIGNAL_BASE, connect_within, die_with_parent, fail, is_gone, set_process_name, tell};
+use common::program::{
+    EXIT_DONE, EXIT_ERROR, EXIT_HOPELESS, EXIT_SIGNAL_BASE, connect_within, die_with_parent, fail, is_gone, set_process_name, tell,
+};
 use common::{Consumer, Endpoint, Error, log};
 
 use cli::Cli;
 use command::{Command, Running};
 use joblog::JobLog;
 use sink::{OneByOne, Settled};
-use worker::Worker;
+use worker::{Hopeless, Worker};
 
 /// What this program calls itself in messages.
 pub(crate) const PROGRAM: &str = "consumer";
@@ -50,6 +52,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         // Its coordinator knows.
         Err(error) if cli.child_of.is_some() && is_gone(&error) => ExitCode::from(EXIT_ERROR),
+        Err(error) if cli.child_of.is_some() && error.is::<Hopeless>() => {
+            tell(PROGRAM, format_args!("{error:#}"));
+            ExitCode::from(EXIT_HOPELESS)
+        }
         Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),
     }
 }

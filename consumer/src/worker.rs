@@ -17,6 +17,7 @@ mod process;
 mod stderr;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -38,6 +39,21 @@ pub struct Worker {
     connects_again: bool,
     joblog: Option<JobLog>,
 }
+
+/// Workers keep ending: no other consumer's would do better.
+#[derive(Debug)]
+pub struct Hopeless {
+    /// How the last one has ended.
+    what: String,
+}
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; workers keep ending without an answer, so this was the last", self.what)
+    }
+}
+
+impl std::error::Error for Hopeless {}
 
 impl Worker {
     /// A worker with these words, whose program is looked for now. `prefetch` items are given to it ahead, or as many as its pace suggests.

@@ -14,13 +14,13 @@ use common::limits::{CAPACITY_ITEMS_DEFAULT, ITEM_BYTES_MAX_CEILING, ITEM_BYTES_
 use common::{Endpoint, command_line};
 use producer::cli::{Format, Pause, refuse_given};
 
+use crate::completions::Shell;
 use crate::halt::Halt;
 use crate::jetstream::Address;
 use crate::journal::Fsync;
 use crate::limits::{
     DEAD_BYTES_MAX, DEAD_LETTERS_MAX, EARLY_BYTES_MAX, LEASE_GRACE, NEAR_BYTES, TOP_INTERVAL_MAX, TOP_INTERVAL_MIN, UNWRITTEN_BYTES_MAX,
 };
-use crate::manual::Shell;
 use crate::metrics::Loopback;
 use crate::progress::When;
 use crate::queue::{Lease, Rules, Window};
@@ -30,7 +30,8 @@ const EXAMPLES: &str = "\
 Examples:
   find . -name '*.rs' -print0 | coordinator --input - --format nul -- sha256sum {}
   coordinator --input urls.txt --consumers 8 --dead-letters failed.jsonl -- curl -sSfO {}
-Exit codes: 0 done, 1 error, 2 usage, 3 dead letters, 69 no coordinator, 73 socket in use, 128+signal";
+  coordinator --input urls.txt --journal state --output pages.txt -- ./fetch {}  # survives kill -9
+Exit codes: 0 done, 1 error, 2 usage, 3 dead letters, 69 no coordinator, 73 in use, 128+signal";
 
 /// A bounded work queue between processes that nothing can wedge
 ///
@@ -58,16 +59,28 @@ pub enum Command {
     ///
     /// Until it is stopped, or all that --expect-producers waits for is done. Started by systemd, it says when it is ready, and takes the socket
     /// that it is given (a .socket unit).
+    #[command(after_help = "Examples:
+  coordinator serve --expect-producers 2 > results.txt
+  coordinator serve --journal queue --output results.txt")]
     Serve(Box<ServeArgs>),
     /// Show what a coordinator's queue is doing
+    #[command(after_help = "Examples:
+  coordinator status
+  coordinator status --json | jq .ready")]
     Status(StatusArgs),
     /// Show a queue live, over the whole screen
     ///
     /// Its figures and their course, each producer and consumer, and what each has at hand. q quits, s stops the coordinator.
+    #[command(after_help = "Examples:
+  coordinator top
+  coordinator top --interval 250ms")]
     Top(TopArgs),
     /// End a coordinator once all of its items are settled, or now
     ///
     /// It takes no more items. Waits until it has ended.
+    #[command(after_help = "Examples:
+  coordinator stop
+  timeout 60 coordinator stop || coordinator stop --now")]
     Stop(StopArgs),
     /// Let a coordinator hand out nothing for now
     ///
@@ -80,12 +93,14 @@ pub enum Command {
     /// Look at a journal that no coordinator has open
     Journal(JournalArgs),
     /// Print a script that teaches a shell all three programs' flags
-    ///
-    /// To have it in each bash, say: `source <(coordinator completions bash)` in ~/.bashrc.
+    #[command(after_help = "Examples:
+  source <(coordinator completions bash)    # in ~/.bashrc; zsh: in ~/.zshrc, behind compinit
+  coordinator completions fish --dir ~/.config/fish/completions")]
     Completions(CompletionsArgs),
     /// Print the manual page of a program or subcommand
-    ///
-    /// To read it: `coordinator man | man -l -`. To have all of them found: `coordinator man --dir ~/.local/share/man/man1`.
+    #[command(after_help = "Examples:
+  coordinator man | man -l -
+  coordinator man --dir ~/.local/share/man/man1")]
     Man(ManArgs),
 }
 
@@ -108,7 +123,8 @@ pub struct RunArgs {
     /// How many consumers to start [default: one per CPU]
     ///
     /// In the default run, without --input, one.
-    #[arg(long, value_name = "N", env = "PROCQ_CONSUMERS", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Work")]
+    #[arg(long, value_name = "N", env = "PROCQ_CONSUMERS", help_heading = "Work",
+        value_parser = clap::value_parser!(u32).range(1..=10_000), allow_negative_numbers = true)]
     pub consumers: Option<u32>,
 
     /// Let each consumer ask for N items ahead
@@ -335,7 +351,7 @@ pub struct TopArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// At once: what is not settled is left
-    #[arg(long, env = "PROCQ_NOW")]
+    #[arg(long)]
     pub now: bool,
 
     /// The queue's socket [default: one per user]
@@ -367,6 +383,9 @@ pub struct DeadArgs {
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
     /// Show them, a line each
+    #[command(after_help = "Examples:
+  coordinator dead list
+  coordinator dead list --json | jq -r .item > again.txt")]
     List {
         /// As lines of JSON, like those of --dead-letters
         #[arg(long, env = "PROCQ_JSON")]
@@ -379,8 +398,14 @@ pub enum DeadCommand {
     /// Put them into the queue again
     ///
     /// Each becomes a new item, with a number of its own and all its attempts before it. It needs room like any other.
+    #[command(after_help = "Examples:
+  coordinator dead requeue 7 12
+  coordinator dead requeue --all")]
     Requeue(WhichDead),
     /// Forget them
+    #[command(after_help = "Examples:
+  coordinator dead drop 7 12
+  coordinator dead drop --all")]
     Drop(WhichDead),
 }
 
@@ -388,11 +413,11 @@ pub enum DeadCommand {
 #[derive(Debug, Args)]
 pub struct WhichDead {
     /// The numbers of their items
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID", value_parser = item_number, conflicts_with = "all")]
     pub ids: Vec<u64>,
 
     /// All that there are now
-    #[arg(long, env = "PROCQ_ALL")]
+    #[arg(long)]
     pub all: bool,
 
     /// Which coordinator.
@@ -412,6 +437,9 @@ pub struct JournalArgs {
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
     /// Show what is in it
+    #[command(after_help = "Examples:
+  coordinator journal inspect queue
+  coordinator journal inspect --json queue")]
     Inspect {
         /// The journal's directory
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -451,6 +479,10 @@ pub struct ManArgs {
     /// Write all pages into DIR instead
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, env = "PROCQ_DIR", conflicts_with = "name")]
     pub dir: Option<PathBuf>,
+}
+
+fn item_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "not an item's number; `coordinator dead list` shows them".into())
 }
 
 /// How often to look at a coordinator: not so often that it has much to do with that.
@@ -495,8 +527,16 @@ impl Cli {
 
     fn what_is_missing(&self) -> Option<String> {
         let RunArgs { command, input, worker, joblog, dry_run, .. } = &self.run;
-        if self.command.is_some() {
-            return None;
+        match &self.command {
+            Some(Command::Dead(DeadArgs { command: DeadCommand::Requeue(which) | DeadCommand::Drop(which) }))
+                if which.ids.is_empty() && !which.all =>
+            {
+                return Some(
+                    "which dead letters? Give their items' numbers (`coordinator dead list` shows them), or --all for all of them".into(),
+                );
+            }
+            Some(_) => return None,
+            None => {}
         }
         // At a shared queue, other machines may have the inputs.
         let needs_input = self.run.queue.engine.is_none() || *dry_run;
@@ -524,7 +564,7 @@ impl QueueArgs {
         let around = batch_cost_bytes(4);
         let capacity_bytes = self.capacity_bytes.as_u64();
         let Some(most) = capacity_bytes.checked_sub(around) else {
-            return Err(format!("--capacity-bytes {capacity_bytes} holds no item: at least {around} bytes are needed"));
+            return Err(format!("--capacity-bytes {capacity_bytes} holds no item: give {around} bytes or more"));
         };
         let item_bytes_max = match self.max_item {
             Some(size) => size.as_u64(),
@@ -616,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_an_environment_twin() {
+    fn every_flag_has_an_environment_twin_but_those_that_cannot_be_taken_back() {
         let command = Cli::command();
         let below = |command: &clap::Command| command.get_subcommands().cloned().collect::<Vec<_>>();
         let subcommands: Vec<_> = below(&command).into_iter().flat_map(|command| [below(&command), vec![command]].concat()).collect();
@@ -624,7 +664,9 @@ mod tests {
         for argument in command.get_arguments().chain(subcommands) {
             let Some(long) = argument.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
             let twin = format!("PROCQ_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(&twin[..]));
+            // What throws away is said where it is done: it must not come from an environment that was set for something else.
+            let twin = Some(&twin[..]).filter(|_| !["all", "now"].contains(&long));
+            assert_eq!(argument.get_env().and_then(|env| env.to_str()), twin);
         }
     }
 }

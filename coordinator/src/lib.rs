@@ -10,7 +10,7 @@
 //!
 //! and around it:
 //! - [`cli`]: the command line; [`run`]: a run from its start to its exit code; [`dry_run`]: what it would do; [`children`], [`orphans`]: processes started,
-//!   watched and ended; [`supervisor`]: when one is started again; [`halt`]: when all is given up; [`manual`]: manual pages and completions;
+//!   watched and ended; [`supervisor`]: when one is started again; [`halt`]: when all is given up; [`manual`], [`completions`]: manual pages, and what shells are told;
 //!   [`steer`]: steering a coordinator that runs; [`systemd`]: as a service; [`limits`]: every limit with its reason;
 //! - to be seen: [`status`], [`metrics`]: the queue's figures; [`progress`]: how a run gets on; [`top`]: a live view; [`figures`]: how their threads get
 //!   what they show; [`pace`], [`words`], [`style`]: rates, numbers and characters.
@@ -18,6 +18,7 @@
 pub mod broker;
 pub mod children;
 pub mod cli;
+pub mod completions;
 pub mod connection;
 pub mod door;
 pub mod dry_run;
@@ -52,11 +53,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use common::program::{EXIT_DONE, EXIT_ERROR, fail, tell};
+use common::program::{EXIT_DONE, EXIT_ERROR, EXIT_IN_USE, fail, tell};
 use common::{Control, Endpoint, log};
 
 use cli::{Cli, Command, JournalCommand, StatusArgs};
-use journal::inspect;
+use journal::{JournalError, inspect};
 
 /// What this program calls itself in messages.
 pub(crate) const PROGRAM: &str = "coordinator";
@@ -74,8 +75,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     log::start(PROGRAM);
     match run_command(&cli) {
         Ok(code) => ExitCode::from(code),
+        Err(error) if is_journal_in_use(&error) => {
+            tell(PROGRAM, format_args!("{error:#}"));
+            ExitCode::from(EXIT_IN_USE)
+        }
         Err(error) => fail(PROGRAM, &*error, format_args!("{error:#}")),
     }
+}
+
+fn is_journal_in_use(error: &anyhow::Error) -> bool {
+    error.chain().any(|link| matches!(link.downcast_ref(), Some(JournalError::InUse { .. })))
 }
 
 fn run_command(cli: &Cli) -> Result<u8> {
@@ -94,8 +103,8 @@ fn run_command(cli: &Cli) -> Result<u8> {
         Some(Command::Top(args)) => top::top(&Endpoint::named(args.socket.as_deref()), args.interval),
         Some(Command::Journal(args)) => look_at_journal(&args.command),
         Some(Command::Completions(args)) => match &args.dir {
-            Some(folder) => manual::write_completions(args.shell, folder).map(|()| EXIT_DONE),
-            None => print(&manual::completions(args.shell)),
+            Some(folder) => completions::write(args.shell, folder).map(|()| EXIT_DONE),
+            None => print(&completions::script(args.shell)),
         },
         Some(Command::Man(args)) => match &args.dir {
             Some(folder) => manual::write_pages(folder).map(|()| EXIT_DONE),

@@ -1,5 +1,4 @@
-//! What is made from the command lines' own definitions: manual pages, and completions for shells. The only file that names `clap_complete`
-//! and `clap_mangen`.
+//! Manual pages, made from the command lines' own definitions. The only file that names `clap_mangen`.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +7,10 @@ use anyhow::{Context, Result, bail};
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+use common::command_line::twins;
 use common::program::{
     EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_IN_USE, EXIT_NO_COORDINATOR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, EXIT_USAGE, VERSION,
 };
-
-pub use clap_complete::Shell;
 
 use crate::cli::Cli;
 
@@ -25,10 +23,14 @@ pub fn page(words: &[String]) -> Result<Vec<u8>> {
     match pages.iter().find(|command| is_wanted(name(command))) {
         Some(command) => Ok(render(command)?),
         None => {
-            let names: Vec<&str> = pages.iter().map(|command| name(command).trim_start_matches("coordinator-")).collect();
-            bail!("there is no manual page {wanted:?}; give one of {}", names.join(", "))
+            bail!("there is no manual page {wanted:?}; give one of {}", names().join(", "))
         }
     }
+}
+
+/// What can be asked for.
+pub fn names() -> Vec<String> {
+    commands().iter().map(|command| name(command).trim_start_matches("coordinator-").to_string()).collect()
 }
 
 /// Writes all manual pages into a folder, which is made if it does not exist.
@@ -39,53 +41,9 @@ pub fn write_pages(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A script that teaches a shell all three programs' command lines.
-pub fn completions(shell: Shell) -> Vec<u8> {
-    let mut script = String::new();
-    for (_, part) in scripts(shell) {
-        for line in part.lines() {
-            // PowerShell takes these at the top only.
-            if !(line.starts_with("using ") && script.contains(line)) {
-                script.push_str(line);
-                script.push('\n');
-            }
-        }
-    }
-    script.into_bytes()
-}
-
-/// Writes each program's completions into a folder, under the name by which the shell finds them.
-pub fn write_completions(shell: Shell, folder: &Path) -> Result<()> {
-    scripts(shell).into_iter().try_for_each(|(file, script)| write(folder, &file, script.as_bytes()))
-}
-
-fn programs() -> [Command; 3] {
+/// The three programs, as they are shown to people.
+pub(crate) fn programs() -> [Command; 3] {
     [Cli::dressed(), producer::cli::Cli::dressed(), consumer::cli::Cli::dressed()]
-}
-
-/// Each program's file name and script.
-fn scripts(shell: Shell) -> Vec<(String, String)> {
-    use clap_complete::Generator;
-    let script = |mut command: Command| {
-        let name = command.get_name().to_string();
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut command, &name, &mut script);
-        (shell.file_name(&name), String::from_utf8_lossy(&script).into_owned())
-    };
-    programs().iter().map(for_people).map(script).collect()
-}
-
-/// Without what only the coordinator says to its children: the generators know nothing of hidden flags.
-fn for_people(command: &Command) -> Command {
-    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
-    Command::new(command.get_name().to_string())
-        .version(VERSION)
-        .about(command.get_about().cloned().unwrap_or_default())
-        .disable_help_flag(true)
-        .disable_help_subcommand(true)
-        .disable_version_flag(true)
-        .args(arguments.cloned())
-        .subcommands(command.get_subcommands().map(for_people))
 }
 
 /// All that has a page of its own: the programs, and their subcommands at any depth.
@@ -148,10 +106,8 @@ fn add_examples(page: &mut Roff, command: &Command) {
 
 fn add_environment(page: &mut Roff, command: &Command) {
     page.control("SH", ["ENVIRONMENT"]);
-    let twin = command.get_arguments().find_map(|argument| Some((argument.get_long()?, argument.get_env()?.to_str()?)));
-    if let Some((flag, twin)) = twin {
-        let words =
-            format!("Each flag may be given in the environment instead: {twin} for --{flag}, and so on. The command line counts more.");
+    if let Some((flag, twin, others)) = twins(command) {
+        let words = format!("Flags may be given in the environment instead: {twin} for --{flag}, {others}. The command line counts more.");
         page.text([roman(words)]);
     }
     let variables = [
@@ -173,7 +129,7 @@ fn add_exit_status(page: &mut Roff) {
         (EXIT_USAGE, "The command line makes no sense."),
         (EXIT_DEAD_LETTERS, "Done, but some items are in the dead letters."),
         (EXIT_NO_COORDINATOR, "There is no coordinator at the socket."),
-        (EXIT_IN_USE, "Another coordinator is at the socket."),
+        (EXIT_IN_USE, "Another coordinator is at the socket, or has the journal."),
         (EXIT_OUTPUT_CLOSED, "Nobody reads stdout any more."),
     ];
     add_list(page, codes.map(|(code, words)| (code.to_string(), words)));
@@ -193,7 +149,7 @@ fn add_list<T: Into<String>>(page: &mut Roff, entries: impl IntoIterator<Item = 
     }
 }
 
-fn write(folder: &Path, file: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write(folder: &Path, file: &str, bytes: &[u8]) -> Result<()> {
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(folder.join(file), bytes));
     written.with_context(|| format!("cannot write {}; give another --dir", folder.join(file).display()))
 }
@@ -223,13 +179,5 @@ mod tests {
             assert!(page.contains(word), "{word}");
         }
         assert!(!page.contains("Also:"));
-    }
-
-    #[test]
-    fn a_script_has_its_imports_once_and_at_the_top() {
-        let script = String::from_utf8(completions(Shell::PowerShell)).unwrap();
-        let is_import = |line: &&str| line.starts_with("using ");
-        let last = script.lines().filter(|line| !line.is_empty()).skip_while(is_import).filter(is_import).count();
-        assert_eq!(last, 0, "{script}");
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use common::Endpoint;
 use common::endpoint::Listener;
 use common::limits::NAME_BYTES_MAX;
-use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
+use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_HOPELESS, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
 use common::status::Phase;
 use consumer::command::{find_program, has_placeholder};
 use consumer::joblog::JobLog;
@@ -144,6 +144,8 @@ struct Coordinator {
     halt: Halt,
     /// It was given up because too much has failed.
     halted: bool,
+    /// It was told to stop, by `coordinator stop`.
+    stopped: bool,
     grace: Duration,
     /// Where what is left will be found.
     journal: Option<PathBuf>,
@@ -182,8 +184,7 @@ impl Coordinator {
             tell(PROGRAM, format_args!("metrics at http://{}/metrics", metrics.address()?));
             metrics.serve(broker.asker()).context("cannot serve metrics")?;
         }
-        let status = broker.status();
-        let known = Known { producers_expected, done_before: status.acknowledged + status.dead };
+        let known = Known { producers_expected, before: broker.status() };
         let progress = progress.show(broker.asker(), known).context("cannot show progress")?;
         info!(socket = %broker.endpoint().path().display(), pid = std::process::id(), "listening");
         Ok(Coordinator {
@@ -194,6 +195,7 @@ impl Coordinator {
             end: End::Open,
             halt: args.halt,
             halted: false,
+            stopped: false,
             grace: args.grace,
             journal: args.journal.clone(),
             engine: args.engine.as_ref().map(ToString::to_string),
@@ -213,7 +215,7 @@ impl Coordinator {
     /// Until it is over, in whatever way; no child outlives this.
     fn run_to_end(mut self) -> Result<u8> {
         self.notifier.ready(&self.broker.status());
-        let code = self.run_until_over();
+        let code = self.run_until_over().map(|code| if code == EXIT_DONE && self.is_cut_short() { EXIT_ERROR } else { code });
         self.notifier.stopping();
         self.end_children();
         let code = code.and_then(|code| self.broker.close_keeper().map(|()| code));
@@ -230,10 +232,21 @@ impl Coordinator {
         code
     }
 
+    /// True of a run that was told to stop before all was done. What is served has no end of its own.
+    fn is_cut_short(&self) -> bool {
+        // What is left in a shared queue is for the other machines.
+        let is_left = self.engine.is_none() && self.broker.status().stored() > 0;
+        self.stopped && !self.slots.is_empty() && (is_left || self.has_unread())
+    }
+
+    fn has_unread(&self) -> bool {
+        let is_unread = |slot: &Slot| slot.name.as_ref().is_some_and(|name| !self.broker.queue().has_finished(name));
+        self.slots.iter().any(is_unread)
+    }
+
     fn tell_what_is_left(&self) {
         let left = self.broker.status().stored();
-        let is_unread = |slot: &Slot| slot.name.as_ref().is_some_and(|name| !self.broker.queue().has_finished(name));
-        let unread = self.halted && self.slots.iter().any(is_unread);
+        let unread = (self.halted || self.stopped) && self.has_unread();
         if left == 0 && !unread {
             if self.halted {
                 tell(PROGRAM, format_args!("nothing else was left to do"));
@@ -246,13 +259,13 @@ impl Coordinator {
             (None, None) => "the queue".into(),
         };
         let were = if left == 1 { "item was" } else { "items were" };
-        let mut what = if left > 0 { vec![format!("{left} {were} left in {place}")] } else { Vec::new() };
-        what.extend(unread.then(|| "not all inputs were read to their end".into()));
-        let advice = match (&self.journal, &self.engine) {
-            (Some(_), _) => "; start again with the same line to go on",
-            (None, Some(_)) => ", for the other machines, or to go on here with the same line",
-            (None, None) => ", not done",
+        let (undone, advice) = match (&self.journal, &self.engine) {
+            (Some(_), _) => ("", "; start again with the same line to go on"),
+            (None, Some(_)) => ("", ", for the other machines, or to go on with here"),
+            (None, None) => (", not done", ""),
         };
+        let mut what = if left > 0 { vec![format!("{left} {were} left in {place}{undone}")] } else { Vec::new() };
+        what.extend(unread.then(|| "not all inputs were read to their end".into()));
         tell(PROGRAM, format_args!("{}{advice}", what.join(", and ")));
     }
 
@@ -280,8 +293,7 @@ impl Coordinator {
             for event in self.broker.turn(self.next_deadline()).context("the event loop failed")? {
                 match event {
                     Event::Watched => self.take_signals()?,
-                    Event::Shutdown { now: true } => self.end = End::Now { code: EXIT_DONE },
-                    Event::Shutdown { now: false } => self.broker.feed(Input::Drain),
+                    Event::Shutdown { now } => self.told_to_stop(now),
                     Event::WriteFailed(failure) => return write_failed(failure),
                     Event::KeepingFailed(error) => return Err(error),
                 }
@@ -292,6 +304,15 @@ impl Coordinator {
             if let Some(code) = self.is_over() {
                 return Ok(code);
             }
+        }
+    }
+
+    fn told_to_stop(&mut self, now: bool) {
+        self.stopped = true;
+        if now {
+            self.end = End::Now { code: EXIT_DONE };
+        } else {
+            self.broker.feed(Input::Drain);
         }
     }
 
@@ -408,6 +429,11 @@ impl Coordinator {
             (Verdict::Restart { after }, _) => {
                 tell(PROGRAM, format_args!("{role} {pid} ended by {exit}; starting another"));
                 slot.place = Place::Pausing(self.broker.now() + after);
+            }
+            (Verdict::GiveUp, Kind::Consumer) if exit == Exit::Code(i32::from(EXIT_HOPELESS)) => {
+                bail!(
+                    "consumer {pid} has given up, and another would do no better, so the run ends; mend the cause that it named, then start again"
+                );
             }
             (Verdict::GiveUp, Kind::Consumer) => {
                 bail!(

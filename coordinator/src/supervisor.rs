@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use common::program::EXIT_HOPELESS;
+
 use crate::limits::{CHILD_FAILURES_MAX, CHILD_RESTART};
 
 /// How a child ended.
@@ -89,6 +91,10 @@ impl Record {
             // At once, unless it died so soon that it may be others' progress while this one only dies.
             return Verdict::Restart { after: CHILD_RESTART.min.saturating_sub(lived) };
         }
+        // It was patient itself.
+        if exit == Exit::Code(i32::from(EXIT_HOPELESS)) {
+            return Verdict::GiveUp;
+        }
         self.failures += 1;
         // One that is killed may have been so by an item, which is given all of its attempts before it is dead-lettered: that is progress.
         let patience = if matches!(exit, Exit::Signal(_)) { self.attempts_max } else { 0 };
@@ -155,6 +161,14 @@ mod tests {
         let mut broken = Record::new(1);
         let lives = (1..).take_while(|n| broken.judge(Kind::Consumer, Exit::Code(1), dead(*n), LONG) != Verdict::GiveUp).count();
         assert_eq!(lives as u32 + 1, CHILD_FAILURES_MAX);
+    }
+
+    #[test]
+    fn one_that_says_that_none_would_do_better_is_given_up_unless_others_get_work_done() {
+        let hopeless = Exit::Code(i32::from(EXIT_HOPELESS));
+        let mut record = Record::new(5);
+        assert!(matches!(record.judge(Kind::Consumer, hopeless, done(1), LONG), Verdict::Restart { .. }));
+        assert_eq!(record.judge(Kind::Consumer, hopeless, done(1), LONG), Verdict::GiveUp);
     }
 
     #[test]

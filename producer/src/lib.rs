@@ -96,7 +96,12 @@ fn put_all(producer: &Producer<[u8]>, source: &mut Source) -> Result<()> {
         // What was read before the trouble is to arrive; if the coordinator is the trouble, this fails likewise.
         let _ = producer.flush();
         let confirmed = producer.confirmed();
-        return Err(stopped.context(format!("stopped after {confirmed} items, all of them accepted")));
+        let items = match confirmed.0 {
+            0 => "before its first item".into(),
+            1 => "after 1 item, which is accepted".into(),
+            items => format!("after {items} items, all of them accepted"),
+        };
+        return Err(stopped.context(format!("stopped {items}")));
     }
 }
 

@@ -1,9 +1,8 @@
-//! What the programs say of themselves: help that fits a screen, the manual, completions, versions, and errors that help on.
+//! What the programs say of themselves: help that fits a screen, the manual, versions, and errors that help on.
 
 use std::path::Path;
 use std::process::Command;
 
-use coordinator::manual::{Shell, completions};
 use tests::{Process, program};
 
 const PROGRAMS: [&str; 3] = ["coordinator", "producer", "consumer"];
@@ -78,6 +77,13 @@ fn what_is_mistyped_gets_a_suggestion_and_what_is_impossible_the_choices() {
         ("coordinator", &["journal", "inspct", "x"], &["'inspect'"]),
         ("coordinator", &["--fsync", "sometimes"], &["possible values: always, never"]),
         ("coordinator", &["completions", "bsh"], &["possible values: bash, elvish, fish, powershell, zsh", "'bash'"]),
+        ("coordinator", &["--input", "x", "sha256sum", "{}"], &["behind `--`: coordinator … -- sha256sum …"]),
+        ("coordinator", &["urls.txt"], &["`--input urls.txt`", "-- urls.txt"]),
+        ("coordinator", &["--consumers", "-1"], &["-1 is not in 1..=10000"]),
+        ("coordinator", &["dead", "drop"], &["or --all for all of them"]),
+        ("coordinator", &["dead", "drop", "x"], &["`coordinator dead list`"]),
+        ("producer", &["urls.txt"], &["`--input urls.txt`"]),
+        ("consumer", &["gzip"], &["behind `--`: consumer … -- gzip …"]),
         ("producer", &["--inputt", "x"], &["'--input'"]),
         ("consumer", &["--prefech", "3"], &["'--prefetch'"]),
     ] {
@@ -86,6 +92,12 @@ fn what_is_mistyped_gets_a_suggestion_and_what_is_impossible_the_choices() {
         assert!(words.iter().all(|words| said.contains(words)), "{program} {arguments:?}: {words:?} in {said}");
         assert!(said.contains("For more information, try '--help'"), "{said}");
     }
+}
+
+#[test]
+fn what_is_wrong_behind_a_subcommand_gets_no_advice_about_a_run() {
+    let (code, _, said) = run("coordinator", &["status", "status"]);
+    assert!(code == 2 && !said.contains("tip"), "{said}");
 }
 
 #[test]
@@ -153,68 +165,4 @@ fn a_page_that_does_not_exist_is_an_error_that_names_those_that_do() {
     let (code, out, said) = run("coordinator", &["man", "sevre"]);
     assert_eq!((code, &out[..]), (1, ""));
     assert!(said.contains("no manual page \"sevre\"; give one of coordinator, serve,"), "{said}");
-}
-
-#[test]
-fn bash_takes_the_completions_and_completes_flags_values_and_subcommands() {
-    let script = String::from_utf8(completions(Shell::Bash)).expect("text");
-    assert_eq!(run("coordinator", &["completions", "bash"]), (0, script.clone(), String::new()));
-    // What bash does at the second press of the tab key, with these words on the line.
-    let complete = |words: &[&str]| {
-        let query = format!(
-            "source /dev/stdin || exit 9\nCOMP_WORDS=({}); COMP_CWORD={}; spec=$(complete -p {}) || exit 8\n\
-             [[ $spec =~ -F\\ ([^ ]+) ]] && \"${{BASH_REMATCH[1]}}\" {} \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
-             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-            words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
-            words.len() - 1,
-            words[0],
-            words[0],
-        );
-        let mut command = Command::new("bash");
-        command.args(["--norc", "-c", &query]);
-        let mut bash = Process::spawn_plain(command);
-        bash.write(script.as_bytes());
-        let (code, out, said) = bash.finish();
-        assert_eq!((code, &said[..]), (0, ""), "{words:?}: {out}");
-        out.lines().map(String::from).collect::<Vec<_>>()
-    };
-    assert_eq!(complete(&["coordinator", "--dead"]), ["--dead-letters"]);
-    assert_eq!(complete(&["coordinator", "jour"]), ["journal"]);
-    assert_eq!(complete(&["coordinator", "journal", "ver"]), ["verify"]);
-    assert_eq!(complete(&["coordinator", "serve", "--fsync", ""]), ["always", "never"]);
-    assert_eq!(complete(&["producer", "--format", "n"]), ["nul"]);
-    assert_eq!(complete(&["consumer", "--rec"]), ["--reconnect"]);
-    assert_eq!(complete(&["consumer", "--child"]), [""], "what is for the coordinator alone is not offered");
-}
-
-#[test]
-fn every_shell_gets_the_flags_of_all_three_programs_and_files_under_the_names_that_it_looks_for() {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (shell, file) in [
-        ("bash", "coordinator.bash"),
-        ("zsh", "_coordinator"),
-        ("fish", "coordinator.fish"),
-        ("elvish", "coordinator.elv"),
-        ("powershell", "_coordinator.ps1"),
-    ] {
-        let (code, script, said) = run("coordinator", &["completions", shell]);
-        assert_eq!((code, &said[..]), (0, ""));
-        for word in ["dead-letters", "expect-producers", "reconnect", "prefetch", "name"] {
-            assert!(script.contains(word), "{shell}: {word}");
-        }
-        assert!(!script.contains("child-of") && !script.contains("pause-ms"), "{shell}");
-        let folder = folder.path().join(shell);
-        let (code, _, said) = run("coordinator", &["completions", shell, "--dir", folder.to_str().expect("text")]);
-        assert_eq!((code, &said[..]), (0, ""));
-        assert!(folder.join(file).is_file() && std::fs::read_dir(&folder).expect("the folder").count() == 3, "{shell}");
-        let syntax = match shell {
-            "powershell" => continue,
-            "elvish" => "-compileonly",
-            _ => "-n",
-        };
-        match Command::new(shell).arg(syntax).arg(folder.join(file)).output() {
-            Ok(checked) => assert!(checked.status.success(), "{shell}: {}", String::from_utf8_lossy(&checked.stderr)),
-            Err(_) => eprintln!("{shell}'s script not checked by it: it is not there"),
-        }
-    }
 }

@@ -159,9 +159,11 @@ fn commands_whose_coordinator_is_killed_run_again_and_each_result_is_there_once(
 #[test]
 fn a_run_that_was_done_is_done_at_once_when_started_again() {
     let place = Place::new(100);
-    for _ in 0..2 {
+    for before in [None, Some("going on with 0 items from the journal")] {
         let (code, _, stderr) = place.start(false, &[]).finish();
         assert_eq!(code, 0, "{stderr}");
+        assert_eq!(stderr.contains("100 were done before"), before.is_some_and(|words| stderr.contains(words)), "{stderr}");
+        assert_eq!(before.is_none(), stderr.is_empty(), "{stderr}");
         place.check(&stderr);
     }
     std::fs::write(&place.input, std::fs::read_to_string(&place.input).unwrap() + "one more\n").unwrap();
@@ -236,7 +238,11 @@ fn a_second_coordinator_is_kept_from_the_journal_and_told_who_has_it() {
     let mut command = Command::new(program("coordinator"));
     command.args(["serve", "--journal"]).arg(place.path("journal"));
     let (code, _, stderr) = Process::spawn(command, &place.path("another.sock")).finish();
-    assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains(&first.pid().to_string()), "{stderr}");
+    assert_eq!(code, 73, "{stderr}");
+    assert!(stderr.contains(&first.pid().to_string()) && stderr.contains("another --journal"), "{stderr}");
+    let mut look = Command::new(program("coordinator"));
+    look.args(["journal", "inspect"]).arg(place.path("journal"));
+    let (code, _, stderr) = Process::spawn_plain(look).finish();
+    assert!(code == 73 && stderr.contains("`coordinator status`"), "{code}: {stderr}");
     first.kill();
 }

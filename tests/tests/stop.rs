@@ -149,6 +149,38 @@ fn stop_now_ends_at_once_and_says_what_is_left() {
 }
 
 #[test]
+fn a_run_that_is_told_to_stop_before_its_end_is_not_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = || Control::connect(&Endpoint::at(folder.path().join("q.sock"))).expect("a coordinator that answers");
+    let coordinator = run_in_hand(&folder, "10s", "echo begun >&2; exec sleep 1000");
+    control().stop(true).unwrap();
+    let (code, _, stderr) = coordinator.finish();
+    assert!(code == 1 && stderr.contains("3 items were left in the queue, not done"), "{code}: {stderr}");
+    // Its stdin is still open: there might be more.
+    let gate = folder.path().join("gate");
+    let coordinator = run_in_hand(&folder, "10s", &format!("echo begun >&2; until test -e {}; do sleep 0.01; done", gate.display()));
+    control().stop(false).unwrap();
+    std::fs::write(&gate, "").unwrap();
+    let (code, _, stderr) = coordinator.finish();
+    assert!(code == 1 && stderr.ends_with("coordinator: not all inputs were read to their end\n"), "{code}: {stderr}");
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_when_it_is_about_to_end_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    let shell = format!("echo begun >&2; until test -e {}; do sleep 0.01; done", gate.display());
+    let mut coordinator = run_in_hand(&folder, "10s", &shell);
+    coordinator.close_stdin();
+    let control = Control::connect(&Endpoint::at(folder.path().join("q.sock"))).unwrap();
+    eventually("the end of the input", || (control.status().unwrap().producers_finished == 1).then_some(()));
+    control.stop(false).unwrap();
+    std::fs::write(&gate, "").unwrap();
+    let (code, _, stderr) = coordinator.finish();
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn no_consumer_outlives_an_end() {
     let folder = tempfile::tempdir().unwrap();
     let coordinator = run_in_hand(&folder, "100ms", "echo begun >&2; exec sleep 1000");

@@ -262,7 +262,8 @@ fn a_worker_that_cannot_work_ends_the_run_with_its_cause_and_not_with_a_dead_let
     let (code, stdout, stderr) = run(&options, shell, numbered(100_000).as_bytes());
     assert_eq!((code, &stdout[..]), (1, ""), "{stderr}");
     assert!(stderr.contains("no module named torch") && stderr.contains("exit status 3; workers keep ending"), "{stderr}");
-    assert!(stderr.contains("consumers keep failing without getting anything done, so the run ends"), "{stderr}");
+    assert!(stderr.contains("has given up, and another would do no better, so the run ends"), "{stderr}");
+    assert_eq!(stderr.matches("no module named torch").count(), 5, "it is not said again and again: {stderr}");
 }
 
 #[test]

@@ -70,9 +70,12 @@ pub(super) fn open(
     if recovered.output_bytes.is_some() && !has_output {
         bail!("the results so far, by the journal in {}, are in a file; give the same --output as before", folder.display());
     }
-    if recovered.items > 0 {
-        let (items, done) = (recovered.items, recovered.acknowledged + recovered.dead);
-        tell(PROGRAM, format_args!("going on with {items} items from the journal in {}; {done} were done before", folder.display()));
+    let Recovered { items, acknowledged, dead, .. } = recovered;
+    if items + acknowledged + dead > 0 {
+        let items = if items == 1 { "1 item".into() } else { format!("{items} items") };
+        let dead = if dead > 0 { format!(", {dead} went to the dead letters") } else { String::new() };
+        let folder = folder.display();
+        tell(PROGRAM, format_args!("going on with {items} from the journal in {folder}; {acknowledged} were done before{dead}"));
     }
     if anew {
         recovered.finished_unnamed = 0;

@@ -11,7 +11,7 @@ use super::FORMAT_VERSION;
 pub enum JournalError {
     /// Another coordinator has it.
     #[error(
-        "the journal {} is in use by another coordinator{}; end that one, or give this one another --journal",
+        "the journal {} is in use by another coordinator{}; {advice}",
         path.display(), pid.map_or(String::new(), |pid| format!(" (pid {pid})"))
     )]
     InUse {
@@ -19,6 +19,8 @@ pub enum JournalError {
         path: PathBuf,
         /// The other's process id, if it is known.
         pid: Option<u32>,
+        /// What to do.
+        advice: &'static str,
     },
     /// The directory, or a file in it, cannot be trusted or used.
     #[error("{} {what}; {advice}", path.display())]

@@ -29,6 +29,10 @@ const UNFINISHED: &str = "journal.new";
 const WITNESS: &str = "witness";
 const LOCK: &str = "lock";
 
+/// Not merely to change its mode: it may be a directory that others need, such as /tmp.
+const OWN_DIRECTORY: &str =
+    "give a directory of its own for the journal, such as one that does not exist yet; if it is that, make it private (chmod 700)";
+
 /// The directory, ours alone as long as this is held.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -49,7 +53,7 @@ impl Folder {
         }
         let mut folder = Folder { path: path.into(), handle: open_directory(path)?, _lock: None };
         let mut lock = folder.file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
-        folder.take_lock(&lock, lock.try_lock())?;
+        folder.take_lock(&lock, lock.try_lock(), "end that one, or give this one another --journal")?;
         let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(|source| JournalError::io("write", &folder.path.join(LOCK), source))?;
         folder._lock = Some(lock);
@@ -62,7 +66,7 @@ impl Folder {
         let mut folder = Folder { path: path.into(), handle: open_directory(path)?, _lock: None };
         match folder.file(LOCK, OFlags::RDONLY) {
             Ok(lock) => {
-                folder.take_lock(&lock, lock.try_lock_shared())?;
+                folder.take_lock(&lock, lock.try_lock_shared(), "look once that one has ended, or ask it: `coordinator status`")?;
                 folder._lock = Some(lock);
             }
             Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -178,7 +182,7 @@ impl Folder {
         }
     }
 
-    fn take_lock(&self, mut lock: &File, taken: Result<(), TryLockError>) -> Result<(), JournalError> {
+    fn take_lock(&self, mut lock: &File, taken: Result<(), TryLockError>, advice: &'static str) -> Result<(), JournalError> {
         match taken {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => {
@@ -187,7 +191,7 @@ impl Folder {
                 // One who merely looks at the journal leaves the pid of its last coordinator there.
                 let lives = |pid: &i32| Pid::from_raw(*pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());
                 let pid = text.trim().parse().ok().filter(lives).map(i32::cast_unsigned);
-                Err(JournalError::InUse { path: self.path.clone(), pid })
+                Err(JournalError::InUse { path: self.path.clone(), pid, advice })
             }
             Err(TryLockError::Error(source)) => Err(JournalError::io("lock", &self.path.join(LOCK), source)),
         }
@@ -211,7 +215,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, JournalError> {
         return refuse(format!("belongs to user {}, not to you", stat.st_uid), "use a directory of your own");
     }
     if stat.st_mode & 0o077 != 0 {
-        return refuse(format!("is open to others (mode {:04o})", stat.st_mode & 0o7777), "make it private (chmod 700)");
+        return refuse(format!("is open to others (mode {:04o})", stat.st_mode & 0o7777), OWN_DIRECTORY);
     }
     Ok(handle)
 }

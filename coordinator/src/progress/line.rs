@@ -27,6 +27,8 @@ pub struct Line {
     pub retried: u64,
     /// Items in the dead letters.
     pub dead: u64,
+    /// Nothing is handed out for now.
+    pub paused: bool,
 }
 
 /// A piece of the line.
@@ -41,18 +43,22 @@ impl Line {
     /// By these figures.
     pub fn new(status: &Status, total: Option<u64>, per_second: Option<f64>) -> Line {
         Line {
-            done: status.acknowledged + status.dead,
+            done: status.settled(),
             total,
             per_second,
             queued: status.ready + status.delayed,
             in_flight: status.held,
             retried: status.redelivered,
             dead: status.dead,
+            paused: status.paused,
         }
     }
 
     /// How long the rest takes at this pace.
     fn left(&self) -> Option<Duration> {
+        if self.paused {
+            return None;
+        }
         let left = self.total?.saturating_sub(self.done);
         let seconds = left as f64 / self.per_second.filter(|per_second| *per_second > 0.0)?;
         // Beyond a year it is no estimate.
@@ -69,7 +75,9 @@ impl Line {
             }
             None => add(0, None, format!("{} done", words::count(self.done))),
         }
-        if let Some(per_second) = self.per_second {
+        if self.paused {
+            add(2, Some(Colour::Yellow), "paused".into());
+        } else if let Some(per_second) = self.per_second {
             add(2, None, words::rate(per_second));
         }
         if let Some(left) = self.left() {
@@ -128,9 +136,10 @@ fn append(text: &mut String, fields: &[Field], style: Style) {
     }
 }
 
-/// What is said at the end: what was done, in what time.
-pub fn closing(status: &Status, done_before: u64, took: Duration) -> String {
-    let now = (status.acknowledged + status.dead).saturating_sub(done_before);
+/// What is said at the end: what was done since `before`, in what time.
+pub fn closing(status: &Status, before: &Status, took: Duration) -> String {
+    let done_before = before.acknowledged;
+    let now = status.acknowledged.saturating_sub(done_before);
     let mut text = format!("{} done in {}", words::count(now), words::exact_time(took));
     if now > 0 && !took.is_zero() {
         text += &format!(", {}", words::rate(now as f64 / took.as_secs_f64()));
@@ -151,7 +160,7 @@ mod tests {
     const PLAIN: Style = Style { unicode: false, colour: false };
 
     fn line() -> Line {
-        Line { done: 421, total: Some(1000), per_second: Some(83.0), queued: 571, in_flight: 8, retried: 3, dead: 1 }
+        Line { done: 421, total: Some(1000), per_second: Some(83.0), queued: 571, in_flight: 8, retried: 3, dead: 1, paused: false }
     }
 
     #[test]
@@ -184,6 +193,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_paused_says_so_in_place_of_how_fast_it_is() {
+        let paused = Line { paused: true, ..line() };
+        assert_eq!(paused.fitted(44, PLAIN), " 42%  421/1,000  paused  3 retried  1 dead");
+    }
+
+    #[test]
+    fn dead_letters_that_are_put_again_or_dropped_leave_no_gap_at_the_end() {
+        let status = Status { accepted: 11, acknowledged: 8, dead: 1, dead_removed: 2, ..Status::default() };
+        let line = Line::new(&status, Some(status.accepted), None);
+        assert_eq!((line.done, line.left()), (11, None));
+    }
+
+    #[test]
     fn what_stands_still_or_is_over_has_no_end_to_wait_for() {
         assert_eq!(Line { per_second: Some(0.0), ..line() }.left(), None);
         assert_eq!(Line { per_second: Some(1e-9), ..line() }.left(), None);
@@ -193,9 +215,10 @@ mod tests {
 
     #[test]
     fn the_closing_line_says_what_was_done_now_and_what_before() {
-        let status = Status { acknowledged: 990, dead: 10, redelivered: 40, ready: 5, ..Status::default() };
+        let status = Status { acknowledged: 1000, dead: 10, redelivered: 40, ready: 5, ..Status::default() };
+        let before = Status { acknowledged: 400, dead: 3, ..Status::default() };
         let took = Duration::from_secs(12);
-        assert_eq!(closing(&status, 400, took), "600 done in 12.0s, 50/s; 400 done before; 40 retried; 10 dead; 5 left");
-        assert_eq!(closing(&Status::default(), 0, Duration::ZERO), "0 done in 0 ms");
+        assert_eq!(closing(&status, &before, took), "600 done in 12.0s, 50/s; 400 done before; 40 retried; 10 dead; 5 left");
+        assert_eq!(closing(&Status::default(), &Status::default(), Duration::ZERO), "0 done in 0 ms");
     }
 }

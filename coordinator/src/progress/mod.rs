@@ -44,12 +44,12 @@ pub enum When {
 }
 
 /// What is known of a run besides its figures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Known {
     /// How many producers have to finish until nothing more comes.
     pub producers_expected: Option<u64>,
-    /// Items that were settled before it began, by a journal.
-    pub done_before: u64,
+    /// The queue's figures when it began, by its journal.
+    pub before: Status,
 }
 
 /// How progress is shown here, before there is a queue to show.
@@ -168,21 +168,20 @@ struct Watch {
 impl Watch {
     fn new(asker: Asker, known: Known) -> Watch {
         let mut pace = Pace::over(PROGRESS_WINDOW);
-        pace.note(Duration::ZERO, known.done_before);
+        pace.note(Duration::ZERO, known.before.settled());
         Watch { asker, known, started: Instant::now(), pace }
     }
 
     /// The line as it is now; none if the loop is busy with something long.
     fn look(&mut self) -> Option<Line> {
         let status = self.asker.ask(FIGURES_WAIT)?;
-        let done = status.acknowledged + status.dead;
-        self.pace.note(self.started.elapsed(), done);
+        self.pace.note(self.started.elapsed(), status.settled());
         let all_put = self.known.producers_expected.is_some_and(|expected| status.producers_finished >= expected);
         Some(Line::new(&status, all_put.then_some(status.accepted), self.pace.per_second()))
     }
 
     fn closing(&self, status: &Status) -> String {
-        closing(status, self.known.done_before, self.started.elapsed())
+        closing(status, &self.known.before, self.started.elapsed())
     }
 }
 

@@ -33,6 +33,9 @@ const ASCII_BARS: bar::Set<'static> = bar::Set {
 /// Rows from which on there is room for courses of three rows each.
 const TALL: u16 = 40;
 
+/// Rows below which courses would push out the clients, and then the keys.
+const SHORT: u16 = 16;
+
 /// Columns of a bar that shows how full the queue is.
 const BAR_COLUMNS: usize = 20;
 
@@ -42,7 +45,11 @@ const COURSE_LABEL_COLUMNS: u16 = 22;
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, style: Style) {
     let looks = Looks { style };
-    let course_rows = if frame.area().height >= TALL { 3 } else { 1 };
+    let course_rows = match frame.area().height {
+        ..SHORT => 0,
+        SHORT..TALL => 1,
+        TALL.. => 3,
+    };
     let rows = [1, 1, 1, 1, 1, 1, course_rows, course_rows, course_rows, 1].map(Constraint::Length);
     let rows = rows.into_iter().chain([Constraint::Min(0), Constraint::Length(1)]);
     let areas = Layout::vertical(rows).split(frame.area());
@@ -98,7 +105,8 @@ fn head<'a>(state: &'a State, looks: Looks, columns: u16) -> Line<'a> {
     if let Some(status) = &state.status {
         let uptime = words::time(Duration::from_millis(status.uptime_ms));
         spans.push(Span::raw(format!("  pid {}  up {uptime}  ", status.pid)));
-        spans.push(Span::styled(doing_in_words(status), looks.colour(Color::Green)));
+        let colour = if status.paused { Color::Yellow } else { Color::Green };
+        spans.push(Span::styled(doing_in_words(status), looks.colour(colour)));
     }
     if let Some(silence) = state.silence() {
         let look = looks.colour(Color::Red).add_modifier(Modifier::REVERSED);
@@ -374,6 +382,13 @@ mod tests {
         state.scroll = usize::MAX;
         let rows = screen(80, 24, &state, PLAIN);
         assert!(rows.iter().any(|row| row.contains("100^ CONSUMERS")) && rows.iter().any(|row| row.contains("40103")), "{rows:#?}");
+    }
+
+    #[test]
+    fn a_short_screen_has_keys_and_clients_instead_of_courses() {
+        let rows = screen(80, 15, &state(1), PLAIN);
+        assert!(rows[14].starts_with("q quit") && rows.iter().any(|row| row.starts_with("works")), "{rows:#?}");
+        assert!(screen(80, 10, &state(1), PLAIN)[9].starts_with("q quit"));
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub(super) enum News {
     Figures(Box<Status>, Vec<ClientStatus>),
     /// An order was carried out; in words.
     Done(String),
-    /// There is no coordinator any more, and why.
-    Gone(String),
+    /// There is no coordinator any more, and why if that is known.
+    Gone(Option<String>),
 }
 
 /// What the user wants of the coordinator.
@@ -44,7 +44,8 @@ impl Feed {
         thread::Builder::new().name("feed".into()).spawn(move || {
             if let Err(error) = ask(&control, interval, &tell, &ordered) {
                 // Nobody listens once the user has quit.
-                let _ = tell.send(News::Gone(error.to_string()));
+                let why = (!matches!(error, Error::Gone(_))).then(|| error.to_string());
+                let _ = tell.send(News::Gone(why));
             }
         })?;
         Ok(Feed { news, orders })

@@ -52,7 +52,7 @@ pub fn top(endpoint: &Endpoint, interval: Duration) -> Result<u8> {
     ratatui::restore();
     let end = watched?;
     if let End::Gone(why) = &end {
-        tell(PROGRAM, format_args!("{}", state.last_words(why)));
+        tell(PROGRAM, format_args!("{}", state.last_words(why.as_deref())));
     }
     Ok(match end {
         End::Quit(code) => code,
@@ -62,7 +62,7 @@ pub fn top(endpoint: &Endpoint, interval: Duration) -> Result<u8> {
 
 enum End {
     Quit(u8),
-    Gone(String),
+    Gone(Option<String>),
 }
 
 fn watch(terminal: &mut DefaultTerminal, state: &mut State, feed: &Feed, caught: &AtomicUsize) -> Result<End> {

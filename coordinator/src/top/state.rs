@@ -70,7 +70,7 @@ impl State {
             let seconds = status.uptime_ms.saturating_sub(before.uptime_ms).max(1) as f64 / 1000.0;
             let rate = |now: u64, before: u64| (now.saturating_sub(before) as f64 / seconds).round() as u64;
             note(&mut self.put, rate(status.accepted, before.accepted));
-            note(&mut self.done, rate(settled(&status), settled(before)));
+            note(&mut self.done, rate(status.settled(), before.settled()));
         }
         note(&mut self.depth, status.stored());
         let at = Duration::from_millis(status.uptime_ms);
@@ -101,18 +101,15 @@ impl State {
         (silence > 2 * self.interval + Duration::from_secs(1)).then_some(silence)
     }
 
-    /// What is left to be said once the coordinator is gone.
-    pub(super) fn last_words(&self, why: &str) -> String {
+    /// What is left to be said once the coordinator is gone; `why` only if it is more than that.
+    pub(super) fn last_words(&self, why: Option<&str>) -> String {
         let last = self.status.as_ref().map(|status| {
             let (done, dead, left) = (words::count(status.acknowledged), words::count(status.dead), words::count(status.stored()));
             format!("; at the last look: {done} done, {dead} dead, {left} left")
         });
-        format!("pid {} has ended ({why}){}", self.pid, last.unwrap_or_default())
+        let why = why.map(|why| format!(" ({why})"));
+        format!("pid {} has ended{}{}", self.pid, why.unwrap_or_default(), last.unwrap_or_default())
     }
-}
-
-fn settled(status: &Status) -> u64 {
-    status.acknowledged + status.dead
 }
 
 fn note(history: &mut History, figure: u64) {
@@ -137,7 +134,8 @@ mod tests {
         state.take(status, vec![client(3, 25)]);
         assert_eq!((state.put[0], state.done[0], state.depth[0]), (100, 42, 39));
         assert_eq!((state.rate_of(3), state.rate_of(4)), (Some(40.0), None));
-        assert_eq!(state.last_words("gone"), "pid 7 has ended (gone); at the last look: 20 done, 1 dead, 39 left");
+        assert_eq!(state.last_words(Some("why")), "pid 7 has ended (why); at the last look: 20 done, 1 dead, 39 left");
+        assert_eq!(state.last_words(None), "pid 7 has ended; at the last look: 20 done, 1 dead, 39 left");
         state.now = Duration::from_secs(3);
         assert_eq!(state.silence(), None);
         state.now = Duration::from_secs(4);

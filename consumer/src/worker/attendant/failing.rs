@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use common::ItemId;
 use common::program::tell;
 
@@ -13,6 +13,7 @@ use crate::PROGRAM;
 use crate::joblog::{Attempt, Began, JobLog, Outcome};
 use crate::limits::{WORKER_FAILURES_MAX, WORKER_RESTART};
 use crate::unless_expired;
+use crate::worker::Hopeless;
 use crate::worker::handover::{Item, Supply};
 
 impl<'c> Attendant<'_, 'c> {
@@ -84,7 +85,7 @@ impl<'c> Attendant<'_, 'c> {
             self.suspect = failed;
         }
         if self.suspects >= WORKER_FAILURES_MAX {
-            return Err(anyhow!("{}; workers keep ending without an answer, so this was the last", what()));
+            return Err(Hopeless { what: what() }.into());
         }
         self.start_at = if has_answered || took_too_long { now } else { now + WORKER_RESTART.after(self.fruitless) };
         if self.supply == Supply::Open {

@@ -69,7 +69,7 @@ pub(super) fn translate(action: &'static str, path: &Path, error: redb::Error) -
         redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => JournalError::damaged(path, "it ends too early"),
         redb::Error::Io(source) => JournalError::io(action, path, source),
         redb::Error::Corrupted(what) => JournalError::damaged(path, what),
-        redb::Error::DatabaseAlreadyOpen => JournalError::InUse { path: path.into(), pid: None },
+        redb::Error::DatabaseAlreadyOpen => JournalError::InUse { path: path.into(), pid: None, advice: "end that one first" },
         redb::Error::UpgradeRequired(version) => {
             JournalError::Foreign { path: path.into(), what: format!("a database in the file format {version} of redb") }
         }

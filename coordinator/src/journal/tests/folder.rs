@@ -78,7 +78,9 @@ fn a_second_coordinator_is_told_the_pid_of_the_first() {
     let first = open(&dir).unwrap();
     let words = refused(&dir, "");
     assert!(words.contains(&format!("in use by another coordinator (pid {})", std::process::id())), "{words}");
-    assert!(matches!(inspect::inspect(&dir), Err(JournalError::InUse { .. })));
+    assert!(words.ends_with("; end that one, or give this one another --journal"), "{words}");
+    let looked = inspect::inspect(&dir).unwrap_err();
+    assert!(matches!(looked, JournalError::InUse { .. }) && looked.to_string().contains("ask it: `coordinator status`"), "{looked}");
     first.0.close().unwrap();
     open(&dir).unwrap();
 }
@@ -87,7 +89,7 @@ fn a_second_coordinator_is_told_the_pid_of_the_first() {
 fn a_directory_that_others_may_enter_is_refused() {
     let (_home, dir, _) = journal();
     fs::set_permissions(&dir, Permissions::from_mode(0o750)).unwrap();
-    assert!(refused(&dir, "").contains("open to others (mode 0750); make it private"));
+    assert!(refused(&dir, "").contains("open to others (mode 0750); give a directory of its own"));
 }
 
 #[test]
