@@ -57,12 +57,17 @@ pub fn in_words(status: &Status) -> String {
         ),
         ("consumers", format!("{} connected, {} waiting for items", count(status.consumers), count(status.consumers_waiting))),
     ];
-    let shared = status.shared.map(|shared| {
-        let SharedStatus { items, machines, producers_expected, producers_finished } = shared;
-        let producers = format!("{} of {} producers finished", count(producers_finished), count(producers_expected));
-        ("shared", format!("{} items, {} machines, {producers}; done, held and so on are this machine's", count(items), count(machines)))
-    });
+    let shared = status
+        .shared
+        .map(|shared| ("shared", format!("{}; the items above are this machine's, but for the dead", shared_in_words(&shared))));
     lines.into_iter().chain(shared).map(|(what, words)| format!("{what:<13}{words}\n")).collect()
+}
+
+/// What is known of the other machines.
+pub fn shared_in_words(shared: &SharedStatus) -> String {
+    let SharedStatus { items: _, machines, producers_expected, producers_finished } = *shared;
+    let (count, many) = (words::count, if machines == 1 { "machine" } else { "machines" });
+    format!("{} {many}, {} of {} producers finished", count(machines), count(producers_finished), count(producers_expected))
 }
 
 /// What the queue does.

@@ -13,7 +13,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, RenderDirection, Row, Sparkline, Table};
 
 use super::state::{History, State};
-use crate::status::doing_in_words;
+use crate::status::{doing_in_words, shared_in_words};
 use crate::style::Style;
 use crate::words;
 
@@ -60,6 +60,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, style: Style) {
         let counts = [words::count(status.stored()), words::count(status.capacity_items)];
         frame.render_widget(fullness("queue", counts, "items", status.stored(), status.capacity_items, looks), areas[3]);
         frame.render_widget(fullness("", bytes, "", status.bytes, status.capacity_bytes, looks), areas[4]);
+        if let Some(shared) = &status.shared {
+            let label = Span::styled(format!("{:<9}", "shared"), looks.label());
+            frame.render_widget(Line::from_iter([label, Span::raw(shared_in_words(shared))]), areas[5]);
+        }
         let rate = |history: &History| history.front().map_or_else(String::new, |rate| words::rate(*rate as f64));
         course(frame, areas[6], "put", &rate(&state.put), &state.put, looks);
         course(frame, areas[7], "done", &rate(&state.done), &state.done, looks);
@@ -134,7 +138,8 @@ fn items(status: &Status, columns: usize, looks: Looks) -> Line<'static> {
         ("dead", status.dead, looks.if_any(status.dead, Color::Red)),
     ];
     let line = |number: fn(u64) -> String| {
-        let label = Span::styled(format!("{:<9}", "items"), looks.label());
+        let what = if status.shared.is_some() { "here" } else { "items" };
+        let label = Span::styled(format!("{what:<9}"), looks.label());
         let figures = figures.iter().map(|(what, figure, look)| Span::styled(format!("{} {what}", number(*figure)), *look));
         Line::from_iter(std::iter::once(label).chain(figures.flat_map(|figure| [figure, Span::raw("  ")])))
     };
