@@ -127,11 +127,12 @@ const _: () = assert!(BATCH_ITEMS_MAX as u64 <= 1 << JETSTREAM_INDEX_BITS, "a ba
 /// What has come back.
 #[derive(Debug)]
 pub enum Answer {
-    /// A batch that was put is stored; in the order of being put.
+    /// A batch that was put is stored; in the order of being put. Every put is answered so in the end, unless an error ends all.
     Kept {
         /// As it was put.
         ticket: u64,
-        /// The number of its last message: once [`View::first_sequence`] is beyond it, all that was put until then is settled.
+        /// The number of its last message: once [`View::first_sequence`] is beyond it, all that was put until then is settled. 0 if it was not
+        /// stored, as far as is known: that happens only after [`Answer::Replaced`] of its producer.
         sequence: u64,
     },
     /// A message that was wanted.
@@ -155,7 +156,9 @@ pub enum Answer {
         /// Nothing more comes under it.
         finished: bool,
     },
-    /// A producer has come under a name of ours at another machine, which has it now.
+    /// A producer has come under a name of ours at another machine, which has it now. What was put here under that name and has not left is
+    /// dropped: nobody was told that it is stored, and its producer puts it again there. [`Answer::Kept`] follows for each such put all the
+    /// same, in its turn; a [`Cluster::finish`] that was not answered is not any more.
     Replaced(Arc<str>),
     /// A name's end is kept.
     Finished(Arc<str>),
@@ -317,7 +320,8 @@ impl Cluster {
         self.work(Work::Claim(name));
     }
 
-    /// No more comes under a name of ours; all that was put under it is kept already.
+    /// No more comes under a name of ours; all that was put under it is kept already. [`Answer::Finished`] tells when the servers know, at once
+    /// if they did before; of a name that is not ours it never comes.
     pub fn finish(&mut self, name: Arc<str>) {
         self.work(Work::Finish(name));
     }

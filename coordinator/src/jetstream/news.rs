@@ -53,7 +53,7 @@ impl Worker {
 
     async fn work(&mut self, work: Work) -> Result<(), End> {
         match work {
-            Work::Put { ticket, batch, origin } => self.put(ticket, &batch, &origin),
+            Work::Put { ticket, batch, origin } => self.put(ticket, &batch, &origin).await,
             Work::Want(messages) => self.pulls.want(messages),
             Work::Settle(sequence) => {
                 let act = self.leases.settle(sequence);
@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// Cuts a batch into messages, and puts these in line.
-    fn put(&mut self, ticket: u64, batch: &Batch, origin: &Origin) {
+    async fn put(&mut self, ticket: u64, batch: &Batch, origin: &Origin) {
         let message_bytes_max = self.client.payload_bytes_max().min(self.settings.capacity_bytes);
         let body_bytes_max = message_bytes_max.saturating_sub(JETSTREAM_OVERHEAD_BYTES + ITEMS_HEAD_BYTES_MAX);
         let items_max = self.settings.capacity_items.min(JETSTREAM_MESSAGE_ITEMS_MAX.into()) as u32;
@@ -124,6 +124,15 @@ impl Worker {
             put.by = by.zip(reached).map(|(by, reached)| (Arc::clone(&by.name), reached));
             self.puts.push(put);
         }
+        if let Some(by) = by.filter(|by| self.producers.has_lost(&by.name)) {
+            self.withdraw(&by.name).await;
+        }
+    }
+
+    /// Drops what has not left of a producer that is another machine's now.
+    async fn withdraw(&mut self, name: &str) {
+        let done = self.puts.withdraw(&source_of_name(name));
+        self.kept(done).await;
     }
 
     async fn bury(&mut self, letter: DeadLetter) {
@@ -216,12 +225,12 @@ impl Worker {
             Kind::Put(place) => match read::<Stored>(said) {
                 Ok(Stored { seq }) => {
                     self.told_of_space = false;
-                    for put in self.puts.stored(place, seq) {
-                        self.kept(put).await;
-                    }
+                    let done = self.puts.stored(place, seq);
+                    self.kept(done).await;
                 }
                 Err(Refusal::Full(words)) => {
-                    self.puts.refused(place, self.now());
+                    let done = self.puts.refused(place, self.now());
+                    self.kept(done).await;
                     if !words.contains("maximum") && !std::mem::replace(&mut self.told_of_space, true) {
                         self.answer(Answer::NoSpace(words));
                     }
@@ -343,13 +352,15 @@ impl Worker {
         Ok(())
     }
 
-    async fn kept(&mut self, put: Put) {
-        if let Some((name, reached)) = put.by {
-            let claim = self.producers.reached(&name, reached);
-            self.claim(claim).await;
-        }
-        if let Some(ticket) = put.ticket {
-            self.answer(Answer::Kept { ticket, sequence: put.sequence });
+    pub(super) async fn kept(&mut self, done: Vec<Put>) {
+        for put in done {
+            if let Some((name, reached)) = put.by {
+                let claim = self.producers.reached(&name, reached);
+                self.claim(claim).await;
+            }
+            if let Some(ticket) = put.ticket {
+                self.answer(Answer::Kept { ticket, sequence: put.sequence });
+            }
         }
     }
 
@@ -411,7 +422,8 @@ impl Worker {
             },
         };
         if is_lost {
-            self.answer(Answer::Replaced(name));
+            self.answer(Answer::Replaced(Arc::clone(&name)));
+            self.withdraw(&name).await;
         }
         Ok(())
     }

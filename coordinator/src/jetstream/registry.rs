@@ -1,6 +1,6 @@
 //! Who takes part: the machines that were heard of lately, how far each is with its producers, and the producers that have a name here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,6 +194,8 @@ struct Name {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     names: BTreeMap<Arc<str>, Name>,
+    /// Those that were ours, and have not been claimed since.
+    lost: BTreeSet<Arc<str>>,
     claims: u64,
 }
 
@@ -212,6 +214,7 @@ impl Names {
             (record.position, record.checksum) = (last.position, last.checksum);
         }
         record.machine = machine.into();
+        self.lost.remove(name);
         self.claims += 1;
         let claim = self.claims;
         let known = Name { claim, record, revision, is_claimed: false, is_contested: false, is_ending: false, kept: None, writing: None };
@@ -252,7 +255,7 @@ impl Names {
         match kept {
             Some((record, revision)) if known.writing.as_ref() == Some(&record) => Some(self.written(name, claim, revision)),
             Some((record, _)) if record.machine != machine && known.is_claimed => {
-                self.names.remove(name);
+                self.lose(name);
                 None
             }
             // Two came for the name at once: the one that asks again is the later, and goes on behind what the other has done.
@@ -284,9 +287,19 @@ impl Names {
         let is_anothers = kept.is_some_and(|(record, _)| record.machine != machine);
         let was_ours = self.names.get(name).is_some_and(|known| known.claim == claim && known.is_claimed);
         if is_anothers && was_ours {
-            self.names.remove(name);
+            self.lose(name);
         }
         is_anothers && was_ours
+    }
+
+    /// True if a name was ours, and is another's now as far as is known.
+    pub(super) fn has_lost(&self, name: &str) -> bool {
+        self.lost.contains(name)
+    }
+
+    fn lose(&mut self, name: &Arc<str>) {
+        self.names.remove(name);
+        self.lost.insert(Arc::clone(name));
     }
 
     /// One record after the other, so that each knows the one before; the last says all.
@@ -445,6 +458,9 @@ mod tests {
         let others = ProducerRecord { machine: "b".into(), ..producer(4) };
         assert_eq!(names.verify(&name(), 1, "a", Some((others, 9))), None);
         assert_eq!(names.reached(&name(), reached(5)), None, "it is not ours any more");
+        assert!(names.has_lost("n"));
+        names.found(&name(), "a", None, None);
+        assert!(!names.has_lost("n"));
     }
 
     #[test]

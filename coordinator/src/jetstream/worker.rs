@@ -417,7 +417,7 @@ impl Worker {
     pub(super) async fn resume(&mut self) {
         let now = self.now();
         self.is_connected = true;
-        self.puts.lost();
+        let dropped = self.puts.lost();
         if self.requests.any(|kind| matches!(kind, Kind::Look { is_wanted: true, .. })) {
             self.looks.want();
         }
@@ -427,6 +427,7 @@ impl Worker {
         self.leases.renew_all();
         self.machines.excuse(now);
         (self.beat_at, self.sweep_at) = (now, now);
+        self.kept(dropped).await;
         self.ask_for_machines().await;
     }
 
