@@ -15,7 +15,9 @@ use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr,
 use bytes::Bytes;
 use common::limits::ITEM_BYTES_MAX_DEFAULT;
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -50,6 +52,24 @@ pub(super) struct Delivery {
     /// Where it is acknowledged.
     pub(super) reply: String,
     pub(super) payload: Bytes,
+}
+
+/// Where messages come in that were asked for; closed at once, with what is on its way lost, when it is dropped.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    subject: String,
+    close: oneshot::Sender<u64>,
+}
+
+impl Inlet {
+    /// Has the server send nothing more through it, and loses nothing that it has sent: `rest` is what may be on its way at most. That all of it
+    /// has come is told as [`News::Closed`].
+    ///
+    /// A server can be told after how many messages it is to stop. So we say as many as may come, and send those that do not come ourselves.
+    pub(super) fn close(self, rest: u64) {
+        // If nobody is there to hear it, the connection has ended.
+        let _ = self.close.send(rest);
+    }
 }
 
 /// The connection takes nothing in.
@@ -222,7 +242,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reports everything that comes: answers, messages, and what machines say to all.
+    /// Reports what comes: answers, and what machines say to all.
     pub(super) async fn listen(&self, names: &Names, news: &UnboundedSender<News>) -> Result<(), ClusterError> {
         let fail = |error: &dyn std::error::Error| ClusterError::Setup {
             action: "listen for answers".into(),
@@ -230,18 +250,6 @@ impl Client {
             said: error.to_string(),
         };
         let subscribe = async |subject: String| self.client.subscribe(subject).await.map_err(|error| fail(&error));
-        let pulled = subscribe(format!("{}.pull.*", self.inbox)).await?;
-        let prefix = format!("{}.pull.", self.inbox);
-        let context = self.context.clone();
-        forward(pulled, news.clone(), move |message| {
-            if let Some(number) = message.subject.strip_prefix(prefix.as_str()) {
-                return Some(News::PullEnded { number: number.parse().ok()?, said: incoming(message) });
-            }
-            let message = jetstream::Message { message, context: context.clone() };
-            let (sequence, delivered) = message.info().map(|info| (info.stream_sequence, info.delivered as u64)).ok()?;
-            let reply = message.message.reply?.to_string();
-            Some(News::Delivered(Delivery { sequence, delivered, reply, payload: message.message.payload }))
-        });
         let prefix = format!("{}.answer.", self.inbox);
         forward(subscribe(format!("{prefix}*")).await?, news.clone(), move |message| {
             let number = message.subject.strip_prefix(prefix.as_str())?.parse().ok()?;
@@ -252,6 +260,46 @@ impl Client {
         self.client.flush().await.map_err(|error| fail(&error))
     }
 
+    /// Opens an inlet for messages, which reports those that are pulled through it. Each connection needs one of its own: it is closed by a
+    /// number of messages, which servers count from the beginning of a connection.
+    pub(super) async fn open_inlet(&self, number: u64, news: &UnboundedSender<News>) -> Result<Inlet, Stalled> {
+        let subject = format!("{}.pull.{number}", self.inbox);
+        let opening = timeout(JETSTREAM_STALL, self.client.subscribe(format!("{subject}.*"))).await;
+        let Ok(Ok(mut from)) = opening else { return Err(Stalled) };
+        let (close, mut closing) = oneshot::channel();
+        let (client, context, news, prefix) = (self.client.clone(), self.context.clone(), news.clone(), format!("{subject}."));
+        tokio::spawn(async move {
+            let mut came = 0;
+            loop {
+                let next = match closing.is_terminated() {
+                    true => from.next().await,
+                    false => match select(from.next(), &mut closing).await {
+                        Either::Left((next, _)) => next,
+                        Either::Right((Ok(rest), _)) => {
+                            // Whatever fails here shows as an end that does not come.
+                            let _ = from.unsubscribe_after(came + rest).await;
+                            for _ in 0..rest {
+                                let _ = client.publish(format!("{prefix}none"), Bytes::new()).await;
+                            }
+                            continue;
+                        }
+                        Either::Right((Err(_), _)) => return,
+                    },
+                };
+                let Some(message) = next else { break };
+                came += 1;
+                if let Some(told) = pulled(message, &prefix, &context)
+                    && news.send(told).is_err()
+                {
+                    return;
+                }
+            }
+            // Nobody is there to hear it after the end.
+            let _ = news.send(News::Closed);
+        });
+        Ok(Inlet { subject, close })
+    }
+
     /// Publishes something, and has the answer come under this number, if there is to be one.
     pub(super) async fn send(&self, out: Outgoing, number: Option<u64>) -> Result<(), Stalled> {
         let reply = number.map(|number| format!("{}.answer.{number}", self.inbox));
@@ -259,8 +307,8 @@ impl Client {
     }
 
     /// Asks for messages; what becomes of that comes under this number.
-    pub(super) async fn pull(&self, out: Outgoing, number: u64) -> Result<(), Stalled> {
-        self.publish(out, Some(format!("{}.pull.{number}", self.inbox))).await
+    pub(super) async fn pull(&self, out: Outgoing, inlet: &Inlet, number: u64) -> Result<(), Stalled> {
+        self.publish(out, Some(format!("{}.{number}", inlet.subject))).await
     }
 
     async fn publish(&self, out: Outgoing, reply: Option<String>) -> Result<(), Stalled> {
@@ -355,6 +403,16 @@ async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSende
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     Ok(options)
+}
+
+fn pulled(message: async_nats::Message, prefix: &str, context: &Context) -> Option<News> {
+    if let Some(number) = message.subject.strip_prefix(prefix) {
+        return Some(News::PullEnded { number: number.parse().ok()?, said: incoming(message) });
+    }
+    let message = jetstream::Message { message, context: context.clone() };
+    let (sequence, delivered) = message.info().map(|info| (info.stream_sequence, info.delivered as u64)).ok()?;
+    let reply = message.message.reply?.to_string();
+    Some(News::Delivered(Delivery { sequence, delivered, reply, payload: message.message.payload }))
 }
 
 fn forward(mut from: Subscriber, news: UnboundedSender<News>, make: impl Fn(async_nats::Message) -> Option<News> + Send + 'static) {

@@ -207,6 +207,8 @@ enum News {
         number: u64,
         said: Incoming,
     },
+    /// Nothing more comes through an inlet that was to be closed.
+    Closed,
     /// To all machines.
     Said(Incoming),
     Connected,

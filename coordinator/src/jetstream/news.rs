@@ -37,12 +37,13 @@ impl Worker {
                     self.check().await;
                 }
             }
+            News::Closed => self.is_inlet_closed = true,
             News::Said(said) => self.heard_of(&said).await?,
             News::Connected => self.resume().await,
             News::Flushed if self.client.is_connected() && !self.is_connected => self.resume().await,
             News::Flushed => {}
             News::Disconnected => {
-                self.is_connected = false;
+                (self.is_connected, self.inlet) = (false, None);
                 self.begin_outage("the connection is lost".into());
             }
             News::Unauthorized if self.outage.is_some() => {}

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant as Moment, timeout, timeout_at};
 use tracing::debug;
 
-use super::client::{Client, Outgoing, Stalled};
+use super::client::{Client, Inlet, Outgoing, Stalled};
 use super::leases::{Act, Leases};
 use super::letters::{Letters, Step};
 use super::looks::Looks;
@@ -20,7 +20,7 @@ use super::names::Names;
 use super::puts::{Amount, Puts};
 use super::registry::{Machines, Names as Producers};
 use super::requests::{Kind, Pulls, Requests};
-use super::{Answer, ClusterError, News, Report, Settings, Work};
+use super::{Answer, ClusterError, News, Report, Settings};
 use crate::limits::{JETSTREAM_GOODBYE, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY};
 
 /// The thread's state.
@@ -42,6 +42,9 @@ pub(super) struct Worker {
     pub(super) letters: Letters,
     /// Messages that have come and whose marks are asked for.
     pub(super) arriving: BTreeMap<u64, (Bytes, u64)>,
+    pub(super) inlet: Option<Inlet>,
+    inlets: u64,
+    pub(super) is_inlet_closed: bool,
     pub(super) is_connected: bool,
     /// Since when the servers do not answer, if it was told.
     pub(super) outage: Option<Duration>,
@@ -95,6 +98,9 @@ impl Worker {
             requests: Requests::default(),
             producers: Producers::default(),
             arriving: BTreeMap::new(),
+            inlet: None,
+            inlets: 0,
+            is_inlet_closed: false,
             is_connected: true,
             outage: None,
             trouble: None,
@@ -108,6 +114,7 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, mut heard: UnboundedReceiver<News>) {
+        self.open_inlet().await;
         self.ask_for_machines().await;
         let end = loop {
             if let Err(end) = self.turn(&mut heard).await {
@@ -174,11 +181,13 @@ impl Worker {
         if self.pulls.expire(now) {
             self.check().await;
         }
-        if let Some((number, messages)) = self.pulls.next(now) {
+        if let Some(inlet) = &self.inlet
+            && let Some((number, messages)) = self.pulls.next(now)
+        {
             let request = json!({ "batch": messages, "expires": JETSTREAM_PULL.as_nanos() as u64 });
             let subject = self.names.api(&format!("CONSUMER.MSG.NEXT.{}.{}", self.names.items, self.names.consumer));
             let out = Outgoing { subject, payload: request.to_string().into(), ..Outgoing::default() };
-            if self.client.pull(out, number).await.is_err() {
+            if self.client.pull(out, inlet, number).await.is_err() {
                 self.stall();
             }
         }
@@ -413,10 +422,22 @@ impl Worker {
         });
     }
 
+    /// There is a connection, through which messages are to come.
+    async fn open_inlet(&mut self) {
+        self.inlets += 1;
+        match self.client.open_inlet(self.inlets, &self.news).await {
+            Ok(inlet) => self.inlet = Some(inlet),
+            Err(Stalled) => self.stall(),
+        }
+    }
+
     /// There is a connection again. What was not answered may have come through or not.
     pub(super) async fn resume(&mut self) {
         let now = self.now();
         self.is_connected = true;
+        if self.inlet.is_none() {
+            self.open_inlet().await;
+        }
         let dropped = self.puts.lost();
         if self.requests.any(|kind| matches!(kind, Kind::Look { is_wanted: true, .. })) {
             self.looks.want();
@@ -435,6 +456,14 @@ impl Worker {
         if !self.is_connected {
             return;
         }
+        // First of all: what is given back must not come here again.
+        self.pulls.want(0);
+        if let Some(inlet) = self.inlet.take() {
+            inlet.close(self.pulls.rest() + 1);
+            if !self.hear_while(heard, |worker| !worker.is_inlet_closed).await {
+                return;
+            }
+        }
         for sequence in self.leases.sequences() {
             let act = self.leases.release(sequence, Duration::ZERO);
             self.act(act).await;
@@ -443,15 +472,19 @@ impl Worker {
         self.forget(self.names.machine_subject(self.machines.ours())).await;
         // Marks have to be kept before their message can be given back.
         let waits = |worker: &Worker| worker.leases.len() > 0 || worker.requests.any(|kind| matches!(kind, Kind::Beat | Kind::Forget));
-        while self.is_connected && waits(self) {
-            let Some(news) = heard.recv().await else { break };
-            if matches!(news, News::Work(Work::End)) {
-                continue;
-            }
-            if self.hear(news).await.is_err() {
-                return;
+        if self.hear_while(heard, waits).await {
+            self.client.flush().await;
+        }
+    }
+
+    /// False if it makes no sense to go on.
+    async fn hear_while(&mut self, heard: &mut UnboundedReceiver<News>, waits: impl Fn(&Worker) -> bool) -> bool {
+        while waits(self) {
+            let Some(news) = heard.recv().await.filter(|_| self.is_connected) else { return false };
+            if let Err(End::Failed(_)) = self.hear(news).await {
+                return false;
             }
         }
-        self.client.flush().await;
+        self.is_connected
     }
 }
