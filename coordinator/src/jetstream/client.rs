@@ -1,19 +1,18 @@
-//! The connection to the servers; the only file that names `async_nats`.
+//! The connection to the servers; `async_nats` is named only here and in `setup`.
 //!
 //! What is published while there is no connection lies with the library until there is one again, and nobody learns whether it ever leaves;
 //! its acknowledgement of a message is not confirmed. So everything that matters goes out as a request of ours, with a number in the subject of
 //! the answer, and is repeated until that comes.
 
+mod setup;
+
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
-use async_nats::jetstream::context::{ContextBuilder, CreateStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::{self, Context};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, StatusCode, Subscriber};
 use bytes::Bytes;
-use common::limits::ITEM_BYTES_MAX_DEFAULT;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,10 +21,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::names::Names;
-use super::{Address, ClusterError, News, Settings, message};
-use crate::limits::{
-    JETSTREAM_COMMANDS_MAX, JETSTREAM_DUPLICATE_WINDOW, JETSTREAM_OVERDUE, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_PING, JETSTREAM_STALL,
-};
+use super::{Address, ClusterError, News, Settings};
+use crate::limits::{JETSTREAM_COMMANDS_MAX, JETSTREAM_OVERDUE, JETSTREAM_PING, JETSTREAM_STALL};
 
 /// Something to be published.
 #[derive(Clone, Debug, Default)]
@@ -107,139 +104,6 @@ impl Client {
         };
         let inbox = client.new_inbox();
         Ok(Client { client, context, inbox, epoch: String::new(), item_bytes_max: 0 })
-    }
-
-    /// Makes what the queue consists of, or finds it as it has to be.
-    pub(super) async fn set_up(&mut self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
-        let address = settings.address.to_string();
-        self.context.query_account().await.map_err(|error| ClusterError::NoJetStream { address: address.clone(), said: chain(&error) })?;
-        self.item_bytes_max = self.fit_item(settings)?;
-        let storage = if settings.address.in_memory { StorageType::Memory } else { StorageType::File };
-        let common = || Config { num_replicas: settings.address.replicas, storage, ..Config::default() };
-        // Servers that would drop the oldest message have to be told of one bound only.
-        let max_messages = if self.evicts() { -1 } else { settings.capacity_items as i64 };
-        let items = Config {
-            name: names.items.clone(),
-            subjects: vec![format!("{}.>", names.items_subject)],
-            retention: RetentionPolicy::WorkQueue,
-            discard: DiscardPolicy::New,
-            max_messages,
-            max_bytes: settings.capacity_bytes as i64,
-            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
-            description: Some(format!("procq queue of {} items, {} bytes", settings.capacity_items, settings.capacity_bytes)),
-            ..common()
-        };
-        let dead = Config {
-            name: names.dead.clone(),
-            subjects: vec![names.all_dead_subject()],
-            max_messages_per_subject: 1,
-            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
-            description: Some("procq dead letters".into()),
-            ..common()
-        };
-        let state = Config {
-            name: names.state.clone(),
-            subjects: vec![format!("{}.>", names.state_subject)],
-            max_messages_per_subject: 1,
-            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
-            description: Some("procq records".into()),
-            ..common()
-        };
-        for config in [items, dead] {
-            self.set_up_stream(&address, config).await?;
-        }
-        let created = self.set_up_stream(&address, state).await?;
-        self.epoch = format!("{:x}", message::hash(created.as_bytes()));
-        self.set_up_consumer(settings, names).await
-    }
-
-    /// How large an item may be: as is wanted, or else as large as possible.
-    fn fit_item(&self, settings: &Settings) -> Result<u64, ClusterError> {
-        let payload_bytes_max = self.payload_bytes_max();
-        let item_bytes_max = payload_bytes_max.saturating_sub(2 * JETSTREAM_OVERHEAD_BYTES);
-        let fits_queue = settings.capacity_bytes.saturating_sub(JETSTREAM_OVERHEAD_BYTES);
-        let wanted = settings.item_bytes_max.unwrap_or(ITEM_BYTES_MAX_DEFAULT.min(item_bytes_max).min(fits_queue)).max(1);
-        if wanted > item_bytes_max {
-            return Err(ClusterError::ItemLimit { given: wanted, item_bytes_max, payload_bytes_max });
-        }
-        let needed = wanted + JETSTREAM_OVERHEAD_BYTES;
-        if settings.capacity_bytes < needed {
-            return Err(ClusterError::Capacity { given: settings.capacity_bytes, needed });
-        }
-        Ok(wanted)
-    }
-
-    /// Returns when the stream was made.
-    async fn set_up_stream(&self, address: &str, config: Config) -> Result<String, ClusterError> {
-        let fail = |said: String| {
-            let action = format!("make the stream {}", config.name);
-            ClusterError::Setup { action, address: address.into(), said }
-        };
-        let known = self.context.get_stream(&config.name).await;
-        let info = match known {
-            Ok(stream) => stream.cached_info().clone(),
-            Err(error) if is_not_found(&error.kind()) => match self.context.create_stream(config.clone()).await {
-                Ok(stream) => stream.cached_info().clone(),
-                Err(error) => match error.kind() {
-                    // Another machine was quicker.
-                    CreateStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NAME_EXIST => {
-                        self.context.get_stream(&config.name).await.map_err(|error| fail(chain(&error)))?.cached_info().clone()
-                    }
-                    _ => return Err(fail(chain(&error))),
-                },
-            },
-            Err(error) => return Err(fail(chain(&error))),
-        };
-        let found = &info.config;
-        let differs = |what, expected: String, came: String| {
-            let stream = config.name.clone();
-            if expected == came { Ok(()) } else { Err(ClusterError::Settings { stream, what, expected, came }) }
-        };
-        let shown = |description: &Option<String>| description.clone().unwrap_or_else(|| "none of procq's".into());
-        differs("the description", shown(&config.description), shown(&found.description))?;
-        differs("subjects", config.subjects.join(", "), found.subjects.join(", "))?;
-        differs("retention", format!("{:?}", config.retention), format!("{:?}", found.retention))?;
-        differs("discard policy", format!("{:?}", config.discard), format!("{:?}", found.discard))?;
-        // What is not bounded is 0 as it is asked for, and -1 as it is told.
-        differs("the most messages", config.max_messages.max(0).to_string(), found.max_messages.max(0).to_string())?;
-        differs("the most bytes", config.max_bytes.max(0).to_string(), found.max_bytes.max(0).to_string())?;
-        differs("storage", format!("{:?}", config.storage), format!("{:?}", found.storage))?;
-        differs("replicas", config.num_replicas.to_string(), found.num_replicas.to_string())?;
-        Ok(info.created.to_string())
-    }
-
-    async fn set_up_consumer(&self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
-        let fail = |said: String| {
-            let action = format!("make the consumer {} of the stream {}", names.consumer, names.items);
-            ClusterError::Setup { action, address: settings.address.to_string(), said }
-        };
-        let config = pull::Config {
-            durable_name: Some(names.consumer.clone()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: settings.timing.ack_wait,
-            // A bound would strand what exceeds it; failures are counted by us.
-            max_deliver: -1,
-            // What machines hold is bounded by what each asks for.
-            max_ack_pending: -1,
-            ..pull::Config::default()
-        };
-        // Making one that is there would change it.
-        let known = self.context.get_consumer_from_stream::<pull::Config, _, _>(&names.consumer, &names.items).await;
-        let made: Consumer<pull::Config> = match known {
-            Ok(known) => known,
-            Err(_) => self.context.create_consumer_on_stream(config.clone(), &names.items).await.map_err(|error| fail(chain(&error)))?,
-        };
-        let found = &made.cached_info().config;
-        if found.ack_wait != config.ack_wait || found.max_deliver > 0 || found.max_ack_pending > 0 {
-            let shown = |wait: Duration, deliver: i64| format!("{wait:?}, deliveries {}", deliver.max(-1));
-            return Err(ClusterError::Settings {
-                stream: names.items.clone(),
-                what: "its consumer's ack_wait",
-                expected: shown(config.ack_wait, config.max_deliver),
-                came: shown(found.ack_wait, found.max_deliver),
-            });
-        }
-        Ok(())
     }
 
     /// Reports what comes: answers, and what machines say to all.
@@ -359,13 +223,6 @@ impl Client {
     pub(super) fn new_id(&self) -> String {
         self.client.new_inbox().rsplit('.').next().unwrap_or_default().into()
     }
-
-    /// True if these servers drop the oldest message when there are bounds for both messages and bytes.
-    fn evicts(&self) -> bool {
-        let is_before_2_10_5 = !self.client.is_server_compatible(2, 10, 5);
-        let is_mended_2_9 = self.client.is_server_compatible(2, 9, 24) && !self.client.is_server_compatible(2, 10, 0);
-        is_before_2_10_5 && !is_mended_2_9
-    }
 }
 
 async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSender<News>) -> Result<ConnectOptions, ClusterError> {
@@ -431,10 +288,6 @@ fn incoming(message: async_nats::Message) -> Incoming {
     let status = message.status.filter(|status| *status != StatusCode::OK);
     let status = status.map(|status| (status.as_u16(), message.description.unwrap_or_default()));
     Incoming { subject: message.subject.to_string(), status, payload: message.payload }
-}
-
-fn is_not_found(kind: &jetstream::context::GetStreamErrorKind) -> bool {
-    matches!(kind, jetstream::context::GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// An error with what is behind it, on one line.

@@ -25,7 +25,7 @@
 //! its items that were not marked as settled: at most a batch for each message held. So is one that a lone server had delivered in the moments
 //! before it was killed, which it forgets. A put whose confirmation was lost for longer than the duplicate window may lie there twice.
 //!
-//! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only file that names the library;
+//! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only module that names the library;
 //! - `message`: the bytes of what is stored; `replies`: what servers answer; `requests`: what was asked and not answered;
 //! - `puts`, `leases`, `registry`, `letters`, `looks`: what is on its way, what is held, who takes part, which dead letters are read, what was
 //!   seen; without I/O or clock;
