@@ -29,10 +29,11 @@
 //! - `message`: the bytes of what is stored; `replies`: what servers answer; `requests`: what was asked and not answered;
 //! - `puts`, `leases`, `registry`, `letters`, `looks`: what is on its way, what is held, who takes part, which dead letters are read, what was
 //!   seen; without I/O or clock;
-//! - `worker`, `news`: the thread: what is due, and what is done about what comes.
+//! - `worker`, `news`, `producers`, `dead`: the thread: what is due, and what is done about what comes.
 
 mod address;
 mod client;
+mod dead;
 mod error;
 mod leases;
 mod letters;
@@ -40,6 +41,7 @@ mod looks;
 mod message;
 mod names;
 mod news;
+mod producers;
 mod puts;
 mod registry;
 mod replies;

@@ -5,7 +5,6 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::ItemId;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant as Moment, timeout, timeout_at};
@@ -13,7 +12,7 @@ use tracing::debug;
 
 use super::client::{Client, Inlet, Outgoing, Stalled};
 use super::leases::{Act, Leases};
-use super::letters::{Letters, Step};
+use super::letters::Letters;
 use super::looks::Looks;
 use super::message::{MarksRecord, write_record};
 use super::names::Names;
@@ -323,37 +322,6 @@ impl Worker {
         self.ask_api(Kind::Forget, &request, json!({ "filter": subject })).await;
     }
 
-    /// Deletes a dead letter.
-    pub(super) async fn forget_letter(&mut self, id: ItemId) {
-        let request = format!("STREAM.PURGE.{}", self.names.dead);
-        self.ask_api(Kind::ForgetLetter(id), &request, json!({ "filter": self.names.dead_subject(id) })).await;
-    }
-
-    /// Does what it takes to read dead letters.
-    pub(super) async fn read_letters(&mut self, mut step: Step) {
-        loop {
-            match step {
-                Step::Wait => return,
-                Step::List { offset } => {
-                    let payload = json!({ "subjects_filter": self.names.all_dead_subject(), "offset": offset });
-                    let request = format!("STREAM.INFO.{}", self.names.dead);
-                    return self.ask_api(Kind::Letters { offset }, &request, payload).await;
-                }
-                Step::Get(ids) => {
-                    let stream = self.names.dead.clone();
-                    for id in ids {
-                        self.ask_for_last(Kind::Letter(id), &stream, self.names.dead_subject(id)).await;
-                    }
-                    return;
-                }
-                Step::Page(page) => {
-                    self.answer(Answer::DeadLoaded(page));
-                    step = self.letters.begin(self.now());
-                }
-            }
-        }
-    }
-
     async fn beat(&mut self, leaving: bool) {
         let subject = self.names.machine_subject(self.machines.ours());
         let payload = write_record(&self.machines.beat(leaving));
@@ -385,7 +353,7 @@ impl Worker {
         self.say(Outgoing { subject: reply, payload: payload.into(), ..Outgoing::default() }).await;
     }
 
-    async fn ask_api(&mut self, kind: Kind, request: &str, payload: Value) {
+    pub(super) async fn ask_api(&mut self, kind: Kind, request: &str, payload: Value) {
         let payload = if payload.is_null() { Bytes::new() } else { payload.to_string().into() };
         self.ask(kind, Outgoing { subject: self.names.api(request), payload, ..Outgoing::default() }).await;
     }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use common::ItemId;
 use common::batch::Batch;
 use common::limits::DEAD_PAGE_LETTERS_MAX;
-use coordinator::jetstream::{Answer, Origin, Settings, item_id};
-use coordinator::queue::{DeadLetter, DeadPage, DeadRange};
+use coordinator::jetstream::{Answer, Settings, item_id};
+use coordinator::queue::{DeadLetter, DeadPage, DeadRange, Origin};
 use tests::nats::NatsServer;
 
 use crate::machine::{Machine, settings};

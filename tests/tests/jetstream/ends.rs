@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use coordinator::jetstream::{Answer, Origin, Settings};
+use coordinator::jetstream::{Answer, Settings};
+use coordinator::queue::Origin;
 use tests::nats::NatsServer;
 
 use crate::link::Link;
@@ -99,7 +100,7 @@ fn what_a_producer_left_behind_at_a_full_queue_is_not_put_twice_when_it_goes_to_
         one.cluster.put(position, batch([position.to_string()]), progress("p", position));
     }
     // Of others it keeps what it has.
-    one.cluster.put(101, batch(["another's"]), Origin::Nobody);
+    one.cluster.put(101, batch(["another's"]), Origin::Nameless);
     two.sees("a full queue", |view| view.items == 20);
     one.kept(1..21);
     let (position, _) = two.claim("p");

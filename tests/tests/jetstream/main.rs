@@ -273,7 +273,7 @@ fn a_batch_larger_than_the_whole_queue_passes_in_parts() {
     let server = NatsServer::start();
     let tight = Settings { capacity_bytes: 20_000, item_bytes_max: Some(1000), ..settings(&server.url()) };
     let mut machine = Machine::open(tight);
-    machine.cluster.put(0, batch((0..60).map(|_| [7; 1000])), Origin::Nobody);
+    machine.cluster.put(0, batch((0..60).map(|_| [7; 1000])), Origin::Nameless);
     assert_eq!(machine.drain(60).len(), 60);
     machine.kept(0..1);
 }
