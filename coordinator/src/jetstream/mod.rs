@@ -133,8 +133,7 @@ pub enum Answer {
     Kept {
         /// As it was put.
         ticket: u64,
-        /// The number of its last message: once [`View::first_sequence`] is beyond it, all that was put until then is settled. 0 if it was not
-        /// stored, as far as is known: that happens only after [`Answer::Replaced`] of its producer.
+        /// The highest number of all messages put here so far: once [`View::first_sequence`] is beyond it, all of them are settled.
         sequence: u64,
     },
     /// A message that was wanted.
@@ -160,9 +159,9 @@ pub enum Answer {
     },
     /// A producer has come under a name of ours at another machine, which has it now. What was put here under that name and has not left is
     /// dropped: nobody was told that it is stored, and its producer puts it again there. [`Answer::Kept`] follows for each such put all the
-    /// same, in its turn; a [`Cluster::finish`] that was not answered is not any more.
+    /// same, in its turn, and [`Answer::Finished`] if that was waited for.
     Replaced(Arc<str>),
-    /// A name's end is kept.
+    /// A name's end is kept, or the name is not ours.
     Finished(Arc<str>),
     /// The queue as all machines see it has changed, or somebody has asked for it.
     Cluster(View),
@@ -325,7 +324,7 @@ impl Cluster {
     }
 
     /// No more comes under a name of ours; all that was put under it is kept already. [`Answer::Finished`] tells when the servers know, at once
-    /// if they did before; of a name that is not ours it never comes.
+    /// if they did before or the name is not ours.
     pub fn finish(&mut self, name: Arc<str>) {
         self.work(Work::Finish(name));
     }

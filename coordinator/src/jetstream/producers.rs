@@ -49,6 +49,8 @@ impl Worker {
         if is_lost {
             self.answer(Answer::Replaced(Arc::clone(&name)));
             self.withdraw(&name).await;
+            let end = self.producers.end_lost(&name);
+            self.claim(end).await;
         }
         Ok(())
     }
@@ -93,8 +95,10 @@ impl Worker {
                 let claim = self.producers.reached(&name, reached);
                 self.claim(claim).await;
             }
+            // What was put later may lie before what was put earlier, after a fault, or have been there already.
+            self.kept_until = self.kept_until.max(put.sequence);
             if let Some(ticket) = put.ticket {
-                self.answer(Answer::Kept { ticket, sequence: put.sequence });
+                self.answer(Answer::Kept { ticket, sequence: self.kept_until });
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Worker {
     pub(super) producers: Producers,
     pub(super) looks: Looks,
     pub(super) letters: Letters,
+    /// The highest number of all that was put here.
+    pub(super) kept_until: u64,
     /// Messages that have come and whose marks are asked for.
     pub(super) arriving: BTreeMap<u64, (Bytes, u64)>,
     pub(super) inlet: Option<Inlet>,
@@ -96,6 +98,7 @@ impl Worker {
             pulls: Pulls::default(),
             requests: Requests::default(),
             producers: Producers::default(),
+            kept_until: 0,
             arriving: BTreeMap::new(),
             inlet: None,
             inlets: 0,
