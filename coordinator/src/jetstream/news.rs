@@ -311,7 +311,11 @@ impl Worker {
         }
         let none = BTreeMap::new();
         let subjects = info.state.subjects.as_ref().unwrap_or(&none);
-        let items = subjects.iter().map(|(subject, messages)| messages * self.names.count_in(subject).unwrap_or(1)).sum();
+        let mut items: u64 = subjects.iter().map(|(subject, messages)| messages * self.names.count_in(subject).unwrap_or(1)).sum();
+        if (subjects.len() as u64) < info.total {
+            // Of so many producers not all are told; each message of the others has an item at least.
+            items += info.state.messages.saturating_sub(subjects.values().sum());
+        }
         let found = Amount { items, bytes: info.state.bytes };
         let machines = self.machines.count();
         self.puts.looked(found, machines, self.now());
