@@ -1,29 +1,28 @@
-//! The connection to the servers; the only file that names `async_nats`.
+//! The connection to the servers; `async_nats` is named only here and in `setup`.
 //!
 //! What is published while there is no connection lies with the library until there is one again, and nobody learns whether it ever leaves;
 //! its acknowledgement of a message is not confirmed. So everything that matters goes out as a request of ours, with a number in the subject of
 //! the answer, and is repeated until that comes.
 
+mod setup;
+
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
-use async_nats::jetstream::context::{ContextBuilder, CreateStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{self, Context, ErrorCode};
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::{self, Context};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, StatusCode, Subscriber};
 use bytes::Bytes;
-use common::limits::ITEM_BYTES_MAX_DEFAULT;
 use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::names::Names;
-use super::{Address, ClusterError, News, Settings, message};
-use crate::limits::{
-    JETSTREAM_COMMANDS_MAX, JETSTREAM_DUPLICATE_WINDOW, JETSTREAM_OVERDUE, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_PING, JETSTREAM_STALL,
-};
+use super::{Address, ClusterError, News, Settings};
+use crate::limits::{JETSTREAM_COMMANDS_MAX, JETSTREAM_OVERDUE, JETSTREAM_PING, JETSTREAM_STALL};
 
 /// Something to be published.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +49,24 @@ pub(super) struct Delivery {
     /// Where it is acknowledged.
     pub(super) reply: String,
     pub(super) payload: Bytes,
+}
+
+/// Where messages come in that were asked for; closed at once, with what is on its way lost, when it is dropped.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    subject: String,
+    close: oneshot::Sender<u64>,
+}
+
+impl Inlet {
+    /// Has the server send nothing more through it, and loses nothing that it has sent: `rest` is what may be on its way at most. That all of it
+    /// has come is told as [`News::Closed`].
+    ///
+    /// A server can be told after how many messages it is to stop. So we say as many as may come, and send those that do not come ourselves.
+    pub(super) fn close(self, rest: u64) {
+        // If nobody is there to hear it, the connection has ended.
+        let _ = self.close.send(rest);
+    }
 }
 
 /// The connection takes nothing in.
@@ -89,140 +106,7 @@ impl Client {
         Ok(Client { client, context, inbox, epoch: String::new(), item_bytes_max: 0 })
     }
 
-    /// Makes what the queue consists of, or finds it as it has to be.
-    pub(super) async fn set_up(&mut self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
-        let address = settings.address.to_string();
-        self.context.query_account().await.map_err(|error| ClusterError::NoJetStream { address: address.clone(), said: chain(&error) })?;
-        self.item_bytes_max = self.fit_item(settings)?;
-        let storage = if settings.address.in_memory { StorageType::Memory } else { StorageType::File };
-        let common = || Config { num_replicas: settings.address.replicas, storage, ..Config::default() };
-        // Servers that would drop the oldest message have to be told of one bound only.
-        let max_messages = if self.evicts() { -1 } else { settings.capacity_items as i64 };
-        let items = Config {
-            name: names.items.clone(),
-            subjects: vec![format!("{}.>", names.items_subject)],
-            retention: RetentionPolicy::WorkQueue,
-            discard: DiscardPolicy::New,
-            max_messages,
-            max_bytes: settings.capacity_bytes as i64,
-            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
-            description: Some(format!("procq queue of {} items, {} bytes", settings.capacity_items, settings.capacity_bytes)),
-            ..common()
-        };
-        let dead = Config {
-            name: names.dead.clone(),
-            subjects: vec![names.all_dead_subject()],
-            max_messages_per_subject: 1,
-            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
-            description: Some("procq dead letters".into()),
-            ..common()
-        };
-        let state = Config {
-            name: names.state.clone(),
-            subjects: vec![format!("{}.>", names.state_subject)],
-            max_messages_per_subject: 1,
-            duplicate_window: JETSTREAM_DUPLICATE_WINDOW,
-            description: Some("procq records".into()),
-            ..common()
-        };
-        for config in [items, dead] {
-            self.set_up_stream(&address, config).await?;
-        }
-        let created = self.set_up_stream(&address, state).await?;
-        self.epoch = format!("{:x}", message::hash(created.as_bytes()));
-        self.set_up_consumer(settings, names).await
-    }
-
-    /// How large an item may be: as is wanted, or else as large as possible.
-    fn fit_item(&self, settings: &Settings) -> Result<u64, ClusterError> {
-        let payload_bytes_max = self.payload_bytes_max();
-        let item_bytes_max = payload_bytes_max.saturating_sub(2 * JETSTREAM_OVERHEAD_BYTES);
-        let fits_queue = settings.capacity_bytes.saturating_sub(JETSTREAM_OVERHEAD_BYTES);
-        let wanted = settings.item_bytes_max.unwrap_or(ITEM_BYTES_MAX_DEFAULT.min(item_bytes_max).min(fits_queue)).max(1);
-        if wanted > item_bytes_max {
-            return Err(ClusterError::ItemLimit { given: wanted, item_bytes_max, payload_bytes_max });
-        }
-        let needed = wanted + JETSTREAM_OVERHEAD_BYTES;
-        if settings.capacity_bytes < needed {
-            return Err(ClusterError::Capacity { given: settings.capacity_bytes, needed });
-        }
-        Ok(wanted)
-    }
-
-    /// Returns when the stream was made.
-    async fn set_up_stream(&self, address: &str, config: Config) -> Result<String, ClusterError> {
-        let fail = |said: String| {
-            let action = format!("make the stream {}", config.name);
-            ClusterError::Setup { action, address: address.into(), said }
-        };
-        let known = self.context.get_stream(&config.name).await;
-        let info = match known {
-            Ok(stream) => stream.cached_info().clone(),
-            Err(error) if is_not_found(&error.kind()) => match self.context.create_stream(config.clone()).await {
-                Ok(stream) => stream.cached_info().clone(),
-                Err(error) => match error.kind() {
-                    // Another machine was quicker.
-                    CreateStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NAME_EXIST => {
-                        self.context.get_stream(&config.name).await.map_err(|error| fail(chain(&error)))?.cached_info().clone()
-                    }
-                    _ => return Err(fail(chain(&error))),
-                },
-            },
-            Err(error) => return Err(fail(chain(&error))),
-        };
-        let found = &info.config;
-        let differs = |what, expected: String, came: String| {
-            let stream = config.name.clone();
-            if expected == came { Ok(()) } else { Err(ClusterError::Settings { stream, what, expected, came }) }
-        };
-        let shown = |description: &Option<String>| description.clone().unwrap_or_else(|| "none of procq's".into());
-        differs("the description", shown(&config.description), shown(&found.description))?;
-        differs("subjects", config.subjects.join(", "), found.subjects.join(", "))?;
-        differs("retention", format!("{:?}", config.retention), format!("{:?}", found.retention))?;
-        differs("discard policy", format!("{:?}", config.discard), format!("{:?}", found.discard))?;
-        // What is not bounded is 0 as it is asked for, and -1 as it is told.
-        differs("the most messages", config.max_messages.max(0).to_string(), found.max_messages.max(0).to_string())?;
-        differs("the most bytes", config.max_bytes.max(0).to_string(), found.max_bytes.max(0).to_string())?;
-        differs("storage", format!("{:?}", config.storage), format!("{:?}", found.storage))?;
-        differs("replicas", config.num_replicas.to_string(), found.num_replicas.to_string())?;
-        Ok(info.created.to_string())
-    }
-
-    async fn set_up_consumer(&self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
-        let fail = |said: String| {
-            let action = format!("make the consumer {} of the stream {}", names.consumer, names.items);
-            ClusterError::Setup { action, address: settings.address.to_string(), said }
-        };
-        let config = pull::Config {
-            durable_name: Some(names.consumer.clone()),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: settings.timing.ack_wait,
-            // A bound would strand what exceeds it; failures are counted by us.
-            max_deliver: -1,
-            // What machines hold is bounded by what each asks for.
-            max_ack_pending: -1,
-            ..pull::Config::default()
-        };
-        // Making one that is there would change it.
-        let known = self.context.get_consumer_from_stream::<pull::Config, _, _>(&names.consumer, &names.items).await;
-        let made: Consumer<pull::Config> = match known {
-            Ok(known) => known,
-            Err(_) => self.context.create_consumer_on_stream(config.clone(), &names.items).await.map_err(|error| fail(chain(&error)))?,
-        };
-        let found = &made.cached_info().config;
-        if found.ack_wait != config.ack_wait || found.max_deliver > 0 || found.max_ack_pending > 0 {
-            let shown = |wait: Duration, deliver: i64| format!("{wait:?}, deliveries {}", deliver.max(-1));
-            return Err(ClusterError::Settings {
-                stream: names.items.clone(),
-                what: "its consumer's ack_wait",
-                expected: shown(config.ack_wait, config.max_deliver),
-                came: shown(found.ack_wait, found.max_deliver),
-            });
-        }
-        Ok(())
-    }
-
-    /// Reports everything that comes: answers, messages, and what machines say to all.
+    /// Reports what comes: answers, and what machines say to all.
     pub(super) async fn listen(&self, names: &Names, news: &UnboundedSender<News>) -> Result<(), ClusterError> {
         let fail = |error: &dyn std::error::Error| ClusterError::Setup {
             action: "listen for answers".into(),
@@ -230,18 +114,6 @@ impl Client {
             said: error.to_string(),
         };
         let subscribe = async |subject: String| self.client.subscribe(subject).await.map_err(|error| fail(&error));
-        let pulled = subscribe(format!("{}.pull.*", self.inbox)).await?;
-        let prefix = format!("{}.pull.", self.inbox);
-        let context = self.context.clone();
-        forward(pulled, news.clone(), move |message| {
-            if let Some(number) = message.subject.strip_prefix(prefix.as_str()) {
-                return Some(News::PullEnded { number: number.parse().ok()?, said: incoming(message) });
-            }
-            let message = jetstream::Message { message, context: context.clone() };
-            let (sequence, delivered) = message.info().map(|info| (info.stream_sequence, info.delivered as u64)).ok()?;
-            let reply = message.message.reply?.to_string();
-            Some(News::Delivered(Delivery { sequence, delivered, reply, payload: message.message.payload }))
-        });
         let prefix = format!("{}.answer.", self.inbox);
         forward(subscribe(format!("{prefix}*")).await?, news.clone(), move |message| {
             let number = message.subject.strip_prefix(prefix.as_str())?.parse().ok()?;
@@ -252,6 +124,46 @@ impl Client {
         self.client.flush().await.map_err(|error| fail(&error))
     }
 
+    /// Opens an inlet for messages, which reports those that are pulled through it. Each connection needs one of its own: it is closed by a
+    /// number of messages, which servers count from the beginning of a connection.
+    pub(super) async fn open_inlet(&self, number: u64, news: &UnboundedSender<News>) -> Result<Inlet, Stalled> {
+        let subject = format!("{}.pull.{number}", self.inbox);
+        let opening = timeout(JETSTREAM_STALL, self.client.subscribe(format!("{subject}.*"))).await;
+        let Ok(Ok(mut from)) = opening else { return Err(Stalled) };
+        let (close, mut closing) = oneshot::channel();
+        let (client, context, news, prefix) = (self.client.clone(), self.context.clone(), news.clone(), format!("{subject}."));
+        tokio::spawn(async move {
+            let mut came = 0;
+            loop {
+                let next = match closing.is_terminated() {
+                    true => from.next().await,
+                    false => match select(from.next(), &mut closing).await {
+                        Either::Left((next, _)) => next,
+                        Either::Right((Ok(rest), _)) => {
+                            // Whatever fails here shows as an end that does not come.
+                            let _ = from.unsubscribe_after(came + rest).await;
+                            for _ in 0..rest {
+                                let _ = client.publish(format!("{prefix}none"), Bytes::new()).await;
+                            }
+                            continue;
+                        }
+                        Either::Right((Err(_), _)) => return,
+                    },
+                };
+                let Some(message) = next else { break };
+                came += 1;
+                if let Some(told) = pulled(message, &prefix, &context)
+                    && news.send(told).is_err()
+                {
+                    return;
+                }
+            }
+            // Nobody is there to hear it after the end.
+            let _ = news.send(News::Closed);
+        });
+        Ok(Inlet { subject, close })
+    }
+
     /// Publishes something, and has the answer come under this number, if there is to be one.
     pub(super) async fn send(&self, out: Outgoing, number: Option<u64>) -> Result<(), Stalled> {
         let reply = number.map(|number| format!("{}.answer.{number}", self.inbox));
@@ -259,8 +171,8 @@ impl Client {
     }
 
     /// Asks for messages; what becomes of that comes under this number.
-    pub(super) async fn pull(&self, out: Outgoing, number: u64) -> Result<(), Stalled> {
-        self.publish(out, Some(format!("{}.pull.{number}", self.inbox))).await
+    pub(super) async fn pull(&self, out: Outgoing, inlet: &Inlet, number: u64) -> Result<(), Stalled> {
+        self.publish(out, Some(format!("{}.{number}", inlet.subject))).await
     }
 
     async fn publish(&self, out: Outgoing, reply: Option<String>) -> Result<(), Stalled> {
@@ -311,13 +223,6 @@ impl Client {
     pub(super) fn new_id(&self) -> String {
         self.client.new_inbox().rsplit('.').next().unwrap_or_default().into()
     }
-
-    /// True if these servers drop the oldest message when there are bounds for both messages and bytes.
-    fn evicts(&self) -> bool {
-        let is_before_2_10_5 = !self.client.is_server_compatible(2, 10, 5);
-        let is_mended_2_9 = self.client.is_server_compatible(2, 9, 24) && !self.client.is_server_compatible(2, 10, 0);
-        is_before_2_10_5 && !is_mended_2_9
-    }
 }
 
 async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSender<News>) -> Result<ConnectOptions, ClusterError> {
@@ -357,6 +262,16 @@ async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSende
     Ok(options)
 }
 
+fn pulled(message: async_nats::Message, prefix: &str, context: &Context) -> Option<News> {
+    if let Some(number) = message.subject.strip_prefix(prefix) {
+        return Some(News::PullEnded { number: number.parse().ok()?, said: incoming(message) });
+    }
+    let message = jetstream::Message { message, context: context.clone() };
+    let (sequence, delivered) = message.info().map(|info| (info.stream_sequence, info.delivered as u64)).ok()?;
+    let reply = message.message.reply?.to_string();
+    Some(News::Delivered(Delivery { sequence, delivered, reply, payload: message.message.payload }))
+}
+
 fn forward(mut from: Subscriber, news: UnboundedSender<News>, make: impl Fn(async_nats::Message) -> Option<News> + Send + 'static) {
     tokio::spawn(async move {
         while let Some(message) = from.next().await {
@@ -373,10 +288,6 @@ fn incoming(message: async_nats::Message) -> Incoming {
     let status = message.status.filter(|status| *status != StatusCode::OK);
     let status = status.map(|status| (status.as_u16(), message.description.unwrap_or_default()));
     Incoming { subject: message.subject.to_string(), status, payload: message.payload }
-}
-
-fn is_not_found(kind: &jetstream::context::GetStreamErrorKind) -> bool {
-    matches!(kind, jetstream::context::GetStreamErrorKind::JetStream(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// An error with what is behind it, on one line.

@@ -25,14 +25,15 @@
 //! its items that were not marked as settled: at most a batch for each message held. So is one that a lone server had delivered in the moments
 //! before it was killed, which it forgets. A put whose confirmation was lost for longer than the duplicate window may lie there twice.
 //!
-//! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only file that names the library;
+//! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only module that names the library;
 //! - `message`: the bytes of what is stored; `replies`: what servers answer; `requests`: what was asked and not answered;
 //! - `puts`, `leases`, `registry`, `letters`, `looks`: what is on its way, what is held, who takes part, which dead letters are read, what was
 //!   seen; without I/O or clock;
-//! - `worker`, `news`: the thread: what is due, and what is done about what comes.
+//! - `worker`, `news`, `producers`, `dead`: the thread: what is due, and what is done about what comes.
 
 mod address;
 mod client;
+mod dead;
 mod error;
 mod leases;
 mod letters;
@@ -40,6 +41,7 @@ mod looks;
 mod message;
 mod names;
 mod news;
+mod producers;
 mod puts;
 mod registry;
 mod replies;
@@ -127,11 +129,11 @@ const _: () = assert!(BATCH_ITEMS_MAX as u64 <= 1 << JETSTREAM_INDEX_BITS, "a ba
 /// What has come back.
 #[derive(Debug)]
 pub enum Answer {
-    /// A batch that was put is stored; in the order of being put.
+    /// A batch that was put is stored; in the order of being put. Every put is answered so in the end, unless an error ends all.
     Kept {
         /// As it was put.
         ticket: u64,
-        /// The number of its last message: once [`View::first_sequence`] is beyond it, all that was put until then is settled.
+        /// The highest number of all messages put here so far: once [`View::first_sequence`] is beyond it, all of them are settled.
         sequence: u64,
     },
     /// A message that was wanted.
@@ -155,9 +157,11 @@ pub enum Answer {
         /// Nothing more comes under it.
         finished: bool,
     },
-    /// A producer has come under a name of ours at another machine, which has it now.
+    /// A producer has come under a name of ours at another machine, which has it now. What was put here under that name and has not left is
+    /// dropped: nobody was told that it is stored, and its producer puts it again there. [`Answer::Kept`] follows for each such put all the
+    /// same, in its turn, and [`Answer::Finished`] if that was waited for.
     Replaced(Arc<str>),
-    /// A name's end is kept.
+    /// A name's end is kept, or the name is not ours.
     Finished(Arc<str>),
     /// The queue as all machines see it has changed, or somebody has asked for it.
     Cluster(View),
@@ -204,6 +208,8 @@ enum News {
         number: u64,
         said: Incoming,
     },
+    /// Nothing more comes through an inlet that was to be closed.
+    Closed,
     /// To all machines.
     Said(Incoming),
     Connected,
@@ -317,7 +323,8 @@ impl Cluster {
         self.work(Work::Claim(name));
     }
 
-    /// No more comes under a name of ours; all that was put under it is kept already.
+    /// No more comes under a name of ours; all that was put under it is kept already. [`Answer::Finished`] tells when the servers know, at once
+    /// if they did before or the name is not ours.
     pub fn finish(&mut self, name: Arc<str>) {
         self.work(Work::Finish(name));
     }

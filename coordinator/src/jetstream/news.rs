@@ -6,22 +6,18 @@ use std::time::Duration;
 
 use common::batch::Batch;
 use tracing::debug;
-use twox_hash::XxHash3_64;
 
-use super::client::{Delivery, Incoming, Outgoing};
+use super::client::{Delivery, Incoming};
 use super::looks::Seen;
-use super::message::{
-    ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, ProducerRecord, Reached, hash, read_items, read_record, write_record,
-};
+use super::message::{ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, Reached, hash, read_items, read_record};
 use super::names::{source_of_machine, source_of_name};
 use super::puts::{Amount, Put};
-use super::registry::Claim;
 use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, read_message};
 use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
 use super::{Answer, ClusterError, Fetched, Marks, News, Work};
 use crate::limits::{JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
-use crate::queue::{DeadLetter, Origin};
+use crate::queue::Origin;
 
 impl Worker {
     pub(super) async fn hear(&mut self, news: News) -> Result<(), End> {
@@ -37,12 +33,13 @@ impl Worker {
                     self.check().await;
                 }
             }
+            News::Closed => self.is_inlet_closed = true,
             News::Said(said) => self.heard_of(&said).await?,
             News::Connected => self.resume().await,
             News::Flushed if self.client.is_connected() && !self.is_connected => self.resume().await,
             News::Flushed => {}
             News::Disconnected => {
-                self.is_connected = false;
+                (self.is_connected, self.inlet) = (false, None);
                 self.begin_outage("the connection is lost".into());
             }
             News::Unauthorized if self.outage.is_some() => {}
@@ -53,7 +50,7 @@ impl Worker {
 
     async fn work(&mut self, work: Work) -> Result<(), End> {
         match work {
-            Work::Put { ticket, batch, origin } => self.put(ticket, &batch, &origin),
+            Work::Put { ticket, batch, origin } => self.put(ticket, &batch, &origin).await,
             Work::Want(messages) => self.pulls.want(messages),
             Work::Settle(sequence) => {
                 let act = self.leases.settle(sequence);
@@ -89,7 +86,7 @@ impl Worker {
     }
 
     /// Cuts a batch into messages, and puts these in line.
-    fn put(&mut self, ticket: u64, batch: &Batch, origin: &Origin) {
+    async fn put(&mut self, ticket: u64, batch: &Batch, origin: &Origin) {
         let message_bytes_max = self.client.payload_bytes_max().min(self.settings.capacity_bytes);
         let body_bytes_max = message_bytes_max.saturating_sub(JETSTREAM_OVERHEAD_BYTES + ITEMS_HEAD_BYTES_MAX);
         let items_max = self.settings.capacity_items.min(JETSTREAM_MESSAGE_ITEMS_MAX.into()) as u32;
@@ -124,18 +121,9 @@ impl Worker {
             put.by = by.zip(reached).map(|(by, reached)| (Arc::clone(&by.name), reached));
             self.puts.push(put);
         }
-    }
-
-    async fn bury(&mut self, letter: DeadLetter) {
-        let DeadLetter { id, attempts, cause, item } = letter;
-        let cause: String = cause.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let headers = vec![
-            ("Nats-Msg-Id", format!("dead.{}.{:x}", id.0, XxHash3_64::oneshot(&item))),
-            ("Procq-Item", id.0.to_string()),
-            ("Procq-Attempts", attempts.to_string()),
-            ("Procq-Cause", cause),
-        ];
-        self.ask(Kind::Bury(id), Outgoing { subject: self.names.dead_subject(id), headers, payload: item }).await;
+        if let Some(by) = by.filter(|by| self.producers.has_lost(&by.name)) {
+            self.withdraw(&by.name).await;
+        }
     }
 
     async fn delivered(&mut self, delivery: Delivery) -> Result<(), End> {
@@ -167,7 +155,7 @@ impl Worker {
         Ok(())
     }
 
-    fn unreadable(&self, stream: &str, sequence: u64, source: MessageError) -> End {
+    pub(super) fn unreadable(&self, stream: &str, sequence: u64, source: MessageError) -> End {
         ClusterError::Message { stream: stream.into(), sequence, source }.into()
     }
 
@@ -216,12 +204,12 @@ impl Worker {
             Kind::Put(place) => match read::<Stored>(said) {
                 Ok(Stored { seq }) => {
                     self.told_of_space = false;
-                    for put in self.puts.stored(place, seq) {
-                        self.kept(put).await;
-                    }
+                    let done = self.puts.stored(place, seq);
+                    self.kept(done).await;
                 }
                 Err(Refusal::Full(words)) => {
-                    self.puts.refused(place, self.now());
+                    let done = self.puts.refused(place, self.now());
+                    self.kept(done).await;
                     if !words.contains("maximum") && !std::mem::replace(&mut self.told_of_space, true) {
                         self.answer(Answer::NoSpace(words));
                     }
@@ -261,23 +249,8 @@ impl Worker {
                 read::<Stored>(said)?;
                 self.answer(Answer::Buried(id));
             }
-            Kind::Letters { offset } => {
-                let info = read::<StreamInfo>(said)?;
-                let subjects = info.state.subjects.unwrap_or_default();
-                let listed: Vec<_> = subjects.keys().map(|subject| (subject.as_str(), self.names.dead_in(subject))).collect();
-                let step = self.letters.listed(offset, &listed, info.total, self.now());
-                self.read_letters(step).await;
-            }
-            Kind::Letter(id) => {
-                let letter = read_message(said)?.map(|message| DeadLetter {
-                    id,
-                    attempts: message.header("Procq-Attempts").and_then(|attempts| attempts.parse().ok()).unwrap_or_default(),
-                    cause: message.header("Procq-Cause").unwrap_or_default().into(),
-                    item: message.payload,
-                });
-                let step = self.letters.got(id, letter, self.now());
-                self.read_letters(step).await;
-            }
+            Kind::Letters { offset } => self.listed_letters(offset, said).await?,
+            Kind::Letter(id) => self.got_letter(id, said).await?,
             Kind::ForgetLetter(id) => {
                 let Present {} = read(said)?;
                 self.answer(Answer::DeadForgotten(id));
@@ -318,18 +291,7 @@ impl Worker {
                 }
             }
             Kind::Name { name, why } => self.found_name(name, why, said).await?,
-            Kind::Last { name, kept } => {
-                let last = match read_message(said)? {
-                    Some(found) => {
-                        let read = read_items(&found.payload);
-                        let read = read.map_err(|source| self.unreadable(&self.names.items, found.sequence, source));
-                        read?.1
-                    }
-                    None => None,
-                };
-                let claim = self.producers.found(&name, self.machines.ours(), kept, last);
-                self.claim(claim).await;
-            }
+            Kind::Last { name, kept } => self.found_last(name, kept, said).await?,
             Kind::Write { name, claim } => match read::<Stored>(said) {
                 Ok(Stored { seq }) => {
                     for claim in self.producers.written(&name, claim, seq) {
@@ -343,23 +305,17 @@ impl Worker {
         Ok(())
     }
 
-    async fn kept(&mut self, put: Put) {
-        if let Some((name, reached)) = put.by {
-            let claim = self.producers.reached(&name, reached);
-            self.claim(claim).await;
-        }
-        if let Some(ticket) = put.ticket {
-            self.answer(Answer::Kept { ticket, sequence: put.sequence });
-        }
-    }
-
     fn looked(&mut self, info: &StreamInfo, changes: u64, is_wanted: bool) -> Result<(), End> {
         if self.created.get_or_insert_with(|| info.created.clone()) != &info.created {
             return Err(self.gone("the stream of items"));
         }
         let none = BTreeMap::new();
         let subjects = info.state.subjects.as_ref().unwrap_or(&none);
-        let items = subjects.iter().map(|(subject, messages)| messages * self.names.count_in(subject).unwrap_or(1)).sum();
+        let mut items: u64 = subjects.iter().map(|(subject, messages)| messages * self.names.count_in(subject).unwrap_or(1)).sum();
+        if (subjects.len() as u64) < info.total {
+            // Of so many producers not all are told; each message of the others has an item at least.
+            items += info.state.messages.saturating_sub(subjects.values().sum());
+        }
         let found = Amount { items, bytes: info.state.bytes };
         let machines = self.machines.count();
         self.puts.looked(found, machines, self.now());
@@ -377,68 +333,10 @@ impl Worker {
             self.answer(Answer::Cluster(view));
         }
     }
-
-    async fn ask_for_name(&mut self, name: Arc<str>, why: Why) {
-        let (stream, subject) = (self.names.state.clone(), self.names.producer_subject(&name));
-        self.ask_for_last(Kind::Name { name, why }, &stream, subject).await;
-    }
-
-    async fn found_name(&mut self, name: Arc<str>, why: Why, said: &Incoming) -> Result<(), Failure> {
-        let kept = match read_message(said)? {
-            Some(found) => {
-                let record: ProducerRecord =
-                    read_record(&found.payload).map_err(|source| self.unreadable(&self.names.state, found.sequence, source))?;
-                Some((record, found.sequence))
-            }
-            None => None,
-        };
-        let is_lost = match why {
-            Why::Claim => {
-                let subject = format!("{}.*.{}", self.names.items_subject, source_of_name(&name));
-                let stream = self.names.items.clone();
-                self.ask_for_last(Kind::Last { name, kept }, &stream, subject).await;
-                return Ok(());
-            }
-            Why::Contested { claim } => self.producers.is_lost(&name, claim, self.machines.ours(), kept),
-            Why::Refused { claim } => match self.producers.verify(&name, claim, self.machines.ours(), kept) {
-                Some(claims) => {
-                    for claim in claims {
-                        self.claim(Some(claim)).await;
-                    }
-                    false
-                }
-                None => true,
-            },
-        };
-        if is_lost {
-            self.answer(Answer::Replaced(name));
-        }
-        Ok(())
-    }
-
-    async fn claim(&mut self, claim: Option<Claim>) {
-        match claim {
-            Some(Claim::Write { name, claim, record, after }) => {
-                let headers = vec![("Nats-Expected-Last-Subject-Sequence", after.to_string())];
-                let out = Outgoing { subject: self.names.producer_subject(&name), headers, payload: write_record(&record) };
-                self.ask(Kind::Write { name, claim }, out).await;
-            }
-            Some(Claim::Claimed { name, record }) => {
-                // Not before: whoever had it looks up at once whether it still has.
-                let payload = record.machine.into();
-                self.say(Outgoing { subject: self.names.claimed_subject(&name), payload, ..Outgoing::default() }).await;
-                let ProducerRecord { position, checksum, finished, .. } = record;
-                self.answer(Answer::Claimed { name, position, checksum, finished });
-            }
-            Some(Claim::Finished { name }) => self.answer(Answer::Finished(name)),
-            Some(Claim::Check { name, claim }) => self.ask_for_name(name, Why::Contested { claim }).await,
-            None => {}
-        }
-    }
 }
 
 /// Why an answer is not the end of its request.
-enum Failure {
+pub(super) enum Failure {
     Refused(Refusal),
     End(End),
 }

@@ -67,11 +67,20 @@ pub(super) struct Put {
     state: State,
     /// It was sent, and may have been stored without our hearing of it.
     was_sent: bool,
+    /// It does not leave any more, nor again.
+    is_withdrawn: bool,
 }
 
 impl Put {
     pub(super) fn new(ticket: Option<u64>, subject: String, id: String, batch: Batch) -> Put {
-        Put { ticket, subject, id, batch, sequence: 0, by: None, state: State::Waiting, was_sent: false }
+        Put { ticket, subject, id, batch, sequence: 0, by: None, state: State::Waiting, was_sent: false, is_withdrawn: false }
+    }
+
+    /// It is done with, though it was not stored as far as is known.
+    fn drop_if_withdrawn(&mut self) {
+        if self.is_withdrawn && self.state == State::Waiting {
+            (self.state, self.by) = (State::Stored, None);
+        }
     }
 
     fn amount(&self) -> Amount {
@@ -174,33 +183,42 @@ impl Puts {
         if let Some(place) = self.landed(number, State::Stored) {
             self.line[place].sequence = sequence;
         }
-        let mut done = Vec::new();
-        while self.line.front().is_some_and(|put| put.state == State::Stored) {
-            done.extend(self.line.pop_front());
-            self.first += 1;
-            self.waiting = self.waiting.saturating_sub(1);
-        }
-        done
+        self.done()
     }
 
-    /// There was no room for a message. It leaves again before any other.
-    pub(super) fn refused(&mut self, number: u64, now: Duration) {
-        let Some(place) = self.landed(number, State::Waiting) else { return };
+    /// There was no room for a message. It leaves again before any other. Gives those that are now done with, as all that follow.
+    pub(super) fn refused(&mut self, number: u64, now: Duration) -> Vec<Put> {
+        let Some(place) = self.landed(number, State::Waiting) else { return Vec::new() };
         self.line[place].was_sent = false;
-        self.waiting = self.waiting.min(place);
+        self.line[place].drop_if_withdrawn();
+        self.waiting = self.next_waiting(self.waiting.min(place));
         (self.budget, self.room) = (Amount::default(), None);
         self.full(now);
+        self.done()
+    }
+
+    /// The producer from which these messages come has gone to another machine, and puts there again what has not left: it is dropped here.
+    pub(super) fn withdraw(&mut self, source: &str) -> Vec<Put> {
+        let is_its = |put: &&mut Put| put.subject.rsplit_once('.').is_some_and(|(_, its)| its == source);
+        for put in self.line.iter_mut().filter(is_its) {
+            put.is_withdrawn = true;
+            put.drop_if_withdrawn();
+        }
+        self.waiting = self.next_waiting(self.waiting);
+        self.done()
     }
 
     /// The connection is lost: what was flying leaves again, and the server drops what it has.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self) -> Vec<Put> {
         for put in self.line.iter_mut().filter(|put| put.state == State::Flying) {
             put.state = State::Waiting;
+            put.drop_if_withdrawn();
         }
         (self.flying, self.flying_amount) = (0, Amount::default());
         (self.budget, self.room, self.asked) = (Amount::default(), None, None);
         (self.look_at, self.full_looks) = (Duration::ZERO, 0);
         self.waiting = self.next_waiting(0);
+        self.done()
     }
 
     /// When it has to be looked how full the stream is, if that is needed.
@@ -269,6 +287,17 @@ impl Puts {
             self.waiting = self.next_waiting(0);
         }
         Some(place)
+    }
+
+    /// Those at the front that are done with.
+    fn done(&mut self) -> Vec<Put> {
+        let mut done = Vec::new();
+        while self.line.front().is_some_and(|put| put.state == State::Stored) {
+            done.extend(self.line.pop_front());
+            self.first += 1;
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+        done
     }
 
     fn next_waiting(&self, from: usize) -> usize {
@@ -406,6 +435,31 @@ mod tests {
         assert_eq!(leave(&mut puts), [0], "the queue may be full of just these");
         assert_eq!(tickets(&mut puts, 0), [0, 1]);
         assert_eq!(leave(&mut puts), [2]);
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_told_in_its_turn_and_leaves_no_more_whatever_becomes_of_it() {
+        let named = |ticket| {
+            let reached = Reached { position: ticket, checksum: 0 };
+            let put = put(ticket, 1);
+            Put { subject: format!("items.1.{}", ["na", "n"][ticket as usize % 2]), by: Some(("a".into(), reached)), ..put }
+        };
+        let mut puts = Puts::new(Amount { items: 1000, bytes: 1 << 30 });
+        (0..4).for_each(|ticket| puts.push(named(ticket)));
+        look(&mut puts, 0, 1);
+        assert_eq!(leave(&mut puts), [0, 1, 2, 3]);
+        (4..8).for_each(|ticket| puts.push(named(ticket)));
+        let told = |done: Vec<Put>| done.into_iter().map(|put| (put.ticket.unwrap(), put.by.is_some())).collect::<Vec<_>>();
+        assert_eq!(told(puts.withdraw("na")), [], "the first may be stored");
+        assert_eq!(told(puts.refused(0, NOW)), [(0, false)]);
+        assert_eq!(told(puts.stored(1, 9)), [(1, true)]);
+        assert_eq!(told(puts.lost()), [(2, false)]);
+        assert_eq!(leave(&mut puts), [3], "it was sent, and may be there");
+        assert_eq!(told(puts.stored(3, 9)), [(3, true), (4, false)]);
+        look(&mut puts, 0, 1);
+        assert_eq!(leave(&mut puts), [5, 7]);
+        assert_eq!((told(puts.stored(7, 9)), told(puts.stored(5, 9))), (vec![], vec![(5, true), (6, false), (7, true)]));
+        assert!(puts.is_empty());
     }
 
     #[test]

@@ -194,6 +194,8 @@ struct Name {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     names: BTreeMap<Arc<str>, Name>,
+    /// Those that were ours, and have not been claimed since; and whether somebody waits for the end.
+    lost: BTreeMap<Arc<str>, bool>,
     claims: u64,
 }
 
@@ -212,9 +214,12 @@ impl Names {
             (record.position, record.checksum) = (last.position, last.checksum);
         }
         record.machine = machine.into();
+        self.lost.remove(name);
+        let is_ending = self.names.get(name).is_some_and(|before| before.is_ending);
+        record.finished |= is_ending;
         self.claims += 1;
         let claim = self.claims;
-        let known = Name { claim, record, revision, is_claimed: false, is_contested: false, is_ending: false, kept: None, writing: None };
+        let known = Name { claim, record, revision, is_claimed: false, is_contested: false, is_ending, kept: None, writing: None };
         self.names.insert(Arc::clone(name), known);
         self.write(name)
     }
@@ -226,9 +231,9 @@ impl Names {
         self.write(name)
     }
 
-    /// It puts no more.
+    /// It puts no more. Of a name that is not ours there is nothing to keep.
     pub(super) fn finish(&mut self, name: &Arc<str>) -> Option<Claim> {
-        let known = self.names.get_mut(name)?;
+        let Some(known) = self.names.get_mut(name) else { return Some(Claim::Finished { name: Arc::clone(name) }) };
         (known.record.finished, known.is_ending) = (true, true);
         self.write(name)
     }
@@ -252,7 +257,7 @@ impl Names {
         match kept {
             Some((record, revision)) if known.writing.as_ref() == Some(&record) => Some(self.written(name, claim, revision)),
             Some((record, _)) if record.machine != machine && known.is_claimed => {
-                self.names.remove(name);
+                self.lose(name);
                 None
             }
             // Two came for the name at once: the one that asks again is the later, and goes on behind what the other has done.
@@ -284,9 +289,25 @@ impl Names {
         let is_anothers = kept.is_some_and(|(record, _)| record.machine != machine);
         let was_ours = self.names.get(name).is_some_and(|known| known.claim == claim && known.is_claimed);
         if is_anothers && was_ours {
-            self.names.remove(name);
+            self.lose(name);
         }
         is_anothers && was_ours
+    }
+
+    /// True if a name was ours, and is another's now as far as is known.
+    pub(super) fn has_lost(&self, name: &str) -> bool {
+        self.lost.contains_key(name)
+    }
+
+    /// What is to be done about a name once it is known to be lost: whoever waits for its end waits no more.
+    pub(super) fn end_lost(&mut self, name: &Arc<str>) -> Option<Claim> {
+        let is_ending = self.lost.get_mut(name).is_some_and(std::mem::take);
+        is_ending.then(|| Claim::Finished { name: Arc::clone(name) })
+    }
+
+    fn lose(&mut self, name: &Arc<str>) {
+        let known = self.names.remove(name);
+        self.lost.insert(Arc::clone(name), known.is_some_and(|known| known.is_ending));
     }
 
     /// One record after the other, so that each knows the one before; the last says all.
@@ -426,6 +447,24 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_an_end_is_answered_whoever_has_the_name_by_then() {
+        let finished = || Some(Claim::Finished { name: name() });
+        assert_eq!(Names::default().finish(&name()), finished());
+        let mut names = claimed();
+        names.finish(&name());
+        let others = ProducerRecord { machine: "b".into(), ..producer(0) };
+        assert_eq!(names.verify(&name(), 1, "a", Some((others, 9))), None);
+        assert_eq!((names.end_lost(&name()), names.end_lost(&name())), (finished(), None));
+        // It comes again to us before its end is kept.
+        let mut names = claimed();
+        names.finish(&name());
+        let end = ProducerRecord { finished: true, ..producer(0) };
+        let again = Claim::Write { name: name(), claim: 2, record: end.clone(), after: 1 };
+        assert_eq!(names.found(&name(), "a", Some((producer(0), 1)), None), Some(again));
+        assert_eq!(names.written(&name(), 2, 2), [Claim::Claimed { name: name(), record: end }, finished().unwrap()]);
+    }
+
+    #[test]
     fn an_end_that_is_said_while_a_record_is_on_its_way_is_answered_once_it_is_kept() {
         let mut names = claimed();
         names.reached(&name(), reached(3));
@@ -445,6 +484,9 @@ mod tests {
         let others = ProducerRecord { machine: "b".into(), ..producer(4) };
         assert_eq!(names.verify(&name(), 1, "a", Some((others, 9))), None);
         assert_eq!(names.reached(&name(), reached(5)), None, "it is not ours any more");
+        assert!(names.has_lost("n") && names.end_lost(&name()).is_none());
+        names.found(&name(), "a", None, None);
+        assert!(!names.has_lost("n"));
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl Pulls {
         }
     }
 
+    /// How many messages may come at most for those that lie there, and word of their ends.
+    pub(super) fn rest(&self) -> u64 {
+        self.open.values().map(|pull| u64::from(pull.left) + 1).sum()
+    }
+
     /// The connection is lost, and they with it.
     pub(super) fn lost(&mut self) {
         self.open.clear();

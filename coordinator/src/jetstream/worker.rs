@@ -5,22 +5,21 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::ItemId;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant as Moment, timeout, timeout_at};
 use tracing::debug;
 
-use super::client::{Client, Outgoing, Stalled};
+use super::client::{Client, Inlet, Outgoing, Stalled};
 use super::leases::{Act, Leases};
-use super::letters::{Letters, Step};
+use super::letters::Letters;
 use super::looks::Looks;
 use super::message::{MarksRecord, write_record};
 use super::names::Names;
 use super::puts::{Amount, Puts};
 use super::registry::{Machines, Names as Producers};
 use super::requests::{Kind, Pulls, Requests};
-use super::{Answer, ClusterError, News, Report, Settings, Work};
+use super::{Answer, ClusterError, News, Report, Settings};
 use crate::limits::{JETSTREAM_GOODBYE, JETSTREAM_OVERDUE, JETSTREAM_PULL, JETSTREAM_RENEWALS, JETSTREAM_RETRY};
 
 /// The thread's state.
@@ -40,8 +39,13 @@ pub(super) struct Worker {
     pub(super) producers: Producers,
     pub(super) looks: Looks,
     pub(super) letters: Letters,
+    /// The highest number of all that was put here.
+    pub(super) kept_until: u64,
     /// Messages that have come and whose marks are asked for.
     pub(super) arriving: BTreeMap<u64, (Bytes, u64)>,
+    pub(super) inlet: Option<Inlet>,
+    inlets: u64,
+    pub(super) is_inlet_closed: bool,
     pub(super) is_connected: bool,
     /// Since when the servers do not answer, if it was told.
     pub(super) outage: Option<Duration>,
@@ -94,7 +98,11 @@ impl Worker {
             pulls: Pulls::default(),
             requests: Requests::default(),
             producers: Producers::default(),
+            kept_until: 0,
             arriving: BTreeMap::new(),
+            inlet: None,
+            inlets: 0,
+            is_inlet_closed: false,
             is_connected: true,
             outage: None,
             trouble: None,
@@ -108,6 +116,7 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, mut heard: UnboundedReceiver<News>) {
+        self.open_inlet().await;
         self.ask_for_machines().await;
         let end = loop {
             if let Err(end) = self.turn(&mut heard).await {
@@ -174,11 +183,13 @@ impl Worker {
         if self.pulls.expire(now) {
             self.check().await;
         }
-        if let Some((number, messages)) = self.pulls.next(now) {
+        if let Some(inlet) = &self.inlet
+            && let Some((number, messages)) = self.pulls.next(now)
+        {
             let request = json!({ "batch": messages, "expires": JETSTREAM_PULL.as_nanos() as u64 });
             let subject = self.names.api(&format!("CONSUMER.MSG.NEXT.{}.{}", self.names.items, self.names.consumer));
             let out = Outgoing { subject, payload: request.to_string().into(), ..Outgoing::default() };
-            if self.client.pull(out, number).await.is_err() {
+            if self.client.pull(out, inlet, number).await.is_err() {
                 self.stall();
             }
         }
@@ -314,37 +325,6 @@ impl Worker {
         self.ask_api(Kind::Forget, &request, json!({ "filter": subject })).await;
     }
 
-    /// Deletes a dead letter.
-    pub(super) async fn forget_letter(&mut self, id: ItemId) {
-        let request = format!("STREAM.PURGE.{}", self.names.dead);
-        self.ask_api(Kind::ForgetLetter(id), &request, json!({ "filter": self.names.dead_subject(id) })).await;
-    }
-
-    /// Does what it takes to read dead letters.
-    pub(super) async fn read_letters(&mut self, mut step: Step) {
-        loop {
-            match step {
-                Step::Wait => return,
-                Step::List { offset } => {
-                    let payload = json!({ "subjects_filter": self.names.all_dead_subject(), "offset": offset });
-                    let request = format!("STREAM.INFO.{}", self.names.dead);
-                    return self.ask_api(Kind::Letters { offset }, &request, payload).await;
-                }
-                Step::Get(ids) => {
-                    let stream = self.names.dead.clone();
-                    for id in ids {
-                        self.ask_for_last(Kind::Letter(id), &stream, self.names.dead_subject(id)).await;
-                    }
-                    return;
-                }
-                Step::Page(page) => {
-                    self.answer(Answer::DeadLoaded(page));
-                    step = self.letters.begin(self.now());
-                }
-            }
-        }
-    }
-
     async fn beat(&mut self, leaving: bool) {
         let subject = self.names.machine_subject(self.machines.ours());
         let payload = write_record(&self.machines.beat(leaving));
@@ -376,7 +356,7 @@ impl Worker {
         self.say(Outgoing { subject: reply, payload: payload.into(), ..Outgoing::default() }).await;
     }
 
-    async fn ask_api(&mut self, kind: Kind, request: &str, payload: Value) {
+    pub(super) async fn ask_api(&mut self, kind: Kind, request: &str, payload: Value) {
         let payload = if payload.is_null() { Bytes::new() } else { payload.to_string().into() };
         self.ask(kind, Outgoing { subject: self.names.api(request), payload, ..Outgoing::default() }).await;
     }
@@ -413,11 +393,23 @@ impl Worker {
         });
     }
 
+    /// There is a connection, through which messages are to come.
+    async fn open_inlet(&mut self) {
+        self.inlets += 1;
+        match self.client.open_inlet(self.inlets, &self.news).await {
+            Ok(inlet) => self.inlet = Some(inlet),
+            Err(Stalled) => self.stall(),
+        }
+    }
+
     /// There is a connection again. What was not answered may have come through or not.
     pub(super) async fn resume(&mut self) {
         let now = self.now();
         self.is_connected = true;
-        self.puts.lost();
+        if self.inlet.is_none() {
+            self.open_inlet().await;
+        }
+        let dropped = self.puts.lost();
         if self.requests.any(|kind| matches!(kind, Kind::Look { is_wanted: true, .. })) {
             self.looks.want();
         }
@@ -427,12 +419,21 @@ impl Worker {
         self.leases.renew_all();
         self.machines.excuse(now);
         (self.beat_at, self.sweep_at) = (now, now);
+        self.kept(dropped).await;
         self.ask_for_machines().await;
     }
 
     async fn say_goodbye(&mut self, heard: &mut UnboundedReceiver<News>) {
         if !self.is_connected {
             return;
+        }
+        // First of all: what is given back must not come here again.
+        self.pulls.want(0);
+        if let Some(inlet) = self.inlet.take() {
+            inlet.close(self.pulls.rest() + 1);
+            if !self.hear_while(heard, |worker| !worker.is_inlet_closed).await {
+                return;
+            }
         }
         for sequence in self.leases.sequences() {
             let act = self.leases.release(sequence, Duration::ZERO);
@@ -442,15 +443,19 @@ impl Worker {
         self.forget(self.names.machine_subject(self.machines.ours())).await;
         // Marks have to be kept before their message can be given back.
         let waits = |worker: &Worker| worker.leases.len() > 0 || worker.requests.any(|kind| matches!(kind, Kind::Beat | Kind::Forget));
-        while self.is_connected && waits(self) {
-            let Some(news) = heard.recv().await else { break };
-            if matches!(news, News::Work(Work::End)) {
-                continue;
-            }
-            if self.hear(news).await.is_err() {
-                return;
+        if self.hear_while(heard, waits).await {
+            self.client.flush().await;
+        }
+    }
+
+    /// False if it makes no sense to go on.
+    async fn hear_while(&mut self, heard: &mut UnboundedReceiver<News>, waits: impl Fn(&Worker) -> bool) -> bool {
+        while waits(self) {
+            let Some(news) = heard.recv().await.filter(|_| self.is_connected) else { return false };
+            if let Err(End::Failed(_)) = self.hear(news).await {
+                return false;
             }
         }
-        self.client.flush().await;
+        self.is_connected
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use coordinator::jetstream::Answer;
+use coordinator::jetstream::{Answer, Settings};
+use coordinator::queue::Origin;
 use tests::nats::NatsServer;
 
 use crate::link::Link;
-use crate::machine::{Machine, batch, progress};
+use crate::machine::{Machine, batch, progress, settings};
 use crate::needs_server;
 
 #[test]
@@ -82,7 +83,42 @@ fn a_producer_goes_on_where_it_was_at_another_machine() {
     two.cluster.finish(Arc::from("jobs.txt *>"));
     two.wait("its end", |answer| matches!(answer, Answer::Finished(_)));
     two.cluster.close();
-    assert_eq!(Machine::at(&server.url()).claim("jobs.txt *>"), (3, true));
+    let mut three = Machine::at(&server.url());
+    assert_eq!(three.claim("jobs.txt *>"), (3, true));
+    three.cluster.finish(Arc::from("jobs.txt *>"));
+    three.wait("its end again", |answer| matches!(answer, Answer::Finished(_)));
+}
+
+#[test]
+fn what_a_producer_left_behind_at_a_full_queue_is_not_put_twice_when_it_goes_to_another_machine() {
+    needs_server!();
+    let server = NatsServer::start();
+    let small = || Settings { capacity_items: 20, ..settings(&server.url()) };
+    let (mut one, mut two) = (Machine::open(small()), Machine::open(small()));
+    assert_eq!(one.claim("p"), (0, false));
+    for position in 1..=100 {
+        one.cluster.put(position, batch([position.to_string()]), progress("p", position));
+    }
+    // Of others it keeps what it has.
+    one.cluster.put(101, batch(["another's"]), Origin::Nameless);
+    two.sees("a full queue", |view| view.items == 20);
+    one.kept(1..21);
+    let (position, _) = two.claim("p");
+    assert_eq!(position, 20);
+    one.wait("its end at the first machine", |answer| matches!(answer, Answer::Replaced(_)));
+    one.cluster.put(102, batch(["too late"]), progress("p", 101));
+    // Its batches are others now, so that servers do not know them by their ids.
+    let rest: Vec<u64> = (21..=100).collect();
+    for (ticket, part) in rest.chunks(3).enumerate() {
+        two.cluster.put(ticket as u64, batch(part.iter().map(u64::to_string)), progress("p", part[part.len() - 1]));
+    }
+    let mut items = two.drain(101);
+    one.kept(21..103);
+    assert!(one.cluster.is_idle());
+    items.retain(|item| item != "another's");
+    assert_eq!(items, (1..=100).map(|number| number.to_string()).collect::<Vec<_>>());
+    two.cluster.look();
+    two.sees("an empty queue", |view| view.messages == 0);
 }
 
 #[test]

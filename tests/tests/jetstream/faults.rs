@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::batch::Batch;
-use coordinator::jetstream::{Answer, ClusterError, Settings};
-use coordinator::queue::Origin;
+use coordinator::jetstream::{Answer, ClusterError, Marks, Settings, item_id};
+use coordinator::queue::{DeadLetter, DeadRange, Origin};
 use tests::eventually;
 use tests::nats::NatsServer;
 
 use crate::link::Link;
-use crate::machine::{Machine, settings, texts};
+use crate::machine::{Machine, batch, progress, settings, texts};
 use crate::needs_server;
 
 fn outages(machine: &mut Machine) -> usize {
@@ -82,8 +82,8 @@ fn a_stream_that_is_deleted_is_told_and_not_made_anew() {
         if !idle {
             machine.put(1..3);
             let item = fetched.batch.item_shared(0);
-            let id = coordinator::jetstream::item_id(fetched.sequence, 0);
-            machine.cluster.bury(coordinator::queue::DeadLetter { id, attempts: 1, cause: "x".into(), item });
+            let id = item_id(fetched.sequence, 0);
+            machine.cluster.bury(DeadLetter { id, attempts: 1, cause: "x".into(), item });
         }
         let error = machine.fail();
         assert!(matches!(&error, ClusterError::Gone { .. }) && error.to_string().contains("jobs is gone"), "{error}");
@@ -101,6 +101,38 @@ fn a_stream_that_was_deleted_and_made_anew_is_another() {
     let other = Machine::try_open(settings(&server.url()));
     assert!(matches!(machine.fail(), ClusterError::Gone { .. }));
     drop(other);
+}
+
+#[test]
+fn a_queue_whose_items_were_deleted_begins_anew_and_its_dead_letters_stay() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    machine.claim("p");
+    machine.cluster.put(0, batch(["a", "b"]), progress("p", 2));
+    machine.kept(0..1);
+    let fetched = machine.fetch();
+    let letter = DeadLetter { id: item_id(fetched.sequence, 0), attempts: 1, cause: "x".into(), item: fetched.batch.item_shared(0) };
+    machine.cluster.bury(letter.clone());
+    machine.wait("a confirmation", |answer| matches!(answer, Answer::Buried(_)));
+    machine.cluster.mark(fetched.sequence, Marks { settled: vec![(0, 2)], failed: Vec::new() });
+    machine.cluster.close();
+    delete(&server.url(), "jobs");
+    let mut machine = Machine::at(&server.url());
+    // The same is put once more, and done once more.
+    assert_eq!(machine.claim("p"), (0, false));
+    machine.cluster.put(0, batch(["a", "b"]), progress("p", 2));
+    machine.kept(0..1);
+    let anew = machine.fetch();
+    machine.cluster.release(anew.sequence, Duration::ZERO);
+    let anew = machine.fetch();
+    assert_eq!((anew.deliveries, &anew.marks), (2, &Marks::default()));
+    let again = DeadLetter { id: item_id(anew.sequence, 0), ..letter.clone() };
+    machine.cluster.bury(again.clone());
+    machine.wait("a confirmation", |answer| matches!(answer, Answer::Buried(_)));
+    machine.cluster.load_dead(DeadRange { from: 0, until: u64::MAX });
+    let both = machine.wait("dead letters", |answer| matches!(answer, Answer::DeadLoaded(_)));
+    assert!(matches!(&both, Answer::DeadLoaded(page) if page.letters == [letter, again]), "{both:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The client side of the engine for many machines, against real NATS servers.
 
+mod dead;
 mod ends;
 mod faults;
 mod link;
@@ -216,28 +217,6 @@ fn what_a_named_producer_puts_again_is_dropped() {
 }
 
 #[test]
-fn a_dead_letter_is_kept_with_what_is_known_of_it() {
-    needs_server!();
-    let server = NatsServer::start();
-    let mut machine = Machine::at(&server.url());
-    machine.put(0..1);
-    let fetched = machine.fetch();
-    let id = item_id(fetched.sequence, 0);
-    let letter = DeadLetter { id, attempts: 5, cause: "it broke\r\nin two".into(), item: fetched.batch.item_shared(0) };
-    for _ in 0..2 {
-        machine.cluster.bury(letter.clone());
-        machine.wait("a confirmation", |answer| matches!(answer, Answer::Buried(buried) if *buried == id));
-    }
-    machine.settle(fetched.sequence);
-    let letters = stored(&server.url(), "jobs_dead");
-    assert_eq!(letters.len(), 1, "buried twice");
-    let (headers, item) = &letters[0];
-    assert_eq!(item, b"0");
-    assert!(headers.contains(&("Procq-Cause".into(), "it broke  in two".into())), "{headers:?}");
-    assert!(headers.contains(&("Procq-Attempts".into(), "5".into())) && headers.contains(&("Procq-Item".into(), id.0.to_string())));
-}
-
-#[test]
 fn an_item_that_no_message_can_hold_is_refused_with_the_limit() {
     needs_server!();
     let server = NatsServer::start();
@@ -253,6 +232,146 @@ fn an_item_that_no_message_can_hold_is_refused_with_the_limit() {
     let (id, item) = (item_id(fetched.sequence, 0), fetched.batch.item_shared(0));
     machine.cluster.bury(DeadLetter { id, attempts: 1, cause: "x".repeat(4096).into(), item });
     machine.wait("a confirmation", |answer| matches!(answer, Answer::Buried(_)));
+}
+
+#[test]
+fn the_largest_item_is_what_servers_and_capacity_allow_unless_it_is_given() {
+    needs_server!();
+    let server = NatsServer::start();
+    let opened = |settings: Settings| {
+        let mut machine = Machine::open(settings);
+        let largest = machine.cluster.item_bytes_max();
+        // It does fit.
+        machine.cluster.put(0, Batch::one(vec![1; largest as usize].into()), progress("p", 1));
+        machine.kept(0..1);
+        largest
+    };
+    let open = || Settings { item_bytes_max: None, ..settings(&server.url()) };
+    assert_eq!(opened(open()), (1 << 20) - 16 * 1024);
+    let address = format!("{}/small", server.url()).parse().expect("an address");
+    assert_eq!(opened(Settings { capacity_bytes: 100_000, address, ..open() }), 100_000 - 8 * 1024);
+    let address = format!("{}/given", server.url()).parse().expect("an address");
+    assert_eq!(opened(Settings { item_bytes_max: Some(7), address, ..open() }), 7);
+    let error = Machine::try_open(Settings { capacity_bytes: 1 << 10, ..open() }).err();
+    assert!(matches!(error, Some(ClusterError::Capacity { .. })), "{error:?}");
+}
+
+#[test]
+fn a_message_has_so_few_items_that_machines_share_a_queue_evenly() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::open(Settings { capacity_items: 10_000, ..settings(&server.url()) });
+    machine.cluster.put(0, batch((0..1300).map(|number| number.to_string())), progress("p", 1300));
+    machine.kept(0..1);
+    machine.sees("three messages", |view| (view.messages, view.items) == (3, 1300));
+    assert_eq!(machine.drain(1300), (0..1300).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_larger_than_the_whole_queue_passes_in_parts() {
+    needs_server!();
+    let server = NatsServer::start();
+    let tight = Settings { capacity_bytes: 20_000, item_bytes_max: Some(1000), ..settings(&server.url()) };
+    let mut machine = Machine::open(tight);
+    machine.cluster.put(0, batch((0..60).map(|_| [7; 1000])), Origin::Nameless);
+    assert_eq!(machine.drain(60).len(), 60);
+    machine.kept(0..1);
+}
+
+#[test]
+fn a_look_is_answered_though_nothing_has_changed_and_counts_what_was_put_before() {
+    needs_server!();
+    let server = NatsServer::start();
+    let rarely = || {
+        let mut settings = settings(&server.url());
+        settings.timing.look = Duration::from_secs(30);
+        settings
+    };
+    let (mut one, mut other) = (Machine::open(rarely()), Machine::open(rarely()));
+    other.sees("an empty queue", |view| (view.messages, view.first_sequence, view.last_sequence) == (0, 1, 0));
+    // Whatever becomes known of the other machine has become known by then.
+    other.sees("both machines", |view| view.machines == 2);
+    for last in 1..20 {
+        one.put(last..last + 1);
+        one.kept(last..last + 1);
+        for _ in 0..2 {
+            other.cluster.look();
+            match other.wait("a view", |answer| matches!(answer, Answer::Cluster(_))) {
+                Answer::Cluster(view) => assert_eq!((view.messages, view.last_sequence), (last, last)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // However often it is asked, looks are rare while nothing happens.
+    let asked = Instant::now();
+    let mut looks = 0;
+    while asked.elapsed() < Duration::from_millis(600) {
+        other.cluster.look();
+        other.wait("a view", |answer| matches!(answer, Answer::Cluster(_)));
+        looks += 1;
+    }
+    assert!(looks < 15, "{looks}");
+}
+
+#[test]
+fn what_is_said_of_a_message_that_is_not_held_any_more_does_no_harm() {
+    needs_server!();
+    let server = NatsServer::start();
+    let (mut one, mut other) = (Machine::at(&server.url()), Machine::at(&server.url()));
+    one.put(0..2);
+    let (first, second) = (one.fetch().sequence, one.fetch().sequence);
+    let marks = |count| Marks { settled: Vec::new(), failed: vec![(0, 1, count)] };
+    one.cluster.mark(first, marks(1));
+    one.cluster.release(first, Duration::ZERO);
+    one.cluster.mark(first, marks(2));
+    one.cluster.settle(second);
+    one.cluster.mark(second, marks(2));
+    one.settled(second);
+    let again = other.fetch();
+    assert_eq!(again.sequence, first);
+    // Said before the message was given back, it counts; said after, it does not.
+    for sequence in [first, second] {
+        one.cluster.mark(sequence, marks(3));
+        one.cluster.release(sequence, Duration::ZERO);
+    }
+    assert!([marks(1), marks(2)].contains(&again.marks), "{again:?}");
+    other.cluster.release(first, Duration::ZERO);
+    let once_more = other.fetch();
+    assert_eq!((once_more.sequence, once_more.deliveries, once_more.marks), (first, 3, again.marks));
+    other.settle(first);
+    other.sees("an empty queue", |view| view.messages == 0);
+    tests::eventually("no marks to be left", || {
+        let left = stored(&server.url(), "jobs_state");
+        // A machine each.
+        (left.len() == 2).then_some(())
+    });
+}
+
+#[test]
+fn all_that_a_machine_holds_or_is_about_to_get_is_anothers_at_once_when_it_closes() {
+    needs_server!();
+    let server = NatsServer::start();
+    let patient = || {
+        let mut settings = settings(&server.url());
+        // What was not given back would come after this only.
+        settings.timing.ack_wait = Duration::from_secs(60);
+        settings
+    };
+    let mut other = Machine::open(patient());
+    // So much that most of it is on its way when the first has come.
+    for number in 0..600_u64 {
+        other.cluster.put(number, Batch::one([&number.to_le_bytes()[..], &[0; 20_000]].concat().into()), Origin::Nameless);
+    }
+    other.kept(0..600);
+    for _ in 0..3 {
+        let mut one = Machine::open(patient());
+        one.cluster.want(500);
+        drop(one.fetched());
+        let closed = Instant::now();
+        one.cluster.close();
+        assert!(closed.elapsed() < Duration::from_secs(2), "{:?}", closed.elapsed());
+    }
+    assert_eq!(other.drain(600).len(), 600);
 }
 
 #[test]
