@@ -151,15 +151,27 @@ mod tests {
 
     #[test]
     fn every_figure_of_a_status_is_there() {
-        // Each field gets a value of its own, which is to be found.
-        let fields = serde_json::to_value(Status::default()).unwrap();
-        let numbers: Vec<String> =
-            fields.as_object().unwrap().keys().filter(|key| !["pid", "phase", "paused"].contains(&&key[..])).cloned().collect();
-        for (index, name) in numbers.iter().enumerate() {
-            let mut fields = fields.clone();
-            fields[name] = (7_001_000 + 1000 * index as u64).into();
-            let text = as_text(&serde_json::from_value(fields).unwrap());
-            let shown = if name == "uptime_ms" { (7_001_000 + 1000 * index as u64) / 1000 } else { 7_001_000 + 1000 * index as u64 };
+        // Each number gets a value of its own, which is to be found.
+        fn number_all(value: &mut serde_json::Value, path: &str, numbered: &mut Vec<(String, u64)>) {
+            match value {
+                serde_json::Value::Object(fields) => {
+                    fields.iter_mut().filter(|(name, _)| *name != "pid").for_each(|(name, value)| number_all(value, name, numbered));
+                }
+                serde_json::Value::Number(_) => {
+                    let number = 7_001_000 + 1000 * numbered.len() as u64;
+                    *value = number.into();
+                    numbered.push((path.to_string(), number));
+                }
+                _ => {}
+            }
+        }
+        let mut fields = serde_json::to_value(Status { shared: Some(SharedStatus::default()), ..Status::default() }).unwrap();
+        let mut numbered = Vec::new();
+        number_all(&mut fields, "", &mut numbered);
+        assert!(numbered.len() > 20);
+        let text = as_text(&serde_json::from_value(fields).unwrap());
+        for (name, number) in numbered {
+            let shown = if name == "uptime_ms" { number / 1000 } else { number };
             assert!(text.lines().any(|line| line.ends_with(&format!(" {shown}"))), "{name} is not shown");
         }
     }
