@@ -248,6 +248,10 @@ pub const SHARED_IDLE: Duration = Duration::from_secs(1);
 /// Batches of a shared queue that are asked for at once: more than are under way on a network of 10 ms at the servers' best rate.
 pub const SHARED_WANTED_BATCHES_MAX: u64 = 256;
 
+/// No message of a shared queue has more than this part of what its machine has put before: so many machines can share the work evenly,
+/// however little there is of it. The first 131,072 items then take some 1,850 messages instead of 256.
+pub const SHARED_MESSAGE_SHARE: u64 = 256;
+
 /// How often it is noted beside a batch of a shared queue what has become of its items: what was settled after that is done again when
 /// the machine dies.
 pub const SHARED_MARK: Duration = Duration::from_secs(1);

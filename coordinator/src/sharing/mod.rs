@@ -6,6 +6,7 @@
 //! machine dies.
 
 pub mod model;
+mod parts;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use common::ItemId;
 use common::batch::Batch;
 use common::limits::batch_cost_bytes;
 
+use self::parts::Parts;
 use crate::jetstream::{Answer, Cluster, ClusterError, Fetched, Marks as Told, item_id};
 use crate::limits::SHARED_MARK;
 use crate::marks::{Fate, Marks};
@@ -194,8 +196,9 @@ pub struct Sharing<S> {
     put: u64,
     /// Batches that no look has counted: sequence, items and bytes.
     uncounted: VecDeque<(u64, u64, u64)>,
-    /// Sizes of those that are on their way.
-    on_the_way: VecDeque<(u64, u64)>,
+    /// Those that are on their way: how many messages of each are, items and bytes.
+    on_the_way: VecDeque<(usize, u64, u64)>,
+    parts: Parts,
     wanted: u32,
     mark_at: Option<Duration>,
     now: Duration,
@@ -213,6 +216,7 @@ impl<S: Servers> Sharing<S> {
             put: 0,
             uncounted: VecDeque::new(),
             on_the_way: VecDeque::new(),
+            parts: Parts::default(),
             wanted: 0,
             mark_at: None,
             now: Duration::ZERO,
@@ -235,9 +239,13 @@ impl<S: Servers> Sharing<S> {
         match output {
             Output::Journal(entry) => self.keep(entry),
             Output::Publish { batch, origin } => {
-                self.on_the_way.push_back((u64::from(batch.count()), batch_cost_bytes(batch.body_bytes())));
-                self.servers.put(self.put, batch, origin);
-                self.put += 1;
+                let (items, bytes) = (u64::from(batch.count()), batch_cost_bytes(batch.body_bytes()));
+                let parts = self.parts.cut(batch, origin);
+                self.on_the_way.push_back((parts.len(), items, bytes));
+                for (part, origin) in parts {
+                    self.servers.put(self.put, part, origin);
+                    self.put += 1;
+                }
             }
             Output::Want { batches } => {
                 self.wanted = batches;
@@ -374,7 +382,9 @@ impl<S: Servers> Sharing<S> {
     fn answered(&mut self, answer: Answer) -> Vec<Said> {
         let said = match answer {
             Answer::Kept { ticket: _, sequence } => {
-                let Some((items, bytes)) = self.on_the_way.pop_front() else { panic!("more is kept than was put") };
+                let Some((left, ..)) = self.on_the_way.front_mut() else { panic!("more is kept than was put") };
+                *left -= 1;
+                let Some((_, items, bytes)) = self.on_the_way.pop_front_if(|(left, ..)| *left == 0) else { return Vec::new() };
                 self.uncounted.push_back((sequence, items, bytes));
                 Said::Input(Input::Published { until: item_id(sequence + 1, 0).0 })
             }
@@ -385,7 +395,9 @@ impl<S: Servers> Sharing<S> {
             Answer::DeadLoaded(page) => Said::Input(Input::DeadLoaded(page)),
             // Whether it has finished shows when its producer says so again.
             Answer::Claimed { name, position, checksum, finished: _ } => {
-                Said::Input(Input::Claimed { by: Progress { name, position, checksum } })
+                let by = Progress { name, position, checksum };
+                self.parts.goes_on(&by);
+                Said::Input(Input::Claimed { by })
             }
             Answer::Replaced(name) => Said::Input(Input::Replaced { name }),
             Answer::Finished(name) => return self.answer_to(&Awaited::Finished(name)),
