@@ -57,6 +57,8 @@ pub struct Status {
 pub struct SharedStatus {
     /// Items in it that are accepted and not settled, at whatever machine.
     pub items: u64,
+    /// All items that were put by now have numbers below this.
+    pub next_id: u64,
     /// Machines that take part.
     pub machines: u64,
     /// Producers that they wait for, or have waited for.

@@ -65,7 +65,7 @@ pub fn in_words(status: &Status) -> String {
 
 /// What is known of the other machines.
 pub fn shared_in_words(shared: &SharedStatus) -> String {
-    let SharedStatus { items: _, machines, producers_expected, producers_finished } = *shared;
+    let SharedStatus { items: _, next_id: _, machines, producers_expected, producers_finished } = *shared;
     let (count, many) = (words::count, if machines == 1 { "machine" } else { "machines" });
     format!("{} {many}, {} of {} producers finished", count(machines), count(producers_finished), count(producers_expected))
 }

@@ -148,7 +148,8 @@ fn remove(which: &WhichDead, done: &str, remove: Remove) -> Result<u8> {
     let status = control.status()?;
     let asked = if which.all {
         // Not those that die from now on: nobody has seen them.
-        sum.add(&control, ItemId(0)..ItemId(status.accepted), remove)?;
+        let next_id = status.shared.map_or(status.accepted, |shared| shared.next_id);
+        sum.add(&control, ItemId(0)..ItemId(next_id), remove)?;
         status.dead
     } else {
         for id in &which.ids {

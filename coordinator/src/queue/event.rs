@@ -165,6 +165,8 @@ pub struct Whole {
     pub bytes: u64,
     /// All items before this number are settled.
     pub settled_until: u64,
+    /// All items that were put by now have numbers below this.
+    pub next_id: u64,
     /// Dead letters.
     pub dead: u64,
     /// Machines.

@@ -146,6 +146,11 @@ struct Producer {
     confirm: bool,
 }
 
+/// What a producer is told that comes with one name too many.
+pub(super) fn too_many_names() -> String {
+    format!("{NAMES_MAX} producers have names already; connect without one")
+}
+
 impl Intake {
     pub(super) fn new(rules: &Rules) -> Intake {
         let capacity = Amount { items: rules.capacity_items, bytes: rules.capacity_bytes };
@@ -203,7 +208,7 @@ impl Intake {
         let mut checksum = 0;
         if let Some(name) = name {
             if self.names.len() >= NAMES_MAX && !self.names.contains_key(&name) {
-                return Err((CloseReason::Limit, format!("{NAMES_MAX} producers have names already; connect without one")));
+                return Err((CloseReason::Limit, too_many_names()));
             }
             let named = self.names.entry(name).or_default();
             named.client = Some(client);

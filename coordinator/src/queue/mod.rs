@@ -279,7 +279,7 @@ impl Queue {
             consumers_waiting: self.consumers.hungry(),
             paused: self.paused,
             dead_removed: self.dead.removed(),
-            shared: self.shared.as_ref().map(Shared::status),
+            shared: self.shared.as_ref().map(|shared| shared.status(self.next_id)),
         }
     }
 
@@ -336,7 +336,7 @@ impl Queue {
                 self.admit();
                 self.dispatch(now);
                 self.intake.withdraw(client);
-                if !self.has_to_look_for(client) {
+                if !self.has_to_look_for(client)? {
                     self.withdraw(client);
                 }
                 Ok(())
@@ -407,8 +407,10 @@ impl Queue {
                 self.welcome(client, Some(name));
                 continue;
             }
-            if is_settled {
-                self.claim(&name);
+            if is_settled && !self.claim(&name) {
+                let words = intake::too_many_names();
+                self.outputs.push_back(Output::Close { client, reason: CloseReason::Limit, words });
+                continue;
             }
             self.arriving.push((client, name));
         }

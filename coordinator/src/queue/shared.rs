@@ -23,7 +23,7 @@ use super::entry::{Entry, Progress};
 use super::intake::Amount;
 use super::pending::Effect;
 use super::{ClientId, Loaded, Origin, Output, Queue, Refusal, Whole};
-use crate::limits::{SHARED_IDLE, SHARED_WANTED_BATCHES_MAX};
+use crate::limits::{JOINS_MAX, NAMES_MAX, SHARED_IDLE, SHARED_WANTED_BATCHES_MAX};
 
 /// What a batch is taken to hold before one has come.
 const BATCH_GUESS: Amount = Amount { items: 512, bytes: 64 * 1024 };
@@ -115,9 +115,11 @@ impl Shared {
         self.idle_since.map(|since| since.saturating_add(SHARED_IDLE))
     }
 
-    pub(super) fn status(&self) -> SharedStatus {
+    /// `next_id`: below which the numbers of all that was published here are.
+    pub(super) fn status(&self, next_id: u64) -> SharedStatus {
         SharedStatus {
             items: self.whole.items + self.on_the_way.items,
+            next_id: self.whole.next_id.max(next_id),
             machines: self.whole.machines,
             producers_expected: self.whole.producers_expected,
             producers_finished: self.whole.producers_finished,
@@ -184,11 +186,14 @@ impl Queue {
 
     /// True if only the servers know whether there is an item for a consumer that wants to know: the answer waits for a look there, or
     /// for an item.
-    pub(super) fn has_to_look_for(&mut self, client: ClientId) -> bool {
+    pub(super) fn has_to_look_for(&mut self, client: ClientId) -> Result<bool, Refusal> {
         let (lacks, serves) = (self.consumers.lacks(client), self.serves());
-        let Some(shared) = self.shared.as_mut().filter(|_| serves && lacks > 0) else { return false };
+        let Some(shared) = self.shared.as_mut().filter(|_| serves && lacks > 0) else { return Ok(false) };
+        if shared.asking.iter().filter(|(asking, ..)| *asking == client).count() >= JOINS_MAX as usize {
+            return Err((CloseReason::Limit, format!("more than {JOINS_MAX} Withdraws wait for their answer")));
+        }
         shared.asking.push((client, lacks, false));
-        true
+        Ok(true)
     }
 
     /// Tells consumers whether there is an item for them: those that have got one, and those for which a look has found none.
@@ -226,13 +231,18 @@ impl Queue {
         }
     }
 
-    /// Asks for a name that has to be this machine's before its producer is let in.
-    pub(super) fn claim(&mut self, name: &Arc<str>) {
-        let Some(shared) = &mut self.shared else { return };
-        if !shared.names.contains_key(name) {
-            shared.names.insert(Arc::clone(name), false);
-            self.outputs.push_back(Output::Claim { name: Arc::clone(name) });
+    /// Asks for a name that has to be this machine's before its producer is let in. False if there are too many.
+    pub(super) fn claim(&mut self, name: &Arc<str>) -> bool {
+        let Some(shared) = &mut self.shared else { return false };
+        if shared.names.contains_key(name) {
+            return true;
         }
+        if shared.names.len() >= NAMES_MAX {
+            return false;
+        }
+        shared.names.insert(Arc::clone(name), false);
+        self.outputs.push_back(Output::Claim { name: Arc::clone(name) });
+        true
     }
 
     /// A name is this machine's, and so far.

@@ -411,6 +411,7 @@ impl<S: Servers> Sharing<S> {
                     items,
                     bytes,
                     settled_until: item_id(view.first_sequence, 0).0,
+                    next_id: item_id(view.last_sequence + 1, 0).0,
                     dead: view.dead,
                     machines: view.machines,
                     producers_expected: view.producers_expected,

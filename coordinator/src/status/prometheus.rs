@@ -155,7 +155,10 @@ mod tests {
         fn number_all(value: &mut serde_json::Value, path: &str, numbered: &mut Vec<(String, u64)>) {
             match value {
                 serde_json::Value::Object(fields) => {
-                    fields.iter_mut().filter(|(name, _)| *name != "pid").for_each(|(name, value)| number_all(value, name, numbered));
+                    fields
+                        .iter_mut()
+                        .filter(|(name, _)| !["pid", "next_id"].contains(&&name[..]))
+                        .for_each(|(name, value)| number_all(value, name, numbered));
                 }
                 serde_json::Value::Number(_) => {
                     let number = 7_001_000 + 1000 * numbered.len() as u64;
