@@ -245,6 +245,9 @@ pub const JETSTREAM_GOODBYE: Duration = Duration::from_secs(3);
 /// pause between two questions, shorter than anybody's patience.
 pub const SHARED_IDLE: Duration = Duration::from_secs(1);
 
+/// Looks at a shared queue count its dead letters now and then only: so long after one came or went here, what is known here is the better count.
+pub const SHARED_DEAD_LOOK: Duration = Duration::from_secs(3);
+
 /// Batches of a shared queue that are asked for at once: more than are under way on a network of 10 ms at the servers' best rate.
 pub const SHARED_WANTED_BATCHES_MAX: u64 = 256;
 

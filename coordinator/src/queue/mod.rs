@@ -595,7 +595,8 @@ impl Queue {
             }
             Effect::Settled { first, count, dead } => {
                 if dead {
-                    self.dead.bury(count)
+                    self.shared.as_mut().map(Shared::note_dead);
+                    self.dead.bury(count);
                 } else {
                     self.acknowledged += count
                 }
@@ -615,7 +616,10 @@ impl Queue {
                 }
                 self.intake.kept_again(bytes);
             }
-            Effect::Dropped { id } => self.dead.remove(id),
+            Effect::Dropped { id } => {
+                self.shared.as_mut().map(Shared::note_dead);
+                self.dead.remove(id);
+            }
             Effect::Finished { client, name } => {
                 self.intake.finished_by(name);
                 self.flush_confirmations();
@@ -751,7 +755,7 @@ impl Queue {
         let ending = match (&self.shared, self.phase) {
             (Some(shared), Phase::Running) => shared.is_done() && self.rules.producers_expected.is_some(),
             (_, Phase::Running) => self.rules.producers_expected.is_some_and(|expected| self.intake.finished() >= expected),
-            (_, Phase::Draining) => self.shared.as_ref().is_none_or(|shared| !shared.is_publishing()),
+            (_, Phase::Draining) => self.is_drained(),
             (_, Phase::Stopping | Phase::Done) => false,
         };
         // Nor does anything wait to be let in: an empty queue has room for whatever may be put.

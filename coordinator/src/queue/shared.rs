@@ -23,7 +23,7 @@ use super::entry::{Entry, Progress};
 use super::intake::Amount;
 use super::pending::Effect;
 use super::{ClientId, Loaded, Origin, Output, Queue, Refusal, Whole};
-use crate::limits::{JOINS_MAX, NAMES_MAX, SHARED_IDLE, SHARED_WANTED_BATCHES_MAX};
+use crate::limits::{JOINS_MAX, NAMES_MAX, SHARED_DEAD_LOOK, SHARED_IDLE, SHARED_WANTED_BATCHES_MAX};
 
 /// What a batch is taken to hold before one has come.
 const BATCH_GUESS: Amount = Amount { items: 512, bytes: 64 * 1024 };
@@ -48,6 +48,14 @@ pub(super) struct Shared {
     /// Consumers that want to know whether there is an item for them, what each lacked when it asked, and whether a look that began after that
     /// is on its way.
     asking: Vec<(ClientId, u32, bool)>,
+    /// A dead letter has come or gone here just now.
+    dead_now: bool,
+    /// When one did last: looks count them now and then only.
+    dead_since: Option<Duration>,
+    /// A look that began after all that was here was done has found nothing more.
+    is_drained: bool,
+    /// Such a look is on its way.
+    looks_for_end: bool,
     /// Since when nobody here wants what is here.
     idle_since: Option<Duration>,
     /// Something has come back from a consumer that is gone or hangs.
@@ -77,6 +85,10 @@ impl Shared {
             wanted: 0,
             batch: BATCH_GUESS,
             asking: Vec::new(),
+            dead_now: false,
+            dead_since: None,
+            is_drained: false,
+            looks_for_end: false,
             idle_since: None,
             came_back: false,
             announced: None,
@@ -93,6 +105,11 @@ impl Shared {
         self.whole.is_done
     }
 
+    /// No other machine is known.
+    fn is_alone(&self) -> bool {
+        self.whole.machines <= 1
+    }
+
     pub(super) fn is_publishing(&self) -> bool {
         !self.publishing.is_empty()
     }
@@ -103,6 +120,11 @@ impl Shared {
 
     pub(super) fn is_ours(&self, name: &str) -> bool {
         self.names.get(name).is_some_and(|ours| *ours)
+    }
+
+    /// Notes that a dead letter has come or gone here.
+    pub(super) fn note_dead(&mut self) {
+        self.dead_now = true;
     }
 
     /// Notes that something has come back from a consumer that can do nothing more with it.
@@ -272,9 +294,14 @@ impl Queue {
         let Some(shared) = &mut self.shared else { panic!("a queue that is not shared is looked at") };
         shared.whole = whole;
         shared.looking = false;
+        shared.is_drained = std::mem::take(&mut shared.looks_for_end) && whole.items == 0;
+        let since = if shared.dead_now { Some(now) } else { shared.dead_since };
+        let counts_dead = whole.is_done || since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
         let stored = shared.on_the_way.plus(Amount { items: whole.items, bytes: whole.bytes });
         self.intake.note_stored(stored);
-        self.dead.note_count(whole.dead);
+        if counts_dead {
+            self.dead.note_count(whole.dead);
+        }
         self.dispatch(now);
         self.answer_asking(true);
     }
@@ -297,20 +324,33 @@ impl Queue {
         self.want();
         self.announce();
         self.answer_asking(false);
+        let ends = self.phase == Phase::Draining && self.store.is_empty();
         let waits = self.intake.waiting() > 0 || self.joins.is_waiting();
-        if let Some(shared) = &mut self.shared
-            && (waits || !shared.asking.is_empty())
+        let Some(shared) = &mut self.shared else { return };
+        shared.is_drained &= ends;
+        if std::mem::take(&mut shared.dead_now) {
+            shared.dead_since = Some(now);
+        }
+        if (waits || !shared.asking.is_empty() || (ends && !shared.is_publishing() && !shared.is_drained))
             && !std::mem::replace(&mut shared.looking, true)
         {
             // Behind what was asked for by now: what that brings comes before what the look shows.
             shared.asking.iter_mut().for_each(|(_, _, looks)| *looks = true);
+            shared.looks_for_end = ends;
             self.outputs.push_back(Output::Look);
         }
     }
 
-    /// True if what comes would be handed out here, as soon as somebody asks for it.
+    /// True if what comes would be handed out here, as soon as somebody asks for it: also while it drains, if nobody else would.
     fn serves(&self) -> bool {
-        self.phase == Phase::Running && !self.paused
+        let drains_alone = self.phase == Phase::Draining && self.shared.as_ref().is_some_and(Shared::is_alone);
+        (self.phase == Phase::Running || drains_alone) && !self.paused
+    }
+
+    /// True if a queue that drains has come to its end here: all that is here is done, and no other machine is there to do the rest, if there is one.
+    pub(super) fn is_drained(&self) -> bool {
+        let is_here = |shared: &Shared| shared.is_publishing() || (shared.is_alone() && !shared.is_drained);
+        self.store.is_empty() && !self.shared.as_ref().is_some_and(is_here)
     }
 
     /// Asks for as much as consumers ask for.

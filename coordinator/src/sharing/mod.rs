@@ -178,7 +178,7 @@ enum Awaited {
 struct Given {
     /// Answers that it waits for.
     left: u32,
-    /// Items and bytes of messages that it ends.
+    /// Items and bytes of messages that it has ended: the servers have said so.
     items: u64,
     bytes: u64,
 }
@@ -193,6 +193,8 @@ pub struct Sharing<S> {
     /// How many entries were reported so far: the number of the first that was not.
     reported: u64,
     awaited: BTreeMap<Awaited, Vec<u64>>,
+    /// Items and bytes of messages that are about to end.
+    ending: BTreeMap<u64, (u64, u64)>,
     put: u64,
     /// Batches that no look has counted: sequence, items and bytes.
     uncounted: VecDeque<(u64, u64, u64)>,
@@ -213,6 +215,7 @@ impl<S: Servers> Sharing<S> {
             given: VecDeque::new(),
             reported: 0,
             awaited: BTreeMap::new(),
+            ending: BTreeMap::new(),
             put: 0,
             uncounted: VecDeque::new(),
             on_the_way: VecDeque::new(),
@@ -349,10 +352,7 @@ impl<S: Servers> Sharing<S> {
         let done: Vec<(u64, u64)> = touched.filter(|(_, message)| message.is_done()).map(|(at, message)| (*at, message.sequence)).collect();
         for (at, sequence) in done {
             let Some(message) = self.messages.remove(&at) else { continue };
-            if let Some(given) = self.given.get_mut((number - self.reported) as usize) {
-                given.items += u64::from(message.count);
-                given.bytes += message.bytes;
-            }
+            self.ending.insert(sequence, (u64::from(message.count), message.bytes));
             self.wait_for(Awaited::Settled(sequence), number);
             self.servers.settle(sequence);
         }
@@ -389,7 +389,7 @@ impl<S: Servers> Sharing<S> {
                 Said::Input(Input::Published { until: item_id(sequence + 1, 0).0 })
             }
             Answer::Fetched(fetched) => return self.fetched(fetched).map(Said::Input).into_iter().collect(),
-            Answer::Settled(sequence) => return self.answer_to(&Awaited::Settled(sequence)),
+            Answer::Settled(sequence) => return self.settled(sequence),
             Answer::Buried(id) => return self.buried(id),
             Answer::DeadForgotten(id) => return self.answer_to(&Awaited::Forgotten(id)),
             Answer::DeadLoaded(page) => Said::Input(Input::DeadLoaded(page)),
@@ -404,9 +404,9 @@ impl<S: Servers> Sharing<S> {
             Answer::Cluster(view) => {
                 while self.uncounted.pop_front_if(|(sequence, ..)| *sequence <= view.last_sequence).is_some() {}
                 let beyond = self.uncounted.iter().map(|(_, items, bytes)| (*items, *bytes));
-                let ending = self.given.iter().map(|given| (given.items, given.bytes));
-                // Of what is ending the look may have counted some: rather too much than too little.
-                let (items, bytes) = beyond.chain(ending).fold((view.items, view.bytes), |sum, more| (sum.0 + more.0, sum.1 + more.1));
+                // Servers answer in order: an end that they had not told before this, the look has not seen.
+                let unreported = self.given.iter().map(|given| (given.items, given.bytes));
+                let (items, bytes) = beyond.chain(unreported).fold((view.items, view.bytes), |sum, more| (sum.0 + more.0, sum.1 + more.1));
                 Said::Input(Input::Whole(Whole {
                     items,
                     bytes,
@@ -474,6 +474,18 @@ impl<S: Servers> Sharing<S> {
         }
         self.arrived(number);
         self.report()
+    }
+
+    /// A message is done.
+    fn settled(&mut self, sequence: u64) -> Vec<Said> {
+        let (items, bytes) = self.ending.remove(&sequence).unwrap_or_default();
+        let awaited = Awaited::Settled(sequence);
+        let number = self.awaited.get(&awaited).and_then(|numbers| numbers.first()).copied();
+        if let Some(given) = number.and_then(|number| self.given.get_mut((number - self.reported) as usize)) {
+            given.items += items;
+            given.bytes += bytes;
+        }
+        self.answer_to(&awaited)
     }
 
     fn answer_to(&mut self, awaited: &Awaited) -> Vec<Said> {

@@ -420,6 +420,32 @@ fn what_nobody_asks_for_any_more_goes_to_other_machines_after_a_while() {
 }
 
 #[test]
+fn a_machine_that_drains_does_the_rest_if_it_is_alone_and_leaves_it_to_others_if_not() {
+    for machines in [1, 2] {
+        let mut world = World::new(machines);
+        world.produce(0, None);
+        (0..10).for_each(|_| world.put(0, 3));
+        world.settle();
+        let client = world.consume(0);
+        world.demand(0, client, 3);
+        // So that it knows who else is there.
+        world.say(0, PRODUCER, Word::Join, None);
+        world.settle();
+        world.handle(0, Input::Drain);
+        world.demand(0, client, 3);
+        while !world.machines[0].consumers[&client].is_empty() {
+            assert_ne!(world.machines[0].queue.phase(), Phase::Done);
+            world.ack(0, client, 3);
+            world.demand(0, client, 3);
+            world.settle();
+        }
+        assert_eq!(world.machines[0].queue.phase(), Phase::Done, "{machines}");
+        let (done, left) = (world.acknowledged.len() as u64, world.model.items());
+        assert_eq!((done + left, left == 0), (30, machines == 1), "{done} done, {left} left");
+    }
+}
+
+#[test]
 fn who_wants_to_know_whether_there_is_an_item_hears_it_from_the_servers() {
     let mut world = World::new(2);
     world.produce(0, None);
