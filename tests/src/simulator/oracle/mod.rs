@@ -133,7 +133,8 @@ impl Oracle {
         if matches!(input, Input::Drain | Input::Stop) {
             self.paused = false;
         }
-        self.hands_out = matches!(phase, Phase::Running | Phase::Draining) && !self.paused;
+        let stops = matches!(input, Input::Stop);
+        self.hands_out = matches!(phase, Phase::Running | Phase::Draining) && !self.paused && !stops;
         match input {
             Input::ProducerJoined { client, name } => {
                 self.producers.joined(*client, name.clone());
