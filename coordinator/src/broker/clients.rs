@@ -203,6 +203,12 @@ impl Broker {
     pub(super) fn keep_deadlines(&mut self) {
         let now = self.now();
         if self.queue.next_timeout().is_some_and(|due| due <= now) {
+            for client in self.queue.overdue(now) {
+                // Results may wait to be written, or it has said more than it gets a turn for.
+                if self.connections.get(&client).is_some_and(Connection::has_work) {
+                    self.queue.handle(Input::Unheard { client }, now);
+                }
+            }
             self.queue.handle(Input::Tick, now);
         }
         while let Some(&(due, client)) = self.deadlines.first().filter(|(due, _)| *due <= now) {

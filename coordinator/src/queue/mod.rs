@@ -172,6 +172,7 @@ impl Queue {
             Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
+            Input::Unheard { client } => self.consumers.unheard(client, now),
             // Not before: what has come in time is heard first, however late the clock is looked at.
             Input::Tick => self.take_back(now),
         }
@@ -197,6 +198,11 @@ impl Queue {
     pub fn next_timeout(&self) -> Option<Duration> {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
         delayed.into_iter().chain(self.consumers.next_due()).min()
+    }
+
+    /// From whom something would be taken back now.
+    pub fn overdue(&self, now: Duration) -> Vec<ClientId> {
+        self.consumers.overdue(now)
     }
 
     /// How many items were accepted so far under a producer's name.

@@ -347,6 +347,12 @@ impl Broker {
 
     fn keep_deadlines(&mut self, stage: &mut Stage) {
         if self.queue.next_timeout().is_some_and(|due| due <= stage.now) {
+            for client in self.queue.overdue(stage.now) {
+                if self.connections.get(&client).is_some_and(Connection::has_work) {
+                    stage.count("unheard", 1);
+                    self.handle(Input::Unheard { client }, stage);
+                }
+            }
             self.handle(Input::Tick, stage);
         }
         while let Some(&(due, client)) = self.deadlines.first().filter(|(due, _)| *due <= stage.now) {

@@ -281,6 +281,20 @@ impl Items {
         }
     }
 
+    /// What it has said is not heard yet.
+    pub(super) fn unheard(&mut self, client: ClientId, now: Duration) {
+        let until = now + self.lease.map_or(Duration::ZERO, |lease| lease.grace);
+        for &id in self.held.get(&client).into_iter().flatten() {
+            let item = &mut self.items[id as usize];
+            if item.begun && item.due <= now {
+                item.due = until;
+            }
+        }
+        if let Some(due) = self.sits.get_mut(&client).filter(|due| **due <= now) {
+            *due = until;
+        }
+    }
+
     /// The clock is looked at: whom something is taken back from, as often as that happens.
     pub(super) fn expire(&mut self, now: Duration, rules: &Rules) -> Vec<ClientId> {
         let mut clients = Vec::new();

@@ -167,6 +167,7 @@ impl Oracle {
             Input::ProducerLost { name } => self.producers.finish_name(name),
             Input::Drain => self.drains = true,
             Input::Stop => self.consumers.are_told_again(),
+            Input::Unheard { client } => self.items.unheard(*client, now),
             Input::Tick => {
                 for client in self.items.expire(now, &self.rules) {
                     self.consumers.revoke(client);
