@@ -36,6 +36,7 @@ use crate::outputs::{Outputs, Results};
 use crate::queue::{ClientId, Entry, Input, Output, Queue, Record, Recovered};
 use crate::writer::{WriteFailure, Writer};
 
+pub use clients::clients_shown;
 pub use setup::{Keeping, Setup};
 use setup::{descriptor_limit, open_journal};
 

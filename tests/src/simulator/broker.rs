@@ -8,6 +8,7 @@ use bytes::Bytes;
 use common::limits::PROTOCOL_VERSION;
 use common::message::{CloseReason, Incoming, Message, Position, Role};
 use common::pool::Pool;
+use coordinator::broker::clients_shown;
 use coordinator::connection::{Broken, Connection, State};
 use coordinator::limits::{FRAMES_PER_TURN, GREETING, LINGER};
 use coordinator::queue::{ClientId, Entry, Input, Output, Queue, Rules};
@@ -272,6 +273,17 @@ impl Broker {
             (State::Open(_), Message::StatusRequest) => {
                 connection.send(&Message::Status(Box::new(self.queue.status())), None);
                 self.unflushed.insert(client);
+                Ok(())
+            }
+            (State::Open(Role::Control), Message::ClientsRequest { from }) => {
+                // For the oracle to know all that was decided before.
+                self.fill_outboxes(stage);
+                let (clients, more_from) = clients_shown(&self.connections, &self.queue, from, stage.now);
+                stage.oracle.check_clients(&clients, stage.now);
+                if let Some(connection) = self.connections.get_mut(&client) {
+                    connection.send(&Message::Clients { clients, more_from }, None);
+                    self.unflushed.insert(client);
+                }
                 Ok(())
             }
             (State::Open(Role::Control), message @ (Message::SetPaused { .. } | Message::DeadList { .. } | Message::DeadRemove { .. })) => {

@@ -43,6 +43,8 @@ pub struct Scenario {
     pub producers: Vec<producer::Plan>,
     /// Who gets.
     pub consumers: Vec<consumer::Plan>,
+    /// The connection of somebody who looks who is connected, if anybody does.
+    pub looker: Option<Weather>,
     /// How quick results and dead letters are written.
     pub writing: writer::Pace,
     /// How quick the journal is, if there is one.
@@ -114,6 +116,7 @@ impl Scenario {
             trouble_every_us: (200, random.between(1_000, 40_000)),
             producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, net, random)).collect(),
             consumers,
+            looker: random.chance(30).then(|| weather(net, random)),
             writing: writer::Pace { writing_us: (1, random.scale(10, 5_000)), report_us: (1, random.scale(10, 2_000)) },
             journal: journal::Pace {
                 // A slow disk: whoever comes again finds what it has put before on its way.

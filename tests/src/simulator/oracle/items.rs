@@ -281,6 +281,17 @@ impl Items {
         }
     }
 
+    pub(super) fn held_by(&self, client: ClientId) -> u64 {
+        self.held.get(&client).map_or(0, |held| held.len() as u64)
+    }
+
+    /// The first that a consumer has begun, else the first that it holds; and in which attempt.
+    pub(super) fn at_hand(&self, client: ClientId) -> Option<(u64, u32)> {
+        let held = self.held.get(&client)?;
+        let id = *held.iter().find(|id| self.items[**id as usize].begun).or(held.first())?;
+        Some((id, self.items[id as usize].attempts))
+    }
+
     /// What it has said is not heard yet.
     pub(super) fn unheard(&mut self, client: ClientId, now: Duration) {
         let until = now + self.lease.map_or(Duration::ZERO, |lease| lease.grace);
