@@ -22,6 +22,20 @@ fn get(consumer: &Consumer<[u8]>) -> Delivery<'_, [u8]> {
     consumer.get_timeout(tests::DEADLINE).expect("an item").expect("no Stop")
 }
 
+/// Another consumer, who has done `a` and `b`, each in its second attempt.
+fn another_gets_both(queue: &Queue) -> Consumer<[u8]> {
+    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let delivery = get(&other);
+        seen.push((delivery.item().to_vec(), delivery.attempt()));
+        delivery.ack().unwrap();
+    }
+    seen.sort();
+    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
+    other
+}
+
 fn is_expired(settled: Result<(), Error>, id: u64) -> bool {
     matches!(settled, Err(Error::Expired { id: ItemId(named), item_timeout }) if named == id && item_timeout == Duration::from_millis(300))
 }
@@ -140,16 +154,7 @@ fn what_a_stopped_consumer_has_for_its_worker_goes_to_others_and_it_goes_on_once
     consumer.wait_for_stderr("begun a");
     queue.wait_until("two items held", |status| status.held == 2);
     consumer.signal(Signal::STOP);
-    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
-    let mut seen = Vec::new();
-    for _ in 0..2 {
-        let delivery = get(&other);
-        seen.push((delivery.item().to_vec(), delivery.attempt()));
-        delivery.ack().unwrap();
-    }
-    seen.sort();
-    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
-    drop(other);
+    drop(another_gets_both(&queue));
     put(&queue, &["c"]);
     consumer.signal(Signal::CONT);
     consumer.wait_for_stderr("begun c");
@@ -179,15 +184,7 @@ fn what_a_stopped_consumer_holds_goes_to_others_and_it_goes_on_once_it_is_contin
     consumer.wait_for_stderr("begun");
     queue.wait_until("two items held", |status| status.held == 2);
     consumer.signal(Signal::STOP);
-    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
-    let mut seen = Vec::new();
-    for _ in 0..2 {
-        let delivery = get(&other);
-        seen.push((delivery.item().to_vec(), delivery.attempt()));
-        delivery.ack().unwrap();
-    }
-    seen.sort();
-    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
+    let _other = another_gets_both(&queue);
     put(&queue, &["c"]);
     consumer.signal(Signal::CONT);
     consumer.wait_for_stderr("done c");

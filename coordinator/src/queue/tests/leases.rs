@@ -74,6 +74,19 @@ fn an_attempt_that_takes_too_long_is_taken_back_as_failed_and_what_lay_beside_it
 }
 
 #[test]
+fn of_a_range_that_was_taken_back_in_part_the_rest_counts_each_item_once() {
+    let mut bench = held(LEASED, &["slow", "beside", "beside too", "begun", "begun, too"]);
+    bench.begin(2, 0);
+    bench.pass(OVER / 2);
+    [3, 4].map(|id| bench.begin(2, id));
+    bench.pass(OVER / 2);
+    assert_eq!(bench.revoked(2), [[(0, 1), (1, 2)]]);
+    bench.ack(2, 0, 5);
+    let status = bench.queue.status();
+    assert_eq!((status.acknowledged, status.held, bench.closed()), (2, 0, vec![]));
+}
+
+#[test]
 fn from_one_that_has_said_what_is_not_heard_yet_nothing_is_taken_back_for_the_grace() {
     let mut bench = held(LEASED, &["begun", "beside"]);
     bench.begin(2, 0);
