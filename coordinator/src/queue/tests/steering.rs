@@ -198,14 +198,14 @@ fn letters_are_let_go_of_one_by_one_as_far_as_their_bytes_with_what_is_around_th
     assert_eq!(kept(&mut bench), [2, 3, 4]);
     bench.ask_removal(50, DeadFate::Drop, (2, 4));
     assert_eq!(bench.removed(), Some((2, None, None)));
-    bench.bury(&["item5", "item6"]);
-    assert_eq!(kept(&mut bench), [4, 5, 6]);
+    bench.bury(&["item5", "item6", "item7"]);
+    assert_eq!(kept(&mut bench), [5, 6, 7]);
     let removed = bench.queue.status().dead_removed;
-    bench.ask_removal(50, DeadFate::Drop, (0, 1));
-    assert_eq!((bench.removed(), bench.listed(ALL).1), (Some((0, None, None)), 2), "not all of those that were let go of");
-    bench.ask_removal(50, DeadFate::Drop, (0, 2));
-    assert_eq!((bench.removed(), bench.listed(ALL).1), (Some((2, None, None)), 0));
-    assert_eq!((bench.queue.status().dead, bench.queue.status().dead_removed), (3, removed + 2));
+    bench.ask_removal(50, DeadFate::Drop, (0, 4));
+    assert_eq!((bench.removed(), bench.listed(ALL).1), (Some((0, None, None)), 3), "not all of those that were let go of");
+    bench.ask_removal(50, DeadFate::Drop, (0, 5));
+    assert_eq!((bench.removed(), bench.listed(ALL).1), (Some((3, None, None)), 0));
+    assert_eq!((bench.queue.status().dead, bench.queue.status().dead_removed), (3, removed + 3));
 }
 
 #[test]
