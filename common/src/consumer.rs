@@ -449,8 +449,11 @@ impl Connection<ConsumerSession> {
     }
 
     /// Asks for an item, and waits until it is known whether the queue has one.
-    fn ask_once<'a>(&'a self, mut state: Locked<'a>) -> Result<Locked<'a>, Error> {
+    fn ask_once<'a>(&'a self, state: Locked<'a>) -> Result<Locked<'a>, Error> {
         let now = self.now();
+        // What goes back is the queue's again, and may be just what there is to get.
+        let (mut state, waited) = self.wait_until(state, None, |session| (!session.is_giving_back()).then_some(()));
+        waited?;
         state.session.refill(now, true);
         // The answer to the withdrawal comes behind whatever the queue had to give.
         let number = state.session.withdraw();

@@ -290,7 +290,7 @@ impl ConsumerSession {
 
     fn ask(&mut self, now: Duration, items_min: u32, local_items: u32, local_bytes: i64) {
         self.send_settled();
-        if self.stopped {
+        if self.stopped || self.is_giving_back() {
             return;
         }
         self.prefetch.measure(now, self.taken_total());
@@ -316,10 +316,10 @@ impl ConsumerSession {
     }
 
     /// Sees to it that as many items are asked for as callers wait for one: another thread may have taken what was asked for, or
-    /// withdrawn the demand, which is this connection's.
+    /// withdrawn the demand, which is this connection's; or it could not be asked for yet.
     pub fn keep_demanding(&mut self) {
         let coming = self.local_items() + self.demanded_items;
-        if !self.stopped && coming < self.callers_waiting {
+        if !self.stopped && !self.is_giving_back() && coming < self.callers_waiting {
             let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes() - self.demanded_bytes).max(0);
             self.demand(self.callers_waiting - coming, bytes);
         }
@@ -480,6 +480,11 @@ impl ConsumerSession {
         }
     }
 
+    /// True while something may be on its way that goes back as soon as it comes. What is asked for meanwhile could be newer, and pass it.
+    pub fn is_giving_back(&self) -> bool {
+        self.giving_back.is_some_and(|number| !self.questions.is_withdrawn(number))
+    }
+
     /// For who gives something back: what is on its way meanwhile goes back as soon as it comes, so that all come again in their order.
     fn stop_what_comes(&mut self) {
         if self.demanded_items > 0 {
@@ -520,8 +525,7 @@ impl Session for ConsumerSession {
                 if self.current.is_none() {
                     self.next_batch();
                 }
-                let going_back = self.giving_back.is_some_and(|number| !self.questions.is_withdrawn(number));
-                if self.stopped || going_back {
+                if self.stopped || self.is_giving_back() {
                     self.give_back_unstarted();
                 }
                 Ok(())

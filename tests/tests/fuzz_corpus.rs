@@ -6,7 +6,8 @@ use std::path::Path;
 use common::Message;
 use common::limits::FRAME_PREFIX_BYTES;
 use proptest::prelude::*;
-use tests::fuzzing::{TARGETS, Target};
+use tests::fuzzing::{TARGETS, Target, revokes_in};
+use tests::random::Random;
 
 #[test]
 fn everything_in_the_kept_corpus_is_as_it_must_be() {
@@ -57,6 +58,16 @@ fn over_random_bytes(target: Target) {
             Ok(())
         })
         .unwrap();
+}
+
+/// What is rare takes a fuzzer long to come to, and is all the less tried from there.
+#[test]
+fn random_stories_of_a_queue_come_to_items_that_are_taken_back() {
+    let mut random = Random::new(7);
+    let story =
+        |_| (0..1000).map(|_| if random.chance(90) { random.below(256) as u8 | 1 } else { random.below(256) as u8 }).collect::<Vec<_>>();
+    let with = (0..500).map(story).filter(|bytes| revokes_in(bytes) > 0).count();
+    assert!(with >= 50, "{with} of 500");
 }
 
 macro_rules! over_random_bytes {

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::message::{ItemId, ItemRange, Message, Role};
+use common::batch::Batch;
+use common::message::{ItemId, ItemRange, Message, Outcome, Role};
 use common::{Consumer, Delivery, Error, Producer};
 use rustix::process::Signal;
-use tests::raw::Raw;
+use tests::raw::{Raw, frames, with_body};
 use tests::{Process, Queue, is_alive};
 
 const SOON: [&str; 4] = ["--item-timeout", "300ms", "--retry-delay", "10ms..10ms"];
@@ -19,6 +20,20 @@ fn put(queue: &Queue, items: &[&str]) {
 
 fn get(consumer: &Consumer<[u8]>) -> Delivery<'_, [u8]> {
     consumer.get_timeout(tests::DEADLINE).expect("an item").expect("no Stop")
+}
+
+/// Another consumer, who has done `a` and `b`, each in its second attempt.
+fn another_gets_both(queue: &Queue) -> Consumer<[u8]> {
+    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let delivery = get(&other);
+        seen.push((delivery.item().to_vec(), delivery.attempt()));
+        delivery.ack().unwrap();
+    }
+    seen.sort();
+    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
+    other
 }
 
 fn is_expired(settled: Result<(), Error>, id: u64) -> bool {
@@ -139,16 +154,7 @@ fn what_a_stopped_consumer_has_for_its_worker_goes_to_others_and_it_goes_on_once
     consumer.wait_for_stderr("begun a");
     queue.wait_until("two items held", |status| status.held == 2);
     consumer.signal(Signal::STOP);
-    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
-    let mut seen = Vec::new();
-    for _ in 0..2 {
-        let delivery = get(&other);
-        seen.push((delivery.item().to_vec(), delivery.attempt()));
-        delivery.ack().unwrap();
-    }
-    seen.sort();
-    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
-    drop(other);
+    drop(another_gets_both(&queue));
     put(&queue, &["c"]);
     consumer.signal(Signal::CONT);
     consumer.wait_for_stderr("begun c");
@@ -178,15 +184,7 @@ fn what_a_stopped_consumer_holds_goes_to_others_and_it_goes_on_once_it_is_contin
     consumer.wait_for_stderr("begun");
     queue.wait_until("two items held", |status| status.held == 2);
     consumer.signal(Signal::STOP);
-    let other = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
-    let mut seen = Vec::new();
-    for _ in 0..2 {
-        let delivery = get(&other);
-        seen.push((delivery.item().to_vec(), delivery.attempt()));
-        delivery.ack().unwrap();
-    }
-    seen.sort();
-    assert_eq!(seen, [(b"a".to_vec(), 2), (b"b".to_vec(), 2)]);
+    let _other = another_gets_both(&queue);
     put(&queue, &["c"]);
     consumer.signal(Signal::CONT);
     consumer.wait_for_stderr("done c");
@@ -283,4 +281,41 @@ fn one_that_begins_nothing_does_not_keep_what_it_holds() {
     let consumer = Consumer::<[u8]>::connect(&queue.endpoint()).unwrap();
     (0..2).for_each(|_| get(&consumer).ack().unwrap());
     queue.wait_until("both settled, neither as failed", |status| status.acknowledged == 2 && status.dead == 0);
+}
+
+#[test]
+fn what_a_consumer_has_said_in_time_counts_though_results_that_nobody_reads_keep_it_from_being_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let queue = Queue::serve(&["--item-timeout", "100ms", "--dead-letters", pipe.to_str().unwrap()]);
+    put(&queue, &["bad"; 2048]);
+    let mut rejecting = Raw::connect(queue.socket(), Role::Consumer, "");
+    let range = ItemRange { first: ItemId(0), count: 2048 };
+    rejecting.say(&[Message::Demand { items: 2048, bytes: 1 << 20 }]);
+    let mut held = 0;
+    while held < 2048 {
+        held += rejecting.hear().unwrap().batch.unwrap().count();
+    }
+    rejecting.say(&[Message::Return { range, outcome: Outcome::Rejected { cause: "c".repeat(4096) } }]);
+    drop(rejecting);
+    queue.wait_until("all on their way into the pipe", |status| status.consumers == 0);
+    put(&queue, &["one", "two", "three"]);
+    let mut timely = Raw::connect(queue.socket(), Role::Consumer, "");
+    timely.say(&[Message::Demand { items: 2, bytes: 1 << 20 }]);
+    queue.wait_until("two more held", |status| status.held + status.dead == 2050);
+    let result = |id| with_body(&Message::Result { first: ItemId(id), batch: Batch::one("done".into()).header() }, b"done");
+    // In one piece, for one turn: who has given a result is not listened to in the next.
+    let begun = frames(&[Message::Begin { id: ItemId(2049) }]);
+    timely.send(&[begun, result(2048), frames(&[Message::StatusRequest])].concat());
+    while !matches!(timely.hear().unwrap().message, Message::Status(_)) {}
+    timely.send(&result(2049));
+    let mut late = Raw::connect(queue.socket(), Role::Consumer, "");
+    late.say(&[Message::Demand { items: 1, bytes: 1 << 20 }, Message::Begin { id: ItemId(2050) }]);
+    // Its time was over after the other's.
+    while !matches!(late.hear().unwrap().message, Message::Revoke { .. }) {}
+    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    let status = queue.wait_until("the results written", |status| status.held == 0 && status.dead == 2048);
+    assert_eq!((status.acknowledged, status.redelivered), (2, 0));
 }

@@ -113,6 +113,32 @@ fn what_is_on_its_way_meanwhile_goes_back_as_well_so_that_items_keep_their_order
 }
 
 #[test]
+fn nothing_is_asked_for_until_all_that_goes_back_is_there_so_that_nothing_newer_comes_first() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[b"a"]);
+    take(&mut session);
+    session.begin_wait();
+    session.keep_demanding();
+    session.end_wait(MS, Duration::ZERO);
+    sent(&mut session);
+    session.handle_timeout(MS + PREFETCH_GIVE_BACK_AFTER);
+    session.handle_timeout(MS + 2 * PREFETCH_GIVE_BACK_AFTER);
+    assert_eq!(sent(&mut session), [Message::Withdraw]);
+    // An item may be on its way, which a later one must not pass.
+    session.refill(20 * MS, true);
+    session.begin_wait();
+    session.keep_demanding();
+    assert_eq!(sent(&mut session), []);
+    deliver(&mut session, 1, &[b"b"]);
+    session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+    session.keep_demanding();
+    let back = Message::Return { range: range(1, 1), outcome: Outcome::Unstarted };
+    let sent = sent(&mut session);
+    assert!(matches!(&sent[..], [first, Message::Demand { items: 1, .. }] if *first == back), "{sent:?}");
+}
+
+#[test]
 fn acknowledgements_of_neighbours_become_one_range_and_leave_after_the_delay() {
     let mut session = session(1000, None);
     deliver(&mut session, 0, &[b"a", b"b", b"c", b"d"]);

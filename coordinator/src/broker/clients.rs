@@ -1,5 +1,6 @@
 //! How clients come, are greeted, and go.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use common::limits::{CLIENTS_SHOWN_MAX, PROTOCOL_VERSION};
 use common::message::{CloseReason, Message, Position, Role};
 use common::program::tell;
 use common::status::{ClientStatus, Work};
-use common::transport;
+use common::transport::{self, Wire};
 use mio::Token;
 use tracing::debug;
 
@@ -18,7 +19,7 @@ use crate::PROGRAM;
 use crate::connection::{Connection, State};
 use crate::door::Room;
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, GREETING, LINGER};
-use crate::queue::{ClientId, Input};
+use crate::queue::{ClientId, Input, Queue};
 
 /// To those for whom there is no room.
 const CROWD: &str = "the coordinator has as many connections as it takes; try again later";
@@ -143,18 +144,7 @@ impl Broker {
 
     /// Who is connected, from a connection's number on; and from where on there are more than fit into an answer.
     pub(super) fn clients(&self, from: u64) -> (Vec<ClientStatus>, Option<u64>) {
-        let now = self.now();
-        let mut clients = Vec::new();
-        for (client, connection) in self.connections.range(ClientId(from)..) {
-            let State::Open(role) = connection.state else { continue };
-            if clients.len() == CLIENTS_SHOWN_MAX {
-                return (clients, Some(client.0));
-            }
-            let connected_ms = now.saturating_sub(connection.since).as_millis() as u64;
-            let work = self.queue.work(*client, now).unwrap_or_else(|| work_unknown(role));
-            clients.push(ClientStatus { number: client.0, pid: connection.pid, connected_ms, work });
-        }
-        (clients, None)
+        clients_shown(&self.connections, &self.queue, from, self.now())
     }
 
     /// Closes a connection after telling it why.
@@ -203,6 +193,12 @@ impl Broker {
     pub(super) fn keep_deadlines(&mut self) {
         let now = self.now();
         if self.queue.next_timeout().is_some_and(|due| due <= now) {
+            for client in self.queue.overdue(now) {
+                // Results may wait to be written, or it has said more than it gets a turn for.
+                if self.connections.get(&client).is_some_and(Connection::has_work) {
+                    self.queue.handle(Input::Unheard { client }, now);
+                }
+            }
             self.queue.handle(Input::Tick, now);
         }
         while let Some(&(due, client)) = self.deadlines.first().filter(|(due, _)| *due <= now) {
@@ -216,6 +212,26 @@ impl Broker {
             }
         }
     }
+}
+
+/// The clients of a queue from a connection's number on; and from where on there are more than fit into an answer.
+pub fn clients_shown<W: Wire>(
+    connections: &BTreeMap<ClientId, Connection<W>>,
+    queue: &Queue,
+    from: u64,
+    now: Duration,
+) -> (Vec<ClientStatus>, Option<u64>) {
+    let mut clients = Vec::new();
+    for (client, connection) in connections.range(ClientId(from)..) {
+        let State::Open(role) = connection.state else { continue };
+        if clients.len() == CLIENTS_SHOWN_MAX {
+            return (clients, Some(client.0));
+        }
+        let connected_ms = now.saturating_sub(connection.since).as_millis() as u64;
+        let work = queue.work(*client, now).unwrap_or_else(|| work_unknown(role));
+        clients.push(ClientStatus { number: client.0, pid: connection.pid, connected_ms, work });
+    }
+    (clients, None)
 }
 
 /// Of a client that the queue does not know, or not yet.

@@ -37,6 +37,7 @@ use crate::outputs::{Outputs, Results};
 use crate::queue::{ClientId, Entry, Input, Output, Queue, Record};
 use crate::writer::{WriteFailure, Writer};
 
+pub use clients::clients_shown;
 pub use setup::{Keeping, Setup};
 use setup::{descriptor_limit, open};
 

@@ -241,6 +241,25 @@ impl Consumers {
         self.due.first().map(|(due, ..)| *due)
     }
 
+    /// Whose time is over.
+    pub(super) fn overdue(&self, now: Duration) -> Vec<ClientId> {
+        let overdue = self.due.iter().take_while(|(due, ..)| *due <= now).map(|(_, client, _)| *client);
+        overdue.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// A consumer whose time is over has the grace once more.
+    pub(super) fn unheard(&mut self, client: ClientId, now: Duration) {
+        let (Some(lease), Some(consumer)) = (self.lease, self.consumers.get_mut(&client)) else { return };
+        let until = now.saturating_add(lease.grace);
+        let times =
+            consumer.begun.iter_mut().map(|(id, due)| (Some(*id), due)).chain(consumer.sits_until.iter_mut().map(|due| (None, due)));
+        for (id, due) in times.filter(|(_, due)| **due <= now) {
+            self.due.remove(&(*due, client, id));
+            self.due.insert((until, client, id));
+            *due = until;
+        }
+    }
+
     /// Takes back what has been held for too long, from one consumer: an item, and what it held besides and had not begun, since it may
     /// have stopped. It is to be told in messages of [`ACK_RANGES_MAX`] runs each.
     pub(super) fn next_expired(&mut self, now: Duration) -> Option<Expired> {

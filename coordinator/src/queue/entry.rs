@@ -170,3 +170,31 @@ pub struct Recovered {
     /// How long the output file is as far as its results count; none if there was none.
     pub output_bytes: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::ItemId;
+
+    /// Numbers of the letters of a page, out of so many with so many bytes each.
+    fn page(letters: u64, item_bytes: u64, cause_bytes: u64) -> (u64, Option<u64>) {
+        let letter = |id| DeadLetter {
+            id: ItemId(id),
+            attempts: 1,
+            cause: "c".repeat(cause_bytes as usize).into(),
+            item: vec![b'x'; item_bytes as usize].into(),
+        };
+        let page = DeadPage::of((0..letters).map(letter));
+        (page.letters.len() as u64, page.next)
+    }
+
+    #[test]
+    fn a_page_ends_with_its_number_of_letters_or_the_letter_that_fills_it() {
+        let most = DEAD_PAGE_LETTERS_MAX as u64;
+        assert_eq!([page(0, 0, 0), page(most, 1, 1), page(most + 1, 1, 1)], [(0, None), (most, None), (most, Some(most))]);
+        let quarter = DEAD_PAGE_BYTES_MAX / 4;
+        assert_eq!([page(2, quarter, quarter), page(3, quarter, quarter)], [(2, None), (2, Some(2))]);
+        assert_eq!(page(3, quarter, quarter - 1), (3, None));
+        assert_eq!(page(2, 8 * quarter, 0), (1, Some(1)), "one in any case, however large");
+    }
+}

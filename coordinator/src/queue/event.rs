@@ -95,6 +95,11 @@ pub enum Input {
         /// The batch of a `Put` or `Result`.
         batch: Option<Batch>,
     },
+    /// A client said something, by now, that cannot be listened to yet: until it is, nothing is taken back from it.
+    Unheard {
+        /// Which.
+        client: ClientId,
+    },
     /// A control connection said something that steers the queue.
     Steered {
         /// Which.

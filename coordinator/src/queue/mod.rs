@@ -187,6 +187,7 @@ impl Queue {
             Input::ProducerLost { name } => self.intake.finished_by(Some(name.into())),
             Input::Drain => self.end_intake(Phase::Draining),
             Input::Stop => self.stop(),
+            Input::Unheard { client } => self.consumers.unheard(client, now),
             // Not before: what has come in time is heard first, however late the clock is looked at.
             Input::Tick => self.take_back(now),
         }
@@ -214,6 +215,11 @@ impl Queue {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
         let shared = self.shared.as_ref().and_then(Shared::next_due);
         delayed.into_iter().chain(self.consumers.next_due()).chain(shared).min()
+    }
+
+    /// From whom something would be taken back now.
+    pub fn overdue(&self, now: Duration) -> Vec<ClientId> {
+        self.consumers.overdue(now)
     }
 
     /// How many items were accepted so far under a producer's name.

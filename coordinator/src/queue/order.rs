@@ -143,6 +143,14 @@ mod tests {
     }
 
     #[test]
+    fn as_much_as_the_bound_is_enough() {
+        let mut order = Order::new(batch_cost_bytes(results(1).body_bytes()) + 100);
+        order.arrive(0, 10, &[]);
+        order.insert(2, results(1), vec![run(2, 1)], 100);
+        assert_eq!((order.most(run(3, 7)), order.most(run(0, 2))), (0, 1));
+    }
+
+    #[test]
     fn what_a_journal_knows_to_be_settled_is_not_waited_for() {
         let mut order = Order::new(500);
         order.arrive(10, 5, &[(11, 2)]);

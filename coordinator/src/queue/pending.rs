@@ -93,3 +93,26 @@ impl Pending {
         self.settled_items
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_its_way_counts_until_it_is_there() {
+        let mut pending = Pending::default();
+        pending.push(Effect::Put { client: ClientId(1), first: 0, count: 3, bytes: 9, by: None });
+        pending.push(Effect::Requeued { id: 0, first: 3, bytes: 9 });
+        pending.push(Effect::Settled { first: 1, count: 2, dead: false });
+        pending.push(Effect::Dropped { id: 1 });
+        pending.push(Effect::None);
+        let mut seen = Vec::new();
+        loop {
+            seen.push((pending.put_items(), pending.settled_items()));
+            if pending.pop().is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, [(4, 2), (1, 2), (0, 2), (0, 0), (0, 0), (0, 0)]);
+    }
+}

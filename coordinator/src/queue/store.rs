@@ -45,7 +45,6 @@ struct Stored {
 struct Far {
     from: u64,
     items: u64,
-    bytes: u64,
 }
 
 impl Store {
@@ -57,7 +56,7 @@ impl Store {
     /// All that a journal holds is far.
     pub(super) fn recover(&mut self, recovered: &Recovered) {
         let bytes = recovered.body_bytes + recovered.batches * batch_cost_bytes(0);
-        self.far = Far { from: 0, items: recovered.items, bytes };
+        self.far = Far { from: 0, items: recovered.items };
         self.bytes = bytes;
     }
 
@@ -82,7 +81,6 @@ impl Store {
             self.far.from = first;
         }
         self.far.items += u64::from(stored.count);
-        self.far.bytes += cost_bytes;
         false
     }
 
@@ -159,7 +157,6 @@ impl Store {
         }
         let unsettled = self.bring_near(loaded, cost_bytes);
         self.far.items -= u64::from(unsettled);
-        self.far.bytes -= cost_bytes;
         self.far.from = loaded.first + u64::from(loaded.batch.count());
         true
     }
@@ -351,6 +348,25 @@ mod tests {
     }
 
     #[test]
+    fn an_item_that_is_settled_keeps_none_of_its_batch_in_memory() {
+        let mut store = store(2 * cost(2), &[(0, 2), (2, 2)]);
+        assert_eq!(store.bytes_in_memory(), 2 * cost(2));
+        store.near_bytes_max = cost(2);
+        store.hand_out(0, 2);
+        store.settle(0, 1);
+        store.hand_back(1, 1, true);
+        assert!(store.find(1).is_err(), "nothing of it is in hand");
+        assert_eq!(store.bytes_in_memory(), cost(2));
+    }
+
+    #[test]
+    fn each_item_costs_as_much_of_its_batch_as_any_other() {
+        let mut store = store(u64::MAX, &[(0, 4), (4, 2)]);
+        assert_eq!(store.cost_bytes(1, 2), cost(4) / 4 * 2);
+        assert_eq!(store.cost_bytes(3, 2), cost(4) / 4 + cost(2) / 2);
+    }
+
+    #[test]
     fn all_of_a_journal_is_far_at_first_and_comes_with_what_was_settled() {
         let mut store = Store::new(u64::MAX);
         store.recover(&Recovered { next_id: 7, items: 4, batches: 2, body_bytes: 40, ..Recovered::default() });
@@ -363,6 +379,6 @@ mod tests {
         store.hand_out(4, 3);
         store.settle(4, 3);
         assert!(store.is_empty());
-        assert_eq!((store.bytes(), store.near_bytes, store.far.bytes), (0, 0, 0));
+        assert_eq!((store.bytes(), store.near_bytes), (0, 0));
     }
 }

@@ -14,7 +14,7 @@ mod watched;
 
 pub use codec::{batch, frame, message};
 pub use input::{input, options};
-pub use queue::queue;
+pub use queue::{queue, revokes_in};
 
 /// A target: bytes in, a panic when something is wrong.
 pub type Target = fn(&[u8]);

@@ -21,18 +21,39 @@ const STEPS_MAX: usize = 300;
 const SLOTS: u8 = 8;
 const CONTROL: u8 = 3;
 
+/// What any bytes seldom come to by themselves: items in consumers' hands.
+const AT_WORK: [Step<'_>; 9] = [
+    Step::Connect { slot: 0, name: None },
+    Step::Hear { slot: 0 },
+    Step::Put { slot: 0, items: 7, bytes: 0, unlike: false },
+    // Where there is a journal, it has them.
+    Step::Keep { entries: u8::MAX },
+    Step::Kept,
+    Step::Connect { slot: 4, name: None },
+    Step::Connect { slot: 5, name: None },
+    Step::Demand { slot: 4, items: 2, bytes: u16::MAX },
+    Step::Demand { slot: 5, items: 9, bytes: u16::MAX },
+];
+
 /// Each step is answered as PROTOCOL.md says, the bounds hold, no item is lost, mixed up or in two places; and in the end, once
 /// clients come that behave, all that was accepted is settled and there is room again, whatever the others did.
 pub fn queue(data: &[u8]) {
-    let Ok(story) = Story::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    revokes_in(data);
+}
+
+/// The same; how often something was taken back.
+pub fn revokes_in(data: &[u8]) -> u64 {
+    let Ok(story) = Story::arbitrary_take_rest(Unstructured::new(data)) else { return 0 };
     let rules = story.bounds.rules();
     let mut clients = Clients { watched: Watched::new(rules), slots: BTreeMap::new(), next: 0 };
     // Too small for a mark that tells whose item it is.
     clients.watched.unmarked = clients.watched.rules.item_bytes_max < 40;
-    for step in story.steps.iter().take(STEPS_MAX) {
+    let beginning = if story.bounds.at_work { &AT_WORK[..] } else { &[] };
+    for step in beginning.iter().chain(story.steps.iter().take(STEPS_MAX)) {
         clients.step(step);
     }
     clients.end();
+    clients.watched.revokes
 }
 
 struct Clients {
@@ -119,6 +140,13 @@ impl Clients {
                 self.watched.say(client, said.message, said.batch);
             }
             Step::Written { which } => self.written(which.into()),
+            Step::Unheard { slot, ms } => {
+                self.watched.now = self.watched.now.saturating_add(Duration::from_millis(ms.into()));
+                if let Some(client) = self.at(slot) {
+                    self.watched.handle(Input::Unheard { client });
+                }
+                self.watched.handle(Input::Tick);
+            }
             Step::Pass { ms } => {
                 self.watched.now = self.watched.now.saturating_add(Duration::from_millis(ms.into()));
                 self.watched.handle(Input::Tick);

@@ -24,6 +24,8 @@ pub(super) struct Bounds {
     attempts: u8,
     retry_ms: u8,
     producers_expected: Option<u8>,
+    /// The story begins with a producer that has put something, and consumers that hold it.
+    pub(super) at_work: bool,
 }
 
 /// Where a client of this number stands is the same for all steps; several connect there one after another.
@@ -78,6 +80,11 @@ pub(super) enum Step<'a> {
     },
     Revoked {
         slot: Slot,
+    },
+    /// What it says is not heard before so much time has passed.
+    Unheard {
+        slot: Slot,
+        ms: u8,
     },
     /// Something is said of an item that was taken back.
     Late {
@@ -160,9 +167,9 @@ impl Bounds {
         (self.items & 32 == 0).then_some(Window { near_bytes, unwritten_bytes })
     }
 
-    /// What two bits of the bytes' number say that it does not need.
+    /// What two bits of the bytes' number say that it does not need. Mostly so short that whatever time passes is too long.
     fn lease(&self) -> Option<Lease> {
-        let timeouts = [None, None, Some(10), Some(3_000)];
+        let timeouts = [None, Some(1), Some(10), Some(3_000)];
         let lease = |ms| Lease { item_timeout: Duration::from_millis(ms), grace: Duration::from_millis(ms / 10) };
         timeouts[usize::from(self.bytes >> 12 & 3)].map(lease)
     }

@@ -36,6 +36,8 @@ pub(super) struct Watched {
     marks: BTreeMap<String, u64>,
     /// Somebody has put items without such marks.
     pub(super) unmarked: bool,
+    /// How often something was taken back.
+    pub(super) revokes: u64,
     phase: Phase,
 }
 
@@ -151,14 +153,17 @@ impl Watched {
             finished: 0,
             marks: BTreeMap::new(),
             unmarked: false,
+            revokes: 0,
             phase: Phase::Running,
         }
     }
 
     /// Lets the queue handle an input; who is closed by it, and why.
     pub(super) fn handle(&mut self, input: Input) -> BTreeMap<ClientId, CloseReason> {
-        if matches!(input, Input::Tick) {
-            self.expire();
+        match input {
+            Input::Tick => self.expire(),
+            Input::Unheard { client } => self.unheard(client),
+            _ => {}
         }
         if matches!(input, Input::Drain | Input::Stop) {
             self.dead_letters.paused = false;
@@ -234,6 +239,14 @@ impl Watched {
         })
     }
 
+    /// Whose words are not heard yet has the grace once more.
+    fn unheard(&mut self, client: ClientId) {
+        let until = self.now.saturating_add(self.rules.lease.map_or(Duration::ZERO, |lease| lease.grace));
+        let Some(Kind::Consumer(consumer)) = self.clients.get_mut(&client).map(|client| &mut client.kind) else { return };
+        let times = consumer.begun.values_mut().chain(&mut consumer.sits);
+        times.filter(|due| **due <= self.now).for_each(|due| *due = until);
+    }
+
     /// The clock is looked at: what has been held for too long is taken back.
     fn expire(&mut self) {
         while let Some((_, client, id)) = self.dues().min().filter(|(due, ..)| *due <= self.now) {
@@ -303,6 +316,7 @@ impl Watched {
     }
 
     fn sent(&mut self, to: ClientId, message: Message, batch: Option<Batch>) {
+        self.revokes += u64::from(matches!(message, Message::Revoke { .. }));
         let phase = self.queue.phase();
         let settled = self.first_unsettled();
         let Some(client) = self.clients.get_mut(&to) else { panic!("{to:?} is told {} and is not there", message.name()) };

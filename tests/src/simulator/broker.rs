@@ -8,6 +8,7 @@ use bytes::Bytes;
 use common::limits::PROTOCOL_VERSION;
 use common::message::{CloseReason, Incoming, Message, Position, Role};
 use common::pool::Pool;
+use coordinator::broker::clients_shown;
 use coordinator::connection::{Broken, Connection, State};
 use coordinator::limits::{FRAMES_PER_TURN, GREETING, LINGER};
 use coordinator::queue::{ClientId, Entry, Input, Output, Queue, Rules};
@@ -274,6 +275,17 @@ impl Broker {
                 self.unflushed.insert(client);
                 Ok(())
             }
+            (State::Open(Role::Control), Message::ClientsRequest { from }) => {
+                // For the oracle to know all that was decided before.
+                self.fill_outboxes(stage);
+                let (clients, more_from) = clients_shown(&self.connections, &self.queue, from, stage.now);
+                stage.oracle.check_clients(&clients, stage.now);
+                if let Some(connection) = self.connections.get_mut(&client) {
+                    connection.send(&Message::Clients { clients, more_from }, None);
+                    self.unflushed.insert(client);
+                }
+                Ok(())
+            }
             (State::Open(Role::Control), message @ (Message::SetPaused { .. } | Message::DeadList { .. } | Message::DeadRemove { .. })) => {
                 self.handle(Input::Steered { client, message }, stage);
                 Ok(())
@@ -347,6 +359,12 @@ impl Broker {
 
     fn keep_deadlines(&mut self, stage: &mut Stage) {
         if self.queue.next_timeout().is_some_and(|due| due <= stage.now) {
+            for client in self.queue.overdue(stage.now) {
+                if self.connections.get(&client).is_some_and(Connection::has_work) {
+                    stage.count("unheard", 1);
+                    self.handle(Input::Unheard { client }, stage);
+                }
+            }
             self.handle(Input::Tick, stage);
         }
         while let Some(&(due, client)) = self.deadlines.first().filter(|(due, _)| *due <= stage.now) {

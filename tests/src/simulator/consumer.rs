@@ -23,6 +23,8 @@ pub struct Plan {
     pub threads: usize,
     /// Microseconds that an item takes.
     pub work_us: (u64, u64),
+    /// So many of a thousand items take tens of milliseconds, however quick the others are.
+    pub slow_permille: u64,
     /// Items that a thread holds at once, at most.
     pub in_hand_max: usize,
     /// So many of a hundred calls have no or little patience.
@@ -191,13 +193,14 @@ impl Consumer {
             session.take_quick();
             caller.in_hand.push(held);
             self.lying = None;
-            let in_order =
-                stage.faultless && self.plan.alone && self.plan.threads == 1 && self.plan.prefetch.is_some_and(|items| items > 0);
+            let in_order = stage.faultless && self.plan.alone && self.plan.threads == 1;
             if in_order && let Some(last) = self.last.filter(|last| last.0 == whose.0) {
                 assert!(last.1 < whose.1, "item {} of producer {} comes after item {}", whose.1, whose.0, last.1);
             }
             self.last = Some(whose);
-            caller.doing = Doing::Idle { until: stage.now + stage.random.micros(self.plan.work_us) };
+            let is_slow = stage.random.below(1000) < self.plan.slow_permille;
+            let work = stage.random.micros(if is_slow { (6_000, 40_000) } else { self.plan.work_us });
+            caller.doing = Doing::Idle { until: stage.now + work };
             wired.write(stage, begin(self.plan.prefetch));
         } else if session.is_stopped() {
             if caller.in_hand.is_empty() {

@@ -5,7 +5,7 @@
 //! In the order in which a story comes about:
 //! - [`random`](crate::random): chance; [`scenario`]: what a seed makes of it;
 //! - [`world`]: what happens when, `trouble`: what goes wrong; [`network`], [`link`]: bytes on their way;
-//! - [`producer`], [`consumer`], [`rogue`]: processes ([`player`]), whose connections [`wired`] drives; [`item`]: what they pass on;
+//! - [`producer`], [`consumer`], [`looker`], [`rogue`]: processes ([`player`]), whose connections [`wired`] drives; [`item`]: what they pass on;
 //! - [`broker`]: the coordinator's loop around the queue; [`journal`], [`writer`]: what it leaves behind when it dies;
 //! - [`oracle`]: what must be true.
 //!
@@ -20,6 +20,7 @@ pub mod consumer;
 pub mod item;
 pub mod journal;
 pub mod link;
+pub mod looker;
 pub mod network;
 pub mod oracle;
 pub mod player;

@@ -43,6 +43,8 @@ pub struct Scenario {
     pub producers: Vec<producer::Plan>,
     /// Who gets.
     pub consumers: Vec<consumer::Plan>,
+    /// The connection of somebody who looks who is connected, if anybody does.
+    pub looker: Option<Weather>,
     /// How quick results and dead letters are written.
     pub writing: writer::Pace,
     /// How quick the journal is, if there is one.
@@ -101,6 +103,10 @@ impl Scenario {
         }
         let consumers = random.between(1, 4);
         let items_max = if heavy { 8 } else { 120 };
+        let consumers: Vec<consumer::Plan> = (0..consumers).map(|_| consumer_plan(faultless, consumers == 1, net, random)).collect();
+        // And what is asked for ahead must not be taken back before it can have come, again and again.
+        let on_the_way = consumers.iter().map(|plan| on_the_way(plan, &rules, lengths)).max().unwrap_or_default();
+        rules.lease.iter_mut().for_each(|lease| lease.grace += on_the_way);
         Scenario {
             rules,
             lengths,
@@ -110,7 +116,8 @@ impl Scenario {
             steer_every_us: random.chance(60).then(|| (100, random.scale(500, 20_000))),
             trouble_every_us: (200, random.between(1_000, 40_000)),
             producers: (0..producers).map(|number| producer_plan(number, faultless, ending, items_max, net, random)).collect(),
-            consumers: (0..consumers).map(|_| consumer_plan(faultless, consumers == 1, net, random)).collect(),
+            consumers,
+            looker: random.chance(30).then(|| weather(net, random)),
             writing: writer::Pace { writing_us: (1, random.scale(10, 5_000)), report_us: (1, random.scale(10, 2_000)) },
             journal: journal::Pace {
                 // A slow disk: whoever comes again finds what it has put before on its way.
@@ -123,6 +130,13 @@ impl Scenario {
             turn_us: (1, random.scale(2, 2_000)),
         }
     }
+}
+
+/// How long all that a consumer may have asked for is on its way, in pieces that are torn now and then.
+fn on_the_way(plan: &consumer::Plan, rules: &Rules, lengths: Lengths) -> Duration {
+    let items = plan.prefetch.map_or(u64::MAX, |items| u64::from(items) + plan.threads as u64).min(rules.capacity_items);
+    let pieces = items * (lengths.max as u64 + 4) / plan.weather.room as u64;
+    Duration::from_micros(2 * pieces * plan.weather.delay_us.1).min(Duration::from_secs(1))
 }
 
 #[derive(Clone, Copy)]
@@ -169,6 +183,7 @@ fn consumer_plan(faultless: bool, alone: bool, net: Net, random: &mut Random) ->
         prefetch: random.pick(&[None, None, Some(0), Some(1), Some(5), Some(100)]),
         threads: random.pick(&[1, 1, 1, 2, 4]),
         work_us: random.pick(&[(0, 1), (1, 100), (1, 3_000), (1_000, 30_000)]),
+        slow_permille: random.pick(&[0, 0, 30]),
         in_hand_max: random.pick(&[1, 1, 3]),
         impatient_percent: random.pick(&[0, 0, 30, 100]),
         fails_percent: if faultless { 0 } else { random.pick(&[0, 10, 50]) },

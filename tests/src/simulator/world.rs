@@ -11,6 +11,7 @@ use coordinator::queue::{ClientId, Input};
 use super::broker::Broker;
 use super::consumer::Consumer;
 use super::link::{Side, Weather};
+use super::looker::Looker;
 use super::network::{Network, Stage, Tally};
 use super::oracle::Oracle;
 use super::player::Player;
@@ -128,6 +129,9 @@ impl World {
         }
         for (number, plan) in world.scenario.consumers.clone().into_iter().enumerate() {
             world.enter(Box::new(Consumer::new(number as u64, plan)), 5_000);
+        }
+        if let Some(weather) = world.scenario.looker {
+            world.enter(Box::new(Looker::new(weather)), 5_000);
         }
         if !world.scenario.faultless {
             let first = world.stage.random.micros(world.scenario.trouble_every_us);

@@ -84,6 +84,20 @@ fn an_item_that_comes_again_to_the_same_consumer_is_another_delivery() {
 }
 
 #[test]
+fn what_is_taken_back_on_one_connection_says_nothing_of_a_delivery_on_the_last() {
+    let mut session = leased(Some(5));
+    deliver(&mut session, 0, &[b"a"]);
+    take(&mut session);
+    session.lose();
+    session.resume(Greeting { announce_from: 1, lease: Some(LEASE), ..greeting(1000) }).unwrap();
+    deliver(&mut session, 0, &[b"a"]);
+    take(&mut session);
+    revoke(&mut session, &[range(0, 1)]);
+    assert!(session.check_lease(held(0)).is_ok());
+    assert!(is_expired(session.check_lease(Held { epoch: 1, ..held(0) }), 0));
+}
+
+#[test]
 fn what_was_announced_and_not_taken_is_let_go_of_with_the_rest() {
     let mut session = leased(Some(5));
     deliver(&mut session, 0, &[b"a", b"b"]);

@@ -74,6 +74,42 @@ fn an_attempt_that_takes_too_long_is_taken_back_as_failed_and_what_lay_beside_it
 }
 
 #[test]
+fn of_a_range_that_was_taken_back_in_part_the_rest_counts_each_item_once() {
+    let mut bench = held(LEASED, &["slow", "beside", "beside too", "begun", "begun, too"]);
+    bench.begin(2, 0);
+    bench.pass(OVER / 2);
+    bench.begin(2, 3);
+    bench.begin(2, 4);
+    bench.pass(OVER / 2);
+    assert_eq!(bench.revoked(2), [[(0, 1), (1, 2)]]);
+    bench.ack(2, 0, 5);
+    let status = bench.queue.status();
+    assert_eq!((status.acknowledged, status.held, bench.closed()), (2, 0, vec![]));
+}
+
+#[test]
+fn from_one_that_has_said_what_is_not_heard_yet_nothing_is_taken_back_for_the_grace() {
+    let mut bench = held(LEASED, &["begun", "beside"]);
+    bench.begin(2, 0);
+    bench.consumer(3);
+    bench.put(1, &["sat on"]);
+    bench.demand(3, 1);
+    bench.now += OVER;
+    assert_eq!(bench.queue.overdue(bench.now - Duration::from_nanos(1)), []);
+    assert_eq!(bench.queue.overdue(bench.now), [ClientId(2), ClientId(3)]);
+    bench.handle(Input::Unheard { client: ClientId(2) });
+    assert_eq!(bench.queue.overdue(bench.now), [ClientId(3)]);
+    bench.handle(Input::Unheard { client: ClientId(3) });
+    bench.pass(GRACE - Duration::from_nanos(1));
+    assert_eq!((bench.revoked(2), bench.revoked(3)), (vec![], vec![]));
+    // Whose time is not over has no more of it.
+    bench.handle(Input::Unheard { client: ClientId(2) });
+    assert_eq!(bench.queue.next_timeout(), Some(bench.now + Duration::from_nanos(1)));
+    bench.pass(Duration::from_nanos(1));
+    assert_eq!((bench.revoked(2), bench.revoked(3)), (vec![vec![(0, 1), (1, 1)]], vec![vec![(2, 1)]]));
+}
+
+#[test]
 fn the_last_attempt_that_takes_too_long_is_a_dead_letter_with_its_cause() {
     let mut bench = held(Rules { attempts_max: 1, ..LEASED }, &["slow", "beside"]);
     bench.begin(2, 0);

@@ -81,6 +81,14 @@ impl Naive {
         }
     }
 
+    /// Whose words are not heard yet has the grace once more.
+    fn unheard(&mut self, consumer: u64, now: Duration) {
+        for id in self.held_by(consumer) {
+            self.items[id as usize].due.iter_mut().filter(|due| **due <= now).for_each(|due| *due = now + GRACE);
+        }
+        self.sits.get_mut(&consumer).into_iter().filter(|due| **due <= now).for_each(|due| *due = now + GRACE);
+    }
+
     /// The clock is looked at: what has been held for too long is taken back.
     fn expire(&mut self, now: Duration) {
         while self.lease.is_some() {
@@ -268,8 +276,10 @@ enum Step {
     Answer {
         consumer: u64,
     },
+    /// Before the clock is looked at, a consumer has said something that is not heard yet.
     Pass {
         ms: u64,
+        unheard: Option<u64>,
     },
     Last {
         producer: u64,
@@ -295,7 +305,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (10u64..13, any::<prop::sample::Index>(), 0u64..4000).prop_map(|(consumer, which, ms)| Step::Extend { consumer, which, ms }),
         1 => (10u64..13, 0u8..3).prop_map(|(consumer, how)| Step::Late { consumer, how }),
         1 => (10u64..13).prop_map(|consumer| Step::Answer { consumer }),
-        2 => (0u64..2000).prop_map(|ms| Step::Pass { ms }),
+        2 => (0u64..2000, prop::option::weighted(0.3, 10u64..13)).prop_map(|(ms, unheard)| Step::Pass { ms, unheard }),
         1 => any::<bool>().prop_map(|paused| Step::Pause { paused }),
         1 => prop_oneof![3 => Just(DeadFate::Requeue), 1 => Just(DeadFate::Drop)].prop_map(|fate| Step::RemoveDead { fate }),
     ]
@@ -322,7 +332,7 @@ proptest! {
         (10..13).for_each(|consumer| bench.consumer(consumer));
         // What is held is settled before the clock goes on.
         let settled = || CONSUMERS.flat_map(|consumer| [Step::AckAll { consumer }, Step::Answer { consumer }]);
-        let served = || settled().chain([Step::Pass { ms: 3000 }, Step::Demand { consumer: 10, items: 50 }]).chain(settled());
+        let served = || settled().chain([Step::Pass { ms: 3000, unheard: None }, Step::Demand { consumer: 10, items: 50 }]).chain(settled());
         // Everybody can put in the end: no producer's wish is forgotten, whatever was recalled and crossed before.
         let resume = std::iter::once(Step::Pause { paused: false });
         let last = (0..3).flat_map(|producer| [Step::Hear { producer }, Step::WantOnce { producer }, Step::Hear { producer }].into_iter()
@@ -466,10 +476,17 @@ proptest! {
                         obstacle => prop_assert!(obstacle == Some(Obstacle::Full) && fate == DeadFate::Requeue && is_full, "{:?}", obstacle),
                     }
                 }
-                Step::Pass { ms } => {
-                    let now = bench.now + Duration::from_millis(ms);
-                    model.expire(now);
-                    bench.pass(now - bench.now);
+                Step::Pass { ms, unheard } => {
+                    bench.now += Duration::from_millis(ms);
+                    if let Some(consumer) = unheard {
+                        model.unheard(consumer, bench.now);
+                        bench.handle(Input::Unheard { client: ClientId(consumer) });
+                        // What was delayed until now is handed out before anything is taken back.
+                        bench.look();
+                        model.look(&mut bench);
+                    }
+                    model.expire(bench.now);
+                    bench.pass(Duration::ZERO);
                 }
             }
             if hurried { continue }

@@ -1,6 +1,7 @@
 //! What people do to a queue: pausing it, and sending its dead letters again.
 
 use super::*;
+use common::limits::BATCH_OVERHEAD_BYTES;
 use common::message::{DeadFate, Obstacle};
 
 const ALL: (u64, u64) = (0, u64::MAX);
@@ -185,6 +186,43 @@ fn without_a_journal_the_letters_with_the_lowest_numbers_are_let_go_of_beyond_th
     let mut bench = Bench::new(Rules { dead_bytes_max: 0, ..RULES });
     bench.bury(&["a", "b"]);
     assert_eq!(bench.listed(ALL).0.len(), 1, "the last one in any case");
+}
+
+#[test]
+fn letters_are_let_go_of_one_by_one_as_far_as_their_bytes_with_what_is_around_them_need() {
+    // Three of them, to the byte.
+    let bytes = 3 * (5 + 3 + BATCH_OVERHEAD_BYTES);
+    let mut bench = Bench::new(Rules { dead_letters_max: 9, dead_bytes_max: bytes, ..RULES });
+    bench.bury(&["item0", "item1", "item2", "item3", "item4"]);
+    let kept = |bench: &mut Bench| bench.listed(ALL).0.iter().map(|letter| letter.0).collect::<Vec<_>>();
+    assert_eq!(kept(&mut bench), [2, 3, 4]);
+    bench.ask_removal(50, DeadFate::Drop, (2, 4));
+    assert_eq!(bench.removed(), Some((2, None, None)));
+    bench.bury(&["item5", "item6", "item7"]);
+    assert_eq!(kept(&mut bench), [5, 6, 7]);
+    let removed = bench.queue.status().dead_removed;
+    bench.ask_removal(50, DeadFate::Drop, (0, 4));
+    assert_eq!((bench.removed(), bench.listed(ALL).1), (Some((0, None, None)), 3), "not all of those that were let go of");
+    bench.ask_removal(50, DeadFate::Drop, (0, 5));
+    assert_eq!((bench.removed(), bench.listed(ALL).1), (Some((3, None, None)), 0));
+    assert_eq!((bench.queue.status().dead, bench.queue.status().dead_removed), (3, removed + 3));
+}
+
+#[test]
+fn what_one_asks_who_leaves_is_done_if_it_was_begun_and_else_forgotten() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.bury(&["x", "y"]);
+    bench.slow_journal = true;
+    bench.ask_removal(50, DeadFate::Drop, (0, 1));
+    bench.ask_removal(51, DeadFate::Drop, (1, 2));
+    bench.leave(51);
+    (0..3).for_each(|_| bench.journal_answers());
+    assert_eq!((bench.removed(), bench.removed()), (Some((1, None, None)), None));
+    assert_eq!(bench.queue.status().dead, 1);
+    bench.ask_removal(50, DeadFate::Drop, ALL);
+    bench.leave(50);
+    (0..3).for_each(|_| bench.journal_answers());
+    assert_eq!((bench.removed(), bench.queue.status().dead), (None, 0));
 }
 
 #[test]

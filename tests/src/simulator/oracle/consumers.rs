@@ -24,6 +24,8 @@ struct Consumer {
     /// How often it has to answer that something was taken back from it. Until then it gets nothing.
     revokes: u32,
     told_to_stop: bool,
+    done: u64,
+    failed: u64,
 }
 
 impl Consumer {
@@ -70,6 +72,18 @@ impl Consumers {
         consumer.revokes -= 1;
         consumer.passed_by.clear();
         Ok(consumer.revokes == 0)
+    }
+
+    /// It has settled so many.
+    pub(super) fn settled(&mut self, client: ClientId, count: usize, done: bool) {
+        if let Some(consumer) = self.consumers.get_mut(&client) {
+            *(if done { &mut consumer.done } else { &mut consumer.failed }) += count as u64;
+        }
+    }
+
+    /// Whether a consumer waits for items, how many it has done, and how many attempts of its have failed by its own word.
+    pub(super) fn work(&self, client: ClientId) -> Option<(bool, u64, u64)> {
+        self.consumers.get(&client).map(|consumer| (consumer.is_hungry(), consumer.done, consumer.failed))
     }
 
     pub(super) fn items(&self, client: ClientId) -> u64 {

@@ -281,6 +281,31 @@ impl Items {
         }
     }
 
+    pub(super) fn held_by(&self, client: ClientId) -> u64 {
+        self.held.get(&client).map_or(0, |held| held.len() as u64)
+    }
+
+    /// The first that a consumer has begun, else the first that it holds; and in which attempt.
+    pub(super) fn at_hand(&self, client: ClientId) -> Option<(u64, u32)> {
+        let held = self.held.get(&client)?;
+        let id = *held.iter().find(|id| self.items[**id as usize].begun).or(held.first())?;
+        Some((id, self.items[id as usize].attempts))
+    }
+
+    /// What it has said is not heard yet.
+    pub(super) fn unheard(&mut self, client: ClientId, now: Duration) {
+        let until = now + self.lease.map_or(Duration::ZERO, |lease| lease.grace);
+        for &id in self.held.get(&client).into_iter().flatten() {
+            let item = &mut self.items[id as usize];
+            if item.begun && item.due <= now {
+                item.due = until;
+            }
+        }
+        if let Some(due) = self.sits.get_mut(&client).filter(|due| **due <= now) {
+            *due = until;
+        }
+    }
+
     /// The clock is looked at: whom something is taken back from, as often as that happens.
     pub(super) fn expire(&mut self, now: Duration, rules: &Rules) -> Vec<ClientId> {
         let mut clients = Vec::new();

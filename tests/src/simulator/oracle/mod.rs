@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::batch::Batch;
 use common::message::{CloseReason, Message, Outcome};
-use common::status::Phase;
+use common::status::{ClientStatus, Phase, Work};
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
 
 use super::item::{Lengths, Tag};
@@ -133,7 +133,8 @@ impl Oracle {
         if matches!(input, Input::Drain | Input::Stop) {
             self.paused = false;
         }
-        self.hands_out = matches!(phase, Phase::Running | Phase::Draining) && !self.paused;
+        let stops = matches!(input, Input::Stop);
+        self.hands_out = matches!(phase, Phase::Running | Phase::Draining) && !self.paused && !stops;
         match input {
             Input::ProducerJoined { client, name } => {
                 self.producers.joined(*client, name.clone());
@@ -166,6 +167,7 @@ impl Oracle {
             Input::ProducerLost { name } => self.producers.finish_name(name),
             Input::Drain => self.drains = true,
             Input::Stop => self.consumers.are_told_again(),
+            Input::Unheard { client } => self.items.unheard(*client, now),
             Input::Tick => {
                 for client in self.items.expire(now, &self.rules) {
                     self.consumers.revoke(client);
@@ -232,6 +234,7 @@ impl Oracle {
                 for range in ranges {
                     let (held, late) = self.items.held_range(client, range.first.0, u64::from(range.count))?;
                     late.into_iter().for_each(|id| self.applications.settled(client, id, None));
+                    self.consumers.settled(client, held.len(), true);
                     for id in held {
                         self.check_announced(client, id);
                         self.applications.settled(client, id, None);
@@ -249,6 +252,7 @@ impl Oracle {
                 }
                 let (held, _) = self.items.held_range(client, first.0, u64::from(batch.count()))?;
                 self.applications.have_results(client, first.0..first.0 + u64::from(batch.count()), batch);
+                self.consumers.settled(client, held.len(), true);
                 for id in held {
                     self.check_announced(client, id);
                     self.items.has_result(id, batch.item((id - first.0) as u32).len());
@@ -257,7 +261,11 @@ impl Oracle {
             }
             (Message::Return { range, outcome }, None) => {
                 self.consumers.check(client)?;
-                for id in self.items.held_range(client, range.first.0, u64::from(range.count))?.0 {
+                let (held, _) = self.items.held_range(client, range.first.0, u64::from(range.count))?;
+                if matches!(outcome, Outcome::Released | Outcome::Failed { .. } | Outcome::Rejected { .. }) {
+                    self.consumers.settled(client, held.len(), false);
+                }
+                for id in held {
                     if *outcome != Outcome::Unstarted {
                         self.check_announced(client, id);
                     }
@@ -385,6 +393,28 @@ impl Oracle {
             }
             (Message::Stop, None) => self.consumers.told_to_stop(client),
             _ => self.answers_steering(message, batch),
+        }
+    }
+
+    /// Somebody is told what these clients do, who are connected.
+    pub fn check_clients(&self, clients: &[ClientStatus], now: Duration) {
+        for ClientStatus { number, work, .. } in clients {
+            let client = ClientId(*number);
+            let expected = self.consumers.work(client).map(|(waiting, done, failed)| {
+                let at_hand = self.items.at_hand(client);
+                (self.items.held_by(client), at_hand, waiting, done, failed)
+            });
+            match work {
+                Work::Consumer { held, at_hand, waiting, done, failed } => {
+                    let shown = at_hand.as_ref().map(|at_hand| (at_hand.id.0, at_hand.attempt));
+                    assert_eq!(Some((*held, shown, *waiting, *done, *failed)), expected, "what {client:?} does");
+                    assert!(at_hand.as_ref().is_none_or(|at_hand| Duration::from_millis(at_hand.for_ms) <= now));
+                }
+                Work::Producer { name, accepted, parked, finished, .. } => {
+                    self.producers.check_shown(client, name, *accepted, *parked, *finished);
+                }
+                Work::Control => assert_eq!(expected, None, "{client:?} is a consumer"),
+            }
         }
     }
 

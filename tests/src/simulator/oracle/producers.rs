@@ -210,6 +210,17 @@ impl Producers {
         }
     }
 
+    /// What somebody is told who asks what a producer does; nothing of one that is not welcomed yet.
+    pub(super) fn check_shown(&self, client: ClientId, name: &str, accepted: u64, parked: u64, finished: bool) {
+        let Some(producer) = self.connected.get(&client).filter(|producer| producer.welcomed) else {
+            return assert_eq!((name, accepted, parked, finished), ("", 0, 0, false), "{client:?} is not let in yet");
+        };
+        let stream = &self.streams[&self.owners[&client]];
+        let known = producer.name.as_deref().unwrap_or_default();
+        let expected = (known, stream.accepted, producer.next - stream.entered, producer.finished);
+        assert_eq!((name, accepted, parked, finished), expected, "what {client:?} does");
+    }
+
     /// Nothing more comes from a producer, and that is for good.
     pub(super) fn finish_for_good(&mut self, name: Option<String>) {
         match name {
