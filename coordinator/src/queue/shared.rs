@@ -137,10 +137,15 @@ impl Shared {
         self.idle_since.map(|since| since.saturating_add(SHARED_IDLE))
     }
 
+    /// Items of the whole queue, those on their way to it too.
+    fn items(&self) -> u64 {
+        self.whole.items + self.on_the_way.items
+    }
+
     /// `next_id`: below which the numbers of all that was published here are.
     pub(super) fn status(&self, next_id: u64) -> SharedStatus {
         SharedStatus {
-            items: self.whole.items + self.on_the_way.items,
+            items: self.items(),
             next_id: self.whole.next_id.max(next_id),
             machines: self.whole.machines,
             producers_expected: self.whole.producers_expected,
@@ -190,6 +195,11 @@ impl Queue {
             }
         }
         self.welcome_arriving();
+    }
+
+    /// Items of a shared queue that are not here: they wait at the servers, or are another machine's.
+    pub(super) fn elsewhere_items(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.items().saturating_sub(self.store.near_items()))
     }
 
     /// Notes who wants to be told when all that is accepted by now is settled.

@@ -370,7 +370,10 @@ fn no_more_is_fetched_than_consumers_ask_for() {
     let client = world.consume(1);
     world.demand(1, client, 1);
     world.settle();
-    assert_eq!(world.machines[1].queue.status().ready, 2, "the rest of one batch");
+    let other = world.consume(0);
+    world.demand(0, other, 100);
+    world.settle();
+    assert_eq!(world.machines[0].consumers[&other].len(), 27, "all but one batch");
 }
 
 #[test]
@@ -386,6 +389,11 @@ fn what_a_dead_consumer_held_goes_to_other_machines_at_once() {
     world.demand(1, there, 3);
     world.settle();
     assert_eq!(world.machines[1].consumers[&there].len(), 0);
+    let status = world.machines[0].queue.status();
+    assert_eq!((status.ready, status.held), (0, 2), "what is done of a batch is done");
+    world.put(0, 3);
+    world.settle();
+    assert_eq!(world.machines[0].queue.status().ready, 3, "what waits at the servers waits");
     world.leave(0, here);
     world.settle();
     let held = &world.machines[1].consumers[&there];
