@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
-use crate::nats;
+use crate::{eventually, nats};
 
 /// Where items live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,45 @@ pub fn is_about(engines: &[Engine], why: &str) -> bool {
         eprintln!("skipped: {name} is not about the engine {:?}: {why}", engine());
     }
     is_one
+}
+
+/// The number of a queue's first item.
+pub fn first_item() -> u64 {
+    if engine() == Engine::Nats { coordinator::jetstream::item_id(1, 0).0 } else { 0 }
+}
+
+/// True if `text` goes on so after the number of the item that was put as the `nth`, from 0 on. Numbers of a shared queue go by messages, and how
+/// items are cut into these nobody knows: there it may be any item.
+pub fn tells_of_item(text: &str, nth: u64, goes_on: &str) -> bool {
+    if engine() != Engine::Nats {
+        return text.contains(&format!("item {nth} {goes_on}"));
+    }
+    let is_number = |word: &str| word.parse::<u64>().is_ok_and(|number| number >= first_item());
+    let is_told = |rest: &str| rest.split_once(' ').is_some_and(|(number, rest)| is_number(number) && rest.starts_with(goes_on));
+    text.split("item ").skip(1).any(is_told)
+}
+
+/// What a client sees once it has said something: at once, and of a shared queue when its servers were looked at again.
+pub fn soon(what: &str, check: impl Fn() -> bool) {
+    match engine() {
+        Engine::Memory | Engine::Journal => assert!(check(), "{what}"),
+        Engine::Nats => eventually(what, || check().then_some(())),
+    }
+}
+
+/// True if a machine that stops hands out what it has not begun; a shared queue has other machines for that.
+pub fn drains() -> bool {
+    is_about(&[Engine::Memory, Engine::Journal], "a machine that stops leaves what it has not begun to the others")
+}
+
+/// What a coordinator says of so many items that are left when it ends.
+pub fn left(items: u64) -> String {
+    let place = match engine() {
+        Engine::Memory => "the queue",
+        Engine::Journal => "the journal ",
+        Engine::Nats => "nats://",
+    };
+    format!("{items} {} left in {place}", if items == 1 { "item was" } else { "items were" })
 }
 
 /// What a coordinator has on the engine under test; it ends with this value.

@@ -149,6 +149,14 @@ impl NatsServer {
         }
     }
 
+    /// Ends it as an administrator would.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            crate::signal(process.id(), Signal::TERM);
+            process.wait().expect("its end");
+        }
+    }
+
     /// Starts it again where it was.
     pub fn run(&mut self) {
         self.launch();
