@@ -47,8 +47,8 @@ pub fn shared_url() -> &'static str {
     static SERVER: OnceLock<(Child, String)> = OnceLock::new();
     let (_, url) = SERVER.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder").keep();
-        // Each queue reserves what it may hold, and none is deleted before the end.
-        let config = config(&folder, None, ", max_memory_store: 1TB, max_file_store: 1TB", "");
+        // Each queue reserves what it may hold, and none is deleted before the end. Items may be as large as on other engines.
+        let config = config(&folder, None, ", max_memory_store: 1TB, max_file_store: 1TB", "max_payload: 33554432");
         std::fs::write(folder.join("config"), config).expect("a configuration");
         // Nothing is dropped when a test process ends, but its pipes are closed.
         let script = "\"$0\" --config \"$1/config\" > \"$1/log\" 2>&1 & cat > /dev/null; kill -9 $!; rm -rf \"$1\"";

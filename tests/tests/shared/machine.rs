@@ -43,7 +43,8 @@ impl Place {
         machine
     }
 
-    fn start(&self, name: &str, arguments: &[&str]) -> Machine {
+    /// Starts a coordinator.
+    pub fn start(&self, name: &str, arguments: &[&str]) -> Machine {
         let socket = self.folder.path().join(format!("{name}.sock"));
         let (head, rest) = arguments.split_at(usize::from(arguments.first() == Some(&"serve")));
         let process = Process::start("coordinator", &socket, &[head, &["--engine", &self.address], rest].concat());
