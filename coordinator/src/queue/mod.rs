@@ -46,7 +46,7 @@ use joins::Joins;
 use order::Order;
 use pending::{Effect, Pending};
 use runs::{Past, Run, Runs};
-use shared::Shared;
+use shared::{Behind, Shared};
 use store::Store;
 
 #[derive(Debug)]
@@ -337,13 +337,19 @@ impl Queue {
                 self.keep(Effect::Finished { client, name: name.clone() }, || Entry::Finished { name });
                 Ok(())
             }
-            (Message::Demand { items, bytes }, None) => self.consumers.demand(client, items, bytes),
+            (Message::Demand { items, bytes }, None) => {
+                if self.comes_behind(client, Behind::Demand { items, bytes })? {
+                    Ok(())
+                } else {
+                    self.consumers.demand(client, items, bytes)
+                }
+            }
             (Message::Withdraw, None) => {
                 // Grant or deliver first what can be: the answer comes behind it.
                 self.admit();
                 self.dispatch(now);
                 self.intake.withdraw(client);
-                if !self.has_to_look_for(client)? {
+                if !self.comes_behind(client, Behind::Withdraw)? && !self.has_to_look_for(client) {
                     self.withdraw(client);
                 }
                 Ok(())
