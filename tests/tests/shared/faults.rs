@@ -84,7 +84,9 @@ fn a_coordinator_that_is_killed_with_a_thousand_items_in_flight_leaves_them_to_t
     let others = ["b", "c"].map(|name| place.run(name, None, &ECHO));
     // Who has never heard of producers waits for some.
     let knows = |status: &common::Status| status.shared.is_some_and(|shared| shared.producers_finished == 1);
-    others.iter().for_each(|machine| drop(machine.wait_until("the producer to be known", knows)));
+    for machine in &others {
+        machine.wait_until("the producer to be known", knows);
+    }
     dying.process.kill();
     assert_eq!(account(&inputs, &others.map(Machine::results)), 0);
     drop(holder);
@@ -106,14 +108,14 @@ fn a_cluster_of_three_whose_servers_are_killed_in_turn_goes_on() {
         tests::within(DEADLINE, || "a start or an end".into(), || listens().or_else(ended)).then_some(())
     });
     let machines = [place.run("a", Some(&inputs[0]), &slow), place.run("b", None, &slow)];
-    for turn in 0..3 {
+    for server in &mut servers {
         let before = machines[0].process.stdout().lines().count();
         machines[0].wait_for_results(before + 50);
         // One of them leads.
-        servers[turn].kill();
+        server.kill();
         let before = machines.each_ref().map(|machine| machine.process.stdout().lines().count());
         machines.iter().zip(before).for_each(|(machine, before)| machine.wait_for_results(before + 100));
-        servers[turn].run();
+        server.run();
     }
     assert_eq!(account(&inputs, &machines.map(Machine::results)), 0);
 }
