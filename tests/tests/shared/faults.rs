@@ -76,14 +76,14 @@ fn a_coordinator_that_is_killed_with_a_thousand_items_in_flight_leaves_them_to_t
     needs_server!();
     let server = NatsServer::start();
     let place = Place::at(&server.url());
-    let inputs = [place.input("a", 3000)];
+    let inputs = [place.input("a", 3000), place.input("b", 100)];
     let mut dying = place.serve("a", &[]);
     let holder = dying.client("consumer", &["--prefetch", "1000", "--", "sleep", "1000"]);
     assert_eq!(dying.client("producer", &["--input", inputs[0].to_str().unwrap()]).finish().0, 0);
     dying.wait_until("a thousand items in hand", |status| status.held >= 1000);
-    let others = ["b", "c"].map(|name| place.run(name, None, &ECHO));
+    let others = [place.run("b", Some(&inputs[1]), &ECHO), place.run("c", None, &ECHO)];
     // Who has never heard of producers waits for some.
-    let knows = |status: &common::Status| status.shared.is_some_and(|shared| shared.producers_finished == 1);
+    let knows = |status: &common::Status| status.shared.is_some_and(|shared| shared.producers_finished == 2);
     for machine in &others {
         machine.wait_until("the producer to be known", knows);
     }
