@@ -13,7 +13,7 @@ pub struct Status {
     pub uptime_ms: u64,
     /// What the queue does.
     pub phase: Phase,
-    /// Items that wait to be delivered.
+    /// Items that wait to be delivered; of a shared queue all that this coordinator does not have in hand, at whatever machine.
     pub ready: u64,
     /// Items that wait for their retry delay to pass.
     pub delayed: u64,
@@ -47,8 +47,8 @@ pub struct Status {
     pub paused: bool,
     /// Items that were dead letters and are none any more: put again, under a number of their own, or dropped.
     pub dead_removed: u64,
-    /// The whole queue, if it is shared with other machines; the figures above are then this one's, but for those of the capacity and the
-    /// dead letters.
+    /// The whole queue, if it is shared with other machines; the figures above are then this one's, but for what is ready, the
+    /// capacity and the dead letters.
     pub shared: Option<SharedStatus>,
 }
 

@@ -190,6 +190,12 @@ pub const JETSTREAM_SHARE: u64 = 16;
 /// come back from a machine that died, and the longest outage that nobody notices.
 pub const JETSTREAM_ACK_WAIT: Duration = Duration::from_secs(30);
 
+/// `?ack_wait=` at least: several times what a busy machine may take to renew what it holds.
+pub const JETSTREAM_ACK_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// And at most: after longer nobody would still expect what a dead machine held.
+pub const JETSTREAM_ACK_WAIT_MAX: Duration = Duration::from_secs(600);
+
 /// How often a machine says so in that time: two may be lost.
 pub const JETSTREAM_RENEWALS: u32 = 3;
 
@@ -237,6 +243,12 @@ pub const JETSTREAM_HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// A machine that was not heard of for this long is gone, and nobody waits for its producers any more.
 pub const JETSTREAM_MACHINE_LOST: Duration = Duration::from_secs(20);
+
+/// `?lost=` at least: three signs of life. All machines give these equally often, so each may have a patience of its own.
+pub const JETSTREAM_MACHINE_LOST_MIN: Duration = Duration::from_secs(6);
+
+/// And at most.
+pub const JETSTREAM_MACHINE_LOST_MAX: Duration = Duration::from_secs(600);
 
 /// How long the goodbye to the servers may take.
 pub const JETSTREAM_GOODBYE: Duration = Duration::from_secs(3);

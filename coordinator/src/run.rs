@@ -511,7 +511,7 @@ fn keeping<'a>(args: &'a QueueArgs, rules: &Rules, own_producers: bool) -> Keepi
             capacity_bytes: rules.capacity_bytes,
             item_bytes_max: args.max_item.map(|_| rules.item_bytes_max),
             machine: format!("{}:{}", host(), std::process::id()),
-            timing: Timing::default(),
+            timing: Timing { ack_wait: address.ack_wait, machine_lost: address.machine_lost, ..Timing::default() },
         })),
         (None, None) => Keeping::Nowhere,
     }

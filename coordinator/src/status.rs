@@ -59,7 +59,7 @@ pub fn in_words(status: &Status) -> String {
     ];
     let shared = status
         .shared
-        .map(|shared| ("shared", format!("{}; the items above are this machine's, but for the dead", shared_in_words(&shared))));
+        .map(|shared| ("shared", format!("{}; what is held, done and so on above is this machine's", shared_in_words(&shared))));
     lines.into_iter().chain(shared).map(|(what, words)| format!("{what:<13}{words}\n")).collect()
 }
 

@@ -3,6 +3,7 @@
 //! A test waits for an event with a deadline: [`eventually`].
 
 mod build;
+pub mod engine;
 pub mod fuzzing;
 mod load;
 mod local_queue;

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::eventually;
+use crate::{DEADLINE, eventually, within};
 
 /// The program.
 pub fn program() -> PathBuf {
@@ -39,6 +40,30 @@ pub fn config(folder: &Path, port: Option<u16>, jetstream: &str, more: &str) -> 
     let port = port.map_or(-1, i32::from);
     let store = folder.join("store");
     format!("listen: \"127.0.0.1:{port}\"\nports_file_dir: {folder:?}\njetstream {{ store_dir: {store:?}{jetstream} }}\n{more}\n")
+}
+
+/// A server that all tests of this process share; it ends with the process, however that ends.
+pub fn shared_url() -> &'static str {
+    static SERVER: OnceLock<(Child, String)> = OnceLock::new();
+    let (_, url) = SERVER.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder").keep();
+        // Each queue reserves what it may hold, and none is deleted before the end. Items may be as large as on other engines.
+        let config = config(&folder, None, ", max_memory_store: 1TB, max_file_store: 1TB", "max_payload: 33554432");
+        std::fs::write(folder.join("config"), config).expect("a configuration");
+        // Nothing is dropped when a test process ends, but its pipes are closed.
+        let script = "\"$0\" --config \"$1/config\" > \"$1/log\" 2>&1 & cat > /dev/null; kill -9 $!; rm -rf \"$1\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(program()).arg(&folder).stdin(Stdio::piped());
+        let server = command.spawn().expect("a shell");
+        let what = || format!("a NATS server (nats-server in PATH, or PROCQ_NATS_SERVER) that is ready: {}", log_in(&folder));
+        let is_ready = || log_in(&folder).contains("Server is ready").then(|| address(&folder)).flatten();
+        (server, within(DEADLINE, what, is_ready))
+    });
+    url
+}
+
+fn log_in(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
 /// A port that nobody has now.
@@ -112,7 +137,7 @@ impl NatsServer {
 
     /// What it has said.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        log_in(self.folder.path())
     }
 
     /// Kills it with SIGKILL.
@@ -121,6 +146,14 @@ impl NatsServer {
             // One that has ended already cannot be killed, which is just as well.
             let _ = process.kill();
             let _ = process.wait();
+        }
+    }
+
+    /// Ends it as an administrator would.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            crate::signal(process.id(), Signal::TERM);
+            process.wait().expect("its end");
         }
     }
 

@@ -12,11 +12,13 @@ use common::{Control, Endpoint, Status};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::engine::{self, Place};
 use crate::{DEADLINE, eventually, is_alive, program, within};
 
 /// A running program, its output gathering line by line. Killed when dropped.
 pub struct Process {
     child: Child,
+    _place: Place,
     stdin: Option<ChildStdin>,
     stdout: Gathered,
     stderr: Gathered,
@@ -81,11 +83,12 @@ impl Process {
 
     /// Starts any command that has this for its stdin, with its output caught.
     pub fn spawn_reading(mut command: Command, stdin: impl Into<Stdio>) -> Process {
+        let place = engine::apply(&mut command);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a program to start");
         let stdout = Gathered::from(child.stdout.take().expect("a pipe"));
         let stderr = Gathered::from(child.stderr.take().expect("a pipe"));
-        Process { stdin: child.stdin.take(), child, stdout, stderr }
+        Process { stdin: child.stdin.take(), child, _place: place, stdout, stderr }
     }
 
     /// Its process id.

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use common::message::{Message, Position};
 use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
+use tests::engine::left;
 use tests::{DEADLINE, Process, Queue, children_of, eventually, is_alive, program};
 
 /// A folder for inputs and scripts; the runs in it make their socket in a folder of its own, `socket`, which shows whether one began.
@@ -232,7 +233,7 @@ fn a_command_that_vanishes_in_the_middle_of_a_run_ends_it_with_the_items_left_co
     let command = folder.script("vanishing", "#!/bin/sh\n[ \"$1\" = 4 ] && rm -- \"$0\"\necho \"done $1\"\n");
     let (code, results, said) = folder.run(&["--input", &input, "--consumers", "1", "--", &command, "{}"]);
     assert_eq!((code, &results[..]), (1, "done 1\ndone 2\ndone 3\ndone 4\n"), "{said}");
-    assert_says(&said, &["6 items were left in the queue, not done", "consumers keep failing", "vanishing"]);
+    assert_says(&said, &[&left(6), "consumers keep failing", "vanishing"]);
     folder.assert_clean();
 }
 
@@ -243,7 +244,7 @@ fn a_command_without_its_interpreter_ends_the_run_with_the_items_left_counted() 
     let command = folder.script("orphan", "#!/no/such/interpreter\n");
     let (code, results, said) = folder.run(&["--input", &input, "--consumers", "1", "--", &command]);
     assert_eq!((code, &results[..]), (1, ""), "{said}");
-    assert_says(&said, &["cannot start", "orphan", "10 items were left in the queue, not done", "consumers keep failing"]);
+    assert_says(&said, &["cannot start", "orphan", &left(10), "consumers keep failing"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use common::limits::CLIENTS_SHOWN_MAX;
 use common::message::{CloseReason, Message, Role};
 use common::status::{AtHand, ClientStatus, Work};
-use common::{Consumer, Control, ItemId, Producer};
+use common::{Consumer, Control, Producer};
 use tests::raw::Raw;
 use tests::{Queue, eventually};
 
@@ -22,7 +22,7 @@ fn each_client_is_known_by_its_process_and_by_what_it_does() {
     let consumer = Consumer::<[u8]>::connect_with_prefetch(&queue.endpoint(), 0).unwrap();
     consumer.get().unwrap().unwrap().ack().unwrap();
     consumer.get().unwrap().unwrap().fail("no").unwrap();
-    let _held = consumer.get().unwrap().unwrap();
+    let held = consumer.get().unwrap().unwrap();
     let all = eventually("what was settled to be seen", || {
         let all = clients(&queue);
         all.iter().any(|client| matches!(client.work, Work::Consumer { done: 1, failed: 1, .. })).then_some(all)
@@ -30,9 +30,10 @@ fn each_client_is_known_by_its_process_and_by_what_it_does() {
     assert!(all.windows(2).all(|pair| pair[0].number < pair[1].number));
     assert!(all.iter().all(|client| client.pid == Some(std::process::id())));
     let work: Vec<&Work> = all.iter().map(|client| &client.work).collect();
-    let Work::Consumer { held: 1, at_hand: Some(AtHand { id: ItemId(2), attempt: 1, .. }), .. } = work[1] else {
+    let Work::Consumer { held: 1, at_hand: Some(AtHand { id, attempt: 1, .. }), .. } = work[1] else {
         panic!("{work:?}");
     };
+    assert_eq!(*id, held.id());
     let producing = Work::Producer { name: "by hand".into(), accepted: 3, parked: 0, waiting: false, finished: false };
     assert_eq!((work.len(), work[0], work[2].role()), (3, &producing, Role::Control));
     eventually("time to pass", || (clients(&queue)[0].connected_ms > all[0].connected_ms).then_some(()));

@@ -9,6 +9,7 @@ use common::{Consumer, Control, Error, GetError, Producer, PutError};
 use cpython_case::{consumer, producer, take, with_queue};
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use tests::engine::{drains, soon};
 use tests::{DEADLINE, Process, Queue, eventually, proc_state};
 
 /// A worker's last words and deed.
@@ -109,7 +110,7 @@ fn check_crash(script: &str, dies: bool, cause: &str) {
             })
             .collect();
         producer.join().unwrap();
-        assert_eq!(producer.stats().unwrap().dead, 1);
+        soon("a dead letter", || producer.stats().unwrap().dead == 1);
         queue.coordinator().wait_for_stderr(cause);
         drop(workers);
 
@@ -143,7 +144,7 @@ fn test_error_at_task_unpickle() {
         }
         assert_eq!((errors, &items[..]), (2, &["ok".to_string()][..]));
         producer.join().unwrap();
-        assert_eq!(producer.stats().unwrap().dead, 1);
+        soon("a dead letter", || producer.stats().unwrap().dead == 1);
         queue.coordinator().wait_for_stderr("a consumer could not decode it");
     });
 }
@@ -205,7 +206,7 @@ fn test_error_during_result_pickle_on_worker() {
             assert!(matches!(delivery.ack_with(&[b'x'; 1002]), Err(Error::ItemTooLarge { .. })));
         }
         producer.join().unwrap();
-        assert_eq!(producer.stats().unwrap().dead, 1);
+        soon("a dead letter", || producer.stats().unwrap().dead == 1);
         queue.coordinator().wait_for_stderr("a result of 1002 bytes");
         producer.put(&2).unwrap();
         assert_eq!(take(&consumer), 2);
@@ -233,6 +234,9 @@ fn test_shutdown_deadlock() {
 
 #[test]
 fn test_shutdown_deadlock_pickle() {
+    if !drains() {
+        return;
+    }
     with_queue(&[], |queue| {
         let (producer, consumer) = (producer::<Job>(&queue), consumer::<u8>(&queue));
         producer.put(&Job::Good(42)).unwrap();

@@ -65,9 +65,8 @@ fn try_take(consumer: &Consumer<u32>) -> Result<Option<u32>, Error> {
 fn ends_with(queue: Queue, left: u64) {
     let (code, _, stderr, _folder) = queue.finish();
     assert_eq!(code, 0, "{stderr}");
-    let said = format!("{left} {} left in the queue", if left == 1 { "item was" } else { "items were" });
-    assert_eq!(stderr.contains("left in the queue"), left > 0, "{stderr}");
-    assert!(left == 0 || stderr.contains(&said), "{stderr}");
+    assert_eq!(stderr.contains(" left in "), left > 0, "{stderr}");
+    assert!(left == 0 || stderr.contains(&tests::engine::left(left)), "{stderr}");
 }
 
 #[test]
@@ -86,6 +85,9 @@ fn test_shutdown_empty() {
 
 #[test]
 fn test_shutdown_nonempty() {
+    if !tests::engine::drains() {
+        return;
+    }
     with_queue(&["--capacity", "1"], |queue| {
         let (producer, consumer) = (producer(&queue), consumer::<u32>(&queue));
         put(&producer, 1).unwrap();
@@ -126,6 +128,9 @@ fn test_shutdown_immediate() {
 
 #[test]
 fn test_shutdown_allowed_transitions() {
+    if !tests::engine::drains() {
+        return;
+    }
     with_queue(&[], |queue| {
         let (producer, control) = (producer(&queue), Control::connect(&queue.endpoint()).unwrap());
         // Without it, the first shutdown would be the end.
@@ -155,6 +160,9 @@ fn test_shutdown_transition_from_the_end() {
 
 #[test]
 fn test_shutdown_all_methods_in_one_thread() {
+    if !tests::engine::drains() {
+        return;
+    }
     with_queue(&["--capacity", "2"], |queue| {
         let (producer, consumer) = (producer(&queue), consumer::<u32>(&queue));
         put(&producer, 1).unwrap();
@@ -267,6 +275,9 @@ fn all_methods_in_many_threads(how: bool) {
 
 #[test]
 fn test_shutdown_all_methods_in_many_threads() {
+    if !tests::engine::drains() {
+        return;
+    }
     all_methods_in_many_threads(DRAIN);
 }
 
@@ -277,6 +288,9 @@ fn test_shutdown_immediate_all_methods_in_many_threads() {
 
 #[test]
 fn test_shutdown_get() {
+    if !tests::engine::drains() {
+        return;
+    }
     with_queue(&["--capacity", "2"], |queue| {
         let producer = producer(&queue);
         put(&producer, 1).unwrap();
@@ -329,6 +343,9 @@ fn putters_that_wait(how: bool) {
 
 #[test]
 fn test_shutdown_put() {
+    if !tests::engine::drains() {
+        return;
+    }
     putters_that_wait(DRAIN);
 }
 

@@ -3,6 +3,7 @@
 use common::message::CloseReason;
 use common::{Consumer, Control, Endpoint, Error, Producer};
 use rustix::process::Signal;
+use tests::engine::{drains, left};
 use tests::{Process, Queue, eventually};
 
 #[test]
@@ -67,7 +68,7 @@ fn the_first_signal_finishes_what_is_in_hand_and_gives_back_the_rest() {
     std::fs::write(&gate, "").unwrap();
     let (code, stdout, stderr) = coordinator.finish();
     assert_eq!((code, &stdout[..]), (128 + 15, "first done\n"), "{stderr}");
-    assert!(stderr.contains("2 items were left in the queue"), "{stderr}");
+    assert!(stderr.contains(&left(2)), "{stderr}");
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn the_grace_ends_what_does_not_end() {
     coordinator.signal(Signal::INT);
     let (code, stdout, stderr) = coordinator.finish();
     assert_eq!((code, &stdout[..]), (128 + 2, ""), "{stderr}");
-    assert!(stderr.contains("3 items were left in the queue"), "{stderr}");
+    assert!(stderr.contains(&left(3)), "{stderr}");
 }
 
 #[test]
@@ -120,6 +121,9 @@ fn an_idle_consumer_ends_on_a_signal() {
 
 #[test]
 fn stop_takes_nothing_more_and_ends_once_all_is_settled() {
+    if !drains() {
+        return;
+    }
     let mut queue = Queue::serve(&[]);
     let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
     producer.put(b"in time").unwrap();
@@ -144,7 +148,7 @@ fn stop_now_ends_at_once_and_says_what_is_left() {
     assert_eq!(queue.client("coordinator", &["stop", "--now"]).finish().0, 0);
     let (code, _, stderr, folder) = queue.finish();
     assert_eq!(code, 0);
-    assert!(stderr.contains("2 items were left in the queue"), "{stderr}");
+    assert!(stderr.contains(&left(2)), "{stderr}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "neither socket nor lock file is left");
 }
 
@@ -155,7 +159,7 @@ fn a_run_that_is_told_to_stop_before_its_end_is_not_done() {
     let coordinator = run_in_hand(&folder, "10s", "echo begun >&2; exec sleep 1000");
     control().stop(true).unwrap();
     let (code, _, stderr) = coordinator.finish();
-    assert!(code == 1 && stderr.contains("3 items were left in the queue, not done"), "{code}: {stderr}");
+    assert!(code == 1 && stderr.contains(&left(3)), "{code}: {stderr}");
     // Its stdin is still open: there might be more.
     let gate = folder.path().join("gate");
     let coordinator = run_in_hand(&folder, "10s", &format!("echo begun >&2; until test -e {}; do sleep 0.01; done", gate.display()));

@@ -7,6 +7,7 @@ use common::batch::Batch;
 use common::message::{ItemId, ItemRange, Message, Outcome, Role};
 use common::{Consumer, Delivery, Error, Producer};
 use rustix::process::Signal;
+use tests::engine::{first_item, tells_of_item};
 use tests::raw::{Raw, frames, with_body};
 use tests::{Process, Queue, is_alive};
 
@@ -213,7 +214,7 @@ fn a_late_acknowledgement_is_refused_by_name_and_the_connection_is_as_good_as_be
     assert!(!last.is_held());
     assert!(is_expired(last.extend(Duration::from_secs(60)), 3));
     let words = last.release().unwrap_err().to_string();
-    assert!(words.contains("item 3 was taken back") && words.contains("300ms"), "{words}");
+    assert!(tells_of_item(&words, 3, "was taken back") && words.contains("300ms"), "{words}");
     put(&queue, &["f"]);
     let delivery = get(&slow);
     assert_eq!((delivery.item(), delivery.attempt()), (&b"f"[..], 1));
@@ -246,7 +247,9 @@ fn who_asks_for_more_time_has_it() {
 #[test]
 fn one_that_never_answers_gets_nothing_more_and_holds_up_nobody() {
     let queue = Queue::serve(&SOON);
-    put(&queue, &["a", "b", "c"]);
+    // One by one, so that the numbers are known on every engine.
+    ["a", "b", "c"].iter().for_each(|item| put(&queue, &[item]));
+    let item = |nth: u64| ItemId((first_item().max(1)) * nth + first_item());
     let mut raw = Raw::connect(queue.socket(), Role::Consumer, "");
     raw.say(&[Message::Demand { items: 2, bytes: 1000 }]);
     let mut held = 0;
@@ -254,20 +257,22 @@ fn one_that_never_answers_gets_nothing_more_and_holds_up_nobody() {
         let Message::Deliver { batch, .. } = raw.hear().unwrap().message else { panic!("no items") };
         held += batch.count;
     }
-    raw.say(&[Message::Begin { id: ItemId(0) }, Message::Demand { items: 9, bytes: 1000 }]);
-    let Message::Deliver { first: ItemId(2), .. } = raw.hear().unwrap().message else { panic!("not the third") };
+    raw.say(&[Message::Begin { id: item(0) }, Message::Demand { items: 9, bytes: 1000 }]);
+    let Message::Deliver { first, .. } = raw.hear().unwrap().message else { panic!("nothing") };
+    assert_eq!(first, item(2));
     let Message::Revoke { ranges } = raw.hear().unwrap().message else { panic!("nothing is taken back") };
     let ids: Vec<u64> = ranges.iter().flat_map(|range| range.first.0..range.first.0 + u64::from(range.count)).collect();
-    assert_eq!(ids, [0, 1, 2]);
+    assert_eq!(ids, [0, 1, 2].map(|nth| item(nth).0));
     // What it says of them is passed over.
-    let range = ItemRange { first: ItemId(0), count: 3 };
-    raw.say(&[Message::Ack { ranges: vec![range] }, Message::StatusRequest]);
+    let all = [0, 1, 2].map(|nth| ItemRange { first: item(nth), count: 1 }).to_vec();
+    raw.say(&[Message::Ack { ranges: all }, Message::StatusRequest]);
     let Message::Status(status) = raw.hear().unwrap().message else { panic!("it gets something") };
     assert_eq!((status.acknowledged, status.consumers, status.consumers_waiting), (0, 1, 0));
     queue.wait_until("all ready", |status| status.ready == 3);
     raw.say(&[Message::Revoked]);
-    let Message::Deliver { first: ItemId(0), attempt: 2, .. } = raw.hear().unwrap().message else { panic!("not the first") };
-    raw.say(&[Message::Ack { ranges: vec![ItemRange { first: ItemId(0), count: 1 }] }]);
+    let Message::Deliver { first, attempt: 2, .. } = raw.hear().unwrap().message else { panic!("no second attempt") };
+    assert_eq!(first, item(0));
+    raw.say(&[Message::Ack { ranges: vec![ItemRange { first: item(0), count: 1 }] }]);
     queue.wait_until("one settled", |status| status.acknowledged == 1);
 }
 

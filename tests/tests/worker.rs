@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use common::status::{ClientStatus, Work};
 use common::{Control, Producer};
 use rustix::process::Signal;
+use tests::engine::{first_item, left, tells_of_item};
 use tests::{Process, Queue, eventually, is_alive, program};
 
 /// Echoes each line.
@@ -140,9 +141,9 @@ fn a_worker_that_is_killed_by_others_is_started_again_and_its_item_done_at_the_n
     let shell = format!("while read -r item; do echo at $$ >&2; until test -e {}; do sleep 0.01; done; echo $item; done", gate.display());
     let mut coordinator = start(folder.path(), &["--consumers", "1", "--retry-delay", "1ms"], &["sh", "-c", &shell]);
     coordinator.write(b"a\nb\n");
-    coordinator.wait_for_stderr("item 0: at ");
+    coordinator.wait_for_stderr(&format!("item {}: at ", first_item()));
     let stderr = coordinator.stderr();
-    let pid: u32 = stderr.split("item 0: at ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+    let pid: u32 = stderr.split(": at ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
     tests::signal(pid, Signal::KILL);
     coordinator.wait_for_stderr("ended by signal 9; starting another");
     std::fs::write(&gate, "").unwrap();
@@ -192,7 +193,7 @@ fn where_one_failure_is_the_last_a_killed_consumer_costs_the_one_item_that_was_b
     assert_eq!(code, 0, "{stderr}");
     let (code, stdout, stderr, _folder) = queue.finish();
     assert_eq!((code, &stdout[..]), (3, "one\nthree\nfour\nfive\n"), "{stderr}");
-    assert!(stderr.contains("dead letter: item 1 after 1 attempt"), "{stderr}");
+    assert!(tells_of_item(&stderr, 1, "after 1 attempt"), "{stderr}");
 }
 
 #[test]
@@ -228,7 +229,10 @@ fn an_answer_that_is_too_long_or_one_too_many_fails_its_item() {
     for (shell, cause) in cases {
         let (code, stdout, stderr) = run(&options, shell, b"a\n");
         assert_eq!((code, &stdout[..]), (3, ""), "{shell}: {stderr}");
-        assert!(stderr.contains("dead letter: item 0 after 1 attempt: sh: ") && stderr.contains(cause), "{shell}: {stderr}");
+        assert!(
+            stderr.contains(&format!("dead letter: item {} after 1 attempt: sh: ", first_item())) && stderr.contains(cause),
+            "{shell}: {stderr}"
+        );
     }
 }
 
@@ -287,7 +291,7 @@ fn an_item_that_holds_what_ends_an_item_is_a_dead_letter_with_advice() {
     assert_eq!(queue.client("consumer", &["--worker", "--", "sh", "-c", ECHO]).finish().0, 0);
     let (code, stdout, stderr, _folder) = queue.finish();
     assert_eq!((code, &stdout[..]), (3, "a\nd\n"), "{stderr}");
-    assert!(stderr.contains("item 1 after 1 attempt: sh: the item holds a line end") && stderr.contains("--format nul"), "{stderr}");
+    assert!(tells_of_item(&stderr, 1, "after 1 attempt: sh: the item holds a line end") && stderr.contains("--format nul"), "{stderr}");
 }
 
 #[test]
@@ -343,11 +347,14 @@ fn one_that_answers_only_at_its_inputs_end_is_told_of_and_has_that_end_at_the_fi
     let folder = tempfile::tempdir().unwrap();
     let mut coordinator = start(folder.path(), &["--consumers", "1"], &["sort"]);
     coordinator.write(b"a\nb\nc\n");
-    coordinator.wait_for_stderr("sort has not answered item 0 for 10s: a worker has to write one line for each, and flush it");
+    coordinator.wait_for_stderr(&format!(
+        "sort has not answered item {} for 10s: a worker has to write one line for each, and flush it",
+        first_item()
+    ));
     coordinator.signal(Signal::TERM);
     let (code, stdout, stderr) = coordinator.finish();
     assert_eq!((code, &stdout[..]), (128 + 15, "a\n"), "{stderr}");
-    assert!(stderr.contains("2 items were left in the queue"), "{stderr}");
+    assert!(stderr.contains(&left(2)), "{stderr}");
 }
 
 #[test]
@@ -360,7 +367,7 @@ fn at_stop_a_worker_may_end_by_itself_and_is_ended_if_it_does_not() {
     let (code, stdout, stderr) = run(&["--consumers", "1"], &stubborn, b"a\n");
     assert_eq!((code, &stdout[..]), (0, "a\n"), "{stderr}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    let pid = stderr.lines().find_map(|line| line.trim_start_matches("item 0: ").parse().ok()).unwrap();
+    let pid = stderr.lines().find_map(|line| line.trim_start_matches(&format!("item {}: ", first_item())).parse().ok()).unwrap();
     assert!(!is_alive(pid), "{stderr}");
 }
 
@@ -381,9 +388,9 @@ fn the_first_signal_lets_it_finish_its_item_and_the_grace_bounds_that() {
     let mut coordinator =
         start(folder.path(), &["--consumers", "1", "--grace", "100ms"], &["sh", "-c", "read -r item; echo $$ >&2; sleep 1000"]);
     coordinator.write(b"first\n");
-    coordinator.wait_for_stderr("item 0: ");
+    coordinator.wait_for_stderr(&format!("item {}: ", first_item()));
     let stderr = coordinator.stderr();
-    let worker: u32 = stderr.trim().trim_start_matches("item 0: ").parse().unwrap();
+    let worker: u32 = stderr.trim().trim_start_matches(&format!("item {}: ", first_item())).parse().unwrap();
     coordinator.signal(Signal::TERM);
     let (code, stdout, _) = coordinator.finish();
     assert_eq!((code, &stdout[..]), (128 + 15, ""));
@@ -397,9 +404,9 @@ fn a_consumer_by_hand_whose_coordinator_dies_ends_its_worker() {
     producer.put(b"a").unwrap();
     producer.flush().unwrap();
     let consumer = queue.client("consumer", &["--worker", "--", "sh", "-c", "read -r item; echo at $$ >&2; sleep 1000"]);
-    consumer.wait_for_stderr("item 0: at ");
+    consumer.wait_for_stderr(&format!("item {}: at ", first_item()));
     let stderr = consumer.stderr();
-    let worker: u32 = stderr.split("item 0: at ").nth(1).unwrap().trim().parse().unwrap();
+    let worker: u32 = stderr.split(": at ").nth(1).unwrap().trim().parse().unwrap();
     queue.coordinator().kill();
     assert_eq!(consumer.finish().0, 1);
     eventually("the worker's end", || (!is_alive(worker)).then_some(()));

@@ -3,8 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::ClusterError;
+use crate::limits::{
+    JETSTREAM_ACK_WAIT, JETSTREAM_ACK_WAIT_MAX, JETSTREAM_ACK_WAIT_MIN, JETSTREAM_MACHINE_LOST, JETSTREAM_MACHINE_LOST_MAX,
+    JETSTREAM_MACHINE_LOST_MIN,
+};
 
 /// Servers, the queue's name, and how to get in.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,6 +30,10 @@ pub struct Address {
     pub replicas: usize,
     /// The servers keep items in memory alone.
     pub in_memory: bool,
+    /// How long a server waits for a sign that a message is still worked on. All machines have to give the same.
+    pub ack_wait: Duration,
+    /// After this long without a sign of life a machine is given up.
+    pub machine_lost: Duration,
 }
 
 /// The longest name of a queue: the servers make files of it.
@@ -57,6 +66,8 @@ impl FromStr for Address {
             domain: None,
             replicas: 1,
             in_memory: false,
+            ack_wait: JETSTREAM_ACK_WAIT,
+            machine_lost: JETSTREAM_MACHINE_LOST,
         };
         let (mut certificate, mut key) = (None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -72,8 +83,14 @@ impl FromStr for Address {
                     Ok(replicas @ 1..=5) => address.replicas = replicas,
                     _ => return Err(fail(format!("replicas is 1 to 5, not {number}"))),
                 },
+                Some(("ack_wait", text)) => {
+                    address.ack_wait = duration(pair, text, JETSTREAM_ACK_WAIT_MIN, JETSTREAM_ACK_WAIT_MAX).map_err(fail)?
+                }
+                Some(("lost", text)) => {
+                    address.machine_lost = duration(pair, text, JETSTREAM_MACHINE_LOST_MIN, JETSTREAM_MACHINE_LOST_MAX).map_err(fail)?;
+                }
                 _ => {
-                    let known = "creds, ca, cert, key (files), domain, replicas, storage (file or memory)";
+                    let known = "creds, ca, cert, key (files), domain, replicas, storage (file or memory), ack_wait, lost (durations)";
                     return Err(fail(format!("\"{pair}\" is none of {known}")));
                 }
             }
@@ -84,6 +101,17 @@ impl FromStr for Address {
             _ => return Err(fail("cert and key go together".into())),
         };
         Ok(address)
+    }
+}
+
+fn duration(pair: &str, text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if (min..=max).contains(&duration) => Ok(duration),
+        Ok(_) => {
+            let shown = humantime::format_duration;
+            Err(format!("\"{pair}\" is not within {} and {}", shown(min), shown(max)))
+        }
+        Err(error) => Err(format!("\"{pair}\" has no duration like 1.5s or 2m: {error}")),
     }
 }
 
@@ -125,6 +153,8 @@ mod tests {
         assert_eq!(address.certificate, Some(("/x".into(), "/k".into())));
         assert_eq!(address.to_string(), "nats://a:1,nats://…@b:2/jobs");
         assert_eq!("tls://a/jobs".parse::<Address>().unwrap().servers, ["tls://a"]);
+        let address: Address = "nats://a/jobs?ack_wait=1500ms&lost=1m".parse().unwrap();
+        assert_eq!((address.ack_wait, address.machine_lost), (Duration::from_millis(1500), Duration::from_secs(60)));
     }
 
     #[test]
@@ -138,6 +168,9 @@ mod tests {
         assert!(told("nats://a/jo.bs").contains("jo.bs"));
         assert!(told("nats://a/jobs?cert=/c").contains("go together"));
         assert!(told("nats://a/jobs?replicas=7").contains("1 to 5"));
+        assert!(told("nats://a/jobs?ack_wait=soon").contains("duration"));
+        assert!(told("nats://a/jobs?ack_wait=11m").contains("not within 1s and 10m"));
+        assert!(told("nats://a/jobs?lost=1s").contains("not within 6s and 10m"));
         let odd = told("nats://u:secret@a/jobs?colour=red");
         assert!(odd.contains("colour=red") && !odd.contains("secret"), "{odd}");
     }

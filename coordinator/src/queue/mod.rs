@@ -46,7 +46,7 @@ use joins::Joins;
 use order::Order;
 use pending::{Effect, Pending};
 use runs::{Past, Run, Runs};
-use shared::Shared;
+use shared::{Behind, Shared};
 use store::Store;
 
 #[derive(Debug)]
@@ -268,14 +268,15 @@ impl Queue {
             pid: 0,
             uptime_ms: 0,
             phase: self.phase,
-            ready: self.ready.items() + self.store.far_items() + self.pending.put_items(),
+            ready: self.ready.items() + self.store.far_items() + self.pending.put_items() + self.elsewhere_items(),
             delayed: self.delayed_items,
             held: self.consumers.held_items() + self.early_items() + self.writing_items + self.pending.settled_items(),
             dead: self.dead.count(),
             acknowledged: self.acknowledged,
             accepted: self.shared.as_ref().map_or(self.next_id, Shared::accepted),
             redelivered: self.redelivered,
-            bytes: if self.shared.is_some() { self.intake.stored_bytes() } else { self.store.bytes() },
+            // The bound of a shared queue is the servers' to keep, and they do; here it is counted rather too much than too little.
+            bytes: if self.shared.is_some() { self.intake.stored_bytes().min(self.rules.capacity_bytes) } else { self.store.bytes() },
             capacity_items: self.rules.capacity_items,
             capacity_bytes: self.rules.capacity_bytes,
             producers: self.intake.connected(),
@@ -336,13 +337,19 @@ impl Queue {
                 self.keep(Effect::Finished { client, name: name.clone() }, || Entry::Finished { name });
                 Ok(())
             }
-            (Message::Demand { items, bytes }, None) => self.consumers.demand(client, items, bytes),
+            (Message::Demand { items, bytes }, None) => {
+                if self.comes_behind(client, Behind::Demand { items, bytes })? {
+                    Ok(())
+                } else {
+                    self.consumers.demand(client, items, bytes)
+                }
+            }
             (Message::Withdraw, None) => {
                 // Grant or deliver first what can be: the answer comes behind it.
                 self.admit();
                 self.dispatch(now);
                 self.intake.withdraw(client);
-                if !self.has_to_look_for(client)? {
+                if !self.comes_behind(client, Behind::Withdraw)? && !self.has_to_look_for(client) {
                     self.withdraw(client);
                 }
                 Ok(())

@@ -47,7 +47,7 @@ pub(super) struct Shared {
     batch: Amount,
     /// Consumers that want to know whether there is an item for them, what each lacked when it asked, and whether a look that began after that
     /// is on its way.
-    asking: Vec<(ClientId, u32, bool)>,
+    asking: Vec<Asking>,
     /// A dead letter has come or gone here just now.
     dead_now: bool,
     /// When one did last: looks count them now and then only.
@@ -62,6 +62,25 @@ pub(super) struct Shared {
     came_back: bool,
     announced: Option<(u64, u64)>,
     looking: bool,
+}
+
+/// A consumer that wants to know whether there is an item, and waits for the answer.
+#[derive(Debug)]
+struct Asking {
+    client: ClientId,
+    /// How many items it lacked then.
+    lacked: u32,
+    /// A look is under way that has begun after that.
+    looks: bool,
+    /// What it has said since. The answer takes back what it asked for before, not what it asks for behind that.
+    behind: VecDeque<Behind>,
+}
+
+/// What a consumer says behind a question that is not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Behind {
+    Demand { items: u32, bytes: u64 },
+    Withdraw,
 }
 
 /// A batch on its way to the servers.
@@ -137,10 +156,15 @@ impl Shared {
         self.idle_since.map(|since| since.saturating_add(SHARED_IDLE))
     }
 
+    /// Items of the whole queue, those on their way to it too.
+    fn items(&self) -> u64 {
+        self.whole.items + self.on_the_way.items
+    }
+
     /// `next_id`: below which the numbers of all that was published here are.
     pub(super) fn status(&self, next_id: u64) -> SharedStatus {
         SharedStatus {
-            items: self.whole.items + self.on_the_way.items,
+            items: self.items(),
             next_id: self.whole.next_id.max(next_id),
             machines: self.whole.machines,
             producers_expected: self.whole.producers_expected,
@@ -192,6 +216,11 @@ impl Queue {
         self.welcome_arriving();
     }
 
+    /// Items of a shared queue that are not here: they wait at the servers, or are another machine's.
+    pub(super) fn elsewhere_items(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.items().saturating_sub(self.store.near_items()))
+    }
+
     /// Notes who wants to be told when all that is accepted by now is settled.
     pub(super) fn join(&mut self, client: ClientId) -> Result<(), Refusal> {
         match &mut self.shared {
@@ -208,25 +237,59 @@ impl Queue {
 
     /// True if only the servers know whether there is an item for a consumer that wants to know: the answer waits for a look there, or
     /// for an item.
-    pub(super) fn has_to_look_for(&mut self, client: ClientId) -> Result<bool, Refusal> {
-        let (lacks, serves) = (self.consumers.lacks(client), self.serves());
-        let Some(shared) = self.shared.as_mut().filter(|_| serves && lacks > 0) else { return Ok(false) };
-        if shared.asking.iter().filter(|(asking, ..)| *asking == client).count() >= JOINS_MAX as usize {
-            return Err((CloseReason::Limit, format!("more than {JOINS_MAX} Withdraws wait for their answer")));
+    pub(super) fn has_to_look_for(&mut self, client: ClientId) -> bool {
+        let (lacked, serves) = (self.consumers.lacks(client), self.serves());
+        let Some(shared) = self.shared.as_mut().filter(|_| serves && lacked > 0) else { return false };
+        shared.asking.push(Asking { client, lacked, looks: false, behind: VecDeque::new() });
+        true
+    }
+
+    /// True if this is to be heard once the consumer's question is answered: it was said behind that.
+    pub(super) fn comes_behind(&mut self, client: ClientId, said: Behind) -> Result<bool, Refusal> {
+        let asking = self.shared.as_mut().and_then(|shared| shared.asking.iter_mut().find(|asking| asking.client == client));
+        let Some(Asking { behind, .. }) = asking else { return Ok(false) };
+        let open = behind.len();
+        match (behind.back_mut(), said) {
+            (Some(Behind::Demand { items, bytes }), Behind::Demand { items: more_items, bytes: more_bytes }) => {
+                (*items, *bytes) = (items.saturating_add(more_items), bytes.saturating_add(more_bytes));
+            }
+            _ if open >= 2 * JOINS_MAX as usize => {
+                return Err((CloseReason::Limit, format!("more than {JOINS_MAX} Withdraws wait for their answer")));
+            }
+            _ => behind.push_back(said),
         }
-        shared.asking.push((client, lacks, false));
         Ok(true)
     }
 
     /// Tells consumers whether there is an item for them: those that have got one, and those for which a look has found none.
-    fn answer_asking(&mut self, has_looked: bool) {
+    fn answer_asking(&mut self, has_looked: bool, now: Duration) {
         let Some(shared) = &mut self.shared else { return };
-        for (client, lacked, looks) in std::mem::take(&mut shared.asking) {
-            let is_answered = self.consumers.lacks(client) < lacked || (has_looked && looks) || !self.serves();
+        for asking in std::mem::take(&mut shared.asking) {
+            let is_answered = self.consumers.lacks(asking.client) < asking.lacked || (has_looked && asking.looks) || !self.serves();
             if is_answered {
-                self.withdraw(client);
+                self.withdraw(asking.client);
+                self.hear_behind(asking.client, asking.behind, now);
             } else if let Some(shared) = &mut self.shared {
-                shared.asking.push((client, lacked, looks));
+                shared.asking.push(asking);
+            }
+        }
+    }
+
+    /// Hears what a consumer has said behind a question that is answered now, up to the next one that is not.
+    fn hear_behind(&mut self, client: ClientId, mut behind: VecDeque<Behind>, now: Duration) {
+        while let Some(said) = behind.pop_front() {
+            match said {
+                Behind::Demand { items, bytes } => {
+                    if let refused @ Err(_) = self.consumers.demand(client, items, bytes) {
+                        return self.unless_refused(client, refused, now);
+                    }
+                    self.dispatch(now);
+                }
+                Behind::Withdraw if !self.has_to_look_for(client) => self.withdraw(client),
+                Behind::Withdraw => {
+                    let asking = self.shared.as_mut().and_then(|shared| shared.asking.last_mut());
+                    return asking.into_iter().for_each(|asking| asking.behind = std::mem::take(&mut behind));
+                }
             }
         }
     }
@@ -235,7 +298,7 @@ impl Queue {
     pub(super) fn leave_joins(&mut self, client: ClientId) {
         self.joins.leave(client);
         if let Some(shared) = &mut self.shared {
-            shared.asking.retain(|(asking, ..)| *asking != client);
+            shared.asking.retain(|asking| asking.client != client);
             shared.asks.retain(|(_, asked)| *asked != client);
         }
     }
@@ -303,7 +366,7 @@ impl Queue {
             self.dead.note_count(whole.dead);
         }
         self.dispatch(now);
-        self.answer_asking(true);
+        self.answer_asking(true, now);
     }
 
     /// Batches have left, with so much in them.
@@ -320,10 +383,10 @@ impl Queue {
         if self.shared.is_none() {
             return;
         }
+        self.answer_asking(false, now);
         self.give_back(now);
         self.want();
         self.announce();
-        self.answer_asking(false);
         let ends = self.phase == Phase::Draining && self.store.is_empty();
         let waits = self.intake.waiting() > 0 || self.joins.is_waiting();
         let Some(shared) = &mut self.shared else { return };
@@ -335,7 +398,7 @@ impl Queue {
             && !std::mem::replace(&mut shared.looking, true)
         {
             // Behind what was asked for by now: what that brings comes before what the look shows.
-            shared.asking.iter_mut().for_each(|(_, _, looks)| *looks = true);
+            shared.asking.iter_mut().for_each(|asking| asking.looks = true);
             shared.looks_for_end = ends;
             self.outputs.push_back(Output::Look);
         }

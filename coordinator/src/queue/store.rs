@@ -215,6 +215,11 @@ impl Store {
         self.far.items
     }
 
+    /// Items of the batches that are near, settled ones included.
+    pub(super) fn near_items(&self) -> u64 {
+        self.near.values().map(|stored| u64::from(stored.count)).sum()
+    }
+
     /// What the batches cost whose bytes are in memory, those on their way to the journal among them.
     pub(super) fn bytes_in_memory(&self) -> u64 {
         self.near.values().filter(|stored| stored.batch.is_some()).map(|stored| stored.cost_bytes).sum()

@@ -370,7 +370,10 @@ fn no_more_is_fetched_than_consumers_ask_for() {
     let client = world.consume(1);
     world.demand(1, client, 1);
     world.settle();
-    assert_eq!(world.machines[1].queue.status().ready, 2, "the rest of one batch");
+    let other = world.consume(0);
+    world.demand(0, other, 100);
+    world.settle();
+    assert_eq!(world.machines[0].consumers[&other].len(), 27, "all but one batch");
 }
 
 #[test]
@@ -386,6 +389,8 @@ fn what_a_dead_consumer_held_goes_to_other_machines_at_once() {
     world.demand(1, there, 3);
     world.settle();
     assert_eq!(world.machines[1].consumers[&there].len(), 0);
+    let status = world.machines[0].queue.status();
+    assert_eq!((status.ready, status.held), (0, 2), "what is done of a batch is done");
     world.leave(0, here);
     world.settle();
     let held = &world.machines[1].consumers[&there];
@@ -468,6 +473,28 @@ fn who_wants_to_know_whether_there_is_an_item_hears_it_from_the_servers() {
     world.demand(1, client, 1);
     world.say(1, client, Word::Withdraw, None);
     assert_eq!(world.machines[1].withdrawn, 4, "there is nobody to ask any more");
+}
+
+#[test]
+fn what_is_asked_for_behind_a_question_stays_when_that_is_answered() {
+    let mut world = World::new(2);
+    world.produce(0, None);
+    let client = world.consume(1);
+    // A wait that runs out, a look whether there is something, and a wait that does not end: all on their way before the first answer.
+    world.demand(1, client, 1);
+    world.say(1, client, Word::Withdraw, None);
+    world.demand(1, client, 2);
+    world.say(1, client, Word::Withdraw, None);
+    world.demand(1, client, 1);
+    assert_eq!(world.machines[1].withdrawn, 0);
+    world.settle();
+    assert_eq!(world.machines[1].withdrawn, 1, "nothing changes, so the model has nothing to show for the second");
+    for (withdrawn, held) in [(2, 1), (2, 2), (2, 2)] {
+        world.put(0, 1);
+        world.settle();
+        let machine = &world.machines[1];
+        assert_eq!((machine.withdrawn, machine.consumers[&client].len()), (withdrawn, held), "one for the question, one for the wait");
+    }
 }
 
 #[test]

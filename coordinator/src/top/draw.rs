@@ -138,8 +138,7 @@ fn items(status: &Status, columns: usize, looks: Looks) -> Line<'static> {
         ("dead", status.dead, looks.if_any(status.dead, Color::Red)),
     ];
     let line = |number: fn(u64) -> String| {
-        let what = if status.shared.is_some() { "here" } else { "items" };
-        let label = Span::styled(format!("{what:<9}"), looks.label());
+        let label = Span::styled(format!("{:<9}", "items"), looks.label());
         let figures = figures.iter().map(|(what, figure, look)| Span::styled(format!("{} {what}", number(*figure)), *look));
         Line::from_iter(std::iter::once(label).chain(figures.flat_map(|figure| [figure, Span::raw("  ")])))
     };
