@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::item::Tally;
-use crate::servers::{beanstalkd, nats, redis};
+use crate::servers::{batched, beanstalkd, nats, redis};
 use crate::trips::Trips;
 use crate::{crossbeam, growth, ipc_channel, limit, procq};
 
@@ -75,6 +75,8 @@ pub enum Role {
     NatsConsumer,
     NatsPing,
     NatsEcho,
+    NatsBatchProducer,
+    NatsBatchConsumer,
 }
 
 impl Part {
@@ -124,6 +126,8 @@ impl Part {
             Role::NatsConsumer => nats::consume(self),
             Role::NatsPing => nats::ping(self),
             Role::NatsEcho => nats::echo(self),
+            Role::NatsBatchProducer => batched::produce(self),
+            Role::NatsBatchConsumer => batched::consume(self),
         }
     }
 }

@@ -18,6 +18,7 @@ mod procq;
 mod report;
 mod sample;
 mod servers;
+mod shared;
 mod spin;
 mod target;
 mod trips;
@@ -48,7 +49,7 @@ struct Options {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Fewer and shorter turns: under two minutes
+    /// Fewer and shorter turns: some two minutes
     #[arg(long)]
     quick: bool,
 
@@ -64,7 +65,7 @@ struct Options {
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "8,128,1024,65536,1048576", value_parser = size)]
     sizes: Vec<usize>,
 
-    /// Only the rates in memory: no round trips, no commands, no journal, nothing of how cost grows
+    /// Only the rates in memory: no round trips, no commands, no journal, no servers, nothing of how cost grows
     #[arg(long)]
     rates: bool,
 
@@ -75,6 +76,10 @@ struct Options {
     /// Only with a journal: rates beside servers that sync, one lone put, a queue deeper than memory
     #[arg(long, conflicts_with_all = ["rates", "growth", "sizes", "svg"])]
     durable: bool,
+
+    /// Only with the queue at a NATS server, where machines share it: beside programs that use the server themselves
+    #[arg(long, conflicts_with_all = ["rates", "growth", "durable", "sizes", "svg"])]
+    shared: bool,
 
     /// Write all figures to FILE
     #[arg(long, value_name = "FILE")]
@@ -138,11 +143,12 @@ impl Run {
         // Builds the programs, before anything is timed.
         tests::program("coordinator");
         let mut left_out = Vec::new();
-        let all = !options.rates && !options.growth && !options.durable;
+        let all = !options.rates && !options.growth && !options.durable && !options.shared;
         let peers = if all || options.rates { self.beside_peers(options, &mut left_out)? } else { Vec::new() };
         let durable = if all || options.durable { self.durable.measure(&self, &mut left_out)? } else { Vec::new() };
+        let shared = if all || options.shared { shared::measure(&self, &mut left_out)? } else { Vec::new() };
         let growth = if all || options.growth { self.growth.measure(&self, &mut left_out)? } else { Vec::new() };
-        let report = Report { machine: machine(), turns: self.turns, peers, growth, durable, left_out };
+        let report = Report { machine: machine(), turns: self.turns, peers, durable, shared, growth, left_out };
         print!("{report}");
         if let Some(file) = &options.json {
             std::fs::write(file, format!("{:#}\n", report.json())).with_context(|| format!("cannot write {}", file.display()))?;

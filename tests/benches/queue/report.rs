@@ -111,6 +111,8 @@ pub struct Report {
     pub growth: Vec<Group>,
     /// procq with a journal.
     pub durable: Vec<Group>,
+    /// procq at servers.
+    pub shared: Vec<Group>,
     pub left_out: Vec<LeftOut>,
 }
 
@@ -121,6 +123,7 @@ impl Report {
             "turns": self.turns,
             "peers": self.peers.iter().map(Group::json).collect::<Vec<_>>(),
             "durable": self.durable.iter().map(Group::json).collect::<Vec<_>>(),
+            "shared": self.shared.iter().map(Group::json).collect::<Vec<_>>(),
             "growth": self.growth.iter().map(Group::json).collect::<Vec<_>>(),
             "left_out": self.left_out.iter().map(|left_out| json!({ "name": left_out.name, "why": left_out.why })).collect::<Vec<_>>(),
         })
@@ -133,7 +136,7 @@ impl fmt::Display for Report {
         writeln!(f, "ratio: the figure of its group's first row by the row's own, turn by turn\n")?;
         writeln!(f, "{:32} {:>9}  {:18} {:>7} {:20} {:11}", "", "median", "spread", "ratio", "spread", "target")?;
         let (mut met, mut missed) = (0, Vec::new());
-        for group in self.peers.iter().chain(&self.durable).chain(&self.growth) {
+        for group in self.peers.iter().chain(&self.durable).chain(&self.shared).chain(&self.growth) {
             writeln!(f, "{}, {}", group.title, group.unit.name())?;
             for (at, row) in group.rows.iter().enumerate() {
                 let ratio = group.ratio(at);

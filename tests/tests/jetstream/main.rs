@@ -5,7 +5,6 @@ mod ends;
 mod faults;
 mod link;
 mod machine;
-mod speed;
 
 use std::time::{Duration, Instant};
 

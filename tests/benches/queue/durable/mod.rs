@@ -2,7 +2,7 @@
 //! queue in memory, and beside the disk itself.
 
 mod depth;
-mod disk;
+pub mod disk;
 mod lone;
 mod rates;
 

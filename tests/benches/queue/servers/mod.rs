@@ -2,6 +2,7 @@
 //! on disk when that is what is compared.
 //! Clients put, get and acknowledge without waiting for each answer, as far as server and client library allow.
 
+pub mod batched;
 pub mod beanstalkd;
 pub mod nats;
 pub mod redis;
@@ -119,14 +120,14 @@ impl Served {
 }
 
 /// A server that runs; killed when dropped.
-struct Server {
+pub struct Server {
     process: Child,
     address: PathBuf,
     _folder: TempDir,
 }
 
 impl Server {
-    fn start(served: &Served, disk: Option<&Path>) -> Result<Server> {
+    pub fn start(served: &Served, disk: Option<&Path>) -> Result<Server> {
         let folder = disk.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
         let log_path = folder.path().join("log");
         let log = File::create(&log_path)?;
@@ -145,6 +146,10 @@ impl Server {
             format!("{} has ended at once: {said}", served.program)
         })?;
         Ok(server)
+    }
+
+    pub fn address(&self) -> &Path {
+        &self.address
     }
 }
 

@@ -31,6 +31,10 @@ pub const NATS: Served = Served {
     echo: Role::NatsEcho,
 };
 
+/// The same as it comes: what it has on the disk gets there some time after it is confirmed.
+pub const NATS_UNSYNCED: Served =
+    Served { arguments: |folder, _| Ok(vec!["--config".into(), write_config(folder, false)?.into()]), ..NATS };
+
 /// Writes the server's configuration; `synced`: what is in a file has reached the disk before it is confirmed.
 fn write_config(folder: &Path, synced: bool) -> Result<PathBuf> {
     let path = folder.join("config");
@@ -59,16 +63,16 @@ const ACK_WAIT: Duration = Duration::from_secs(600);
 const UNACKNOWLEDGED_MAX: i64 = 16_000;
 
 /// Runs an actor: one thread for both the library and its user.
-fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-async fn connect(part: &Part) -> Result<Context> {
+pub(super) async fn connect(part: &Part) -> Result<Context> {
     let address = part.place.to_str().context("an address in UTF-8")?;
     Ok(jetstream::new(async_nats::connect(address).await?))
 }
 
-async fn consumer(context: &Context, name: &str, durable: bool) -> Result<Consumer<pull::Config>> {
+pub(super) async fn consumer(context: &Context, name: &str, durable: bool) -> Result<Consumer<pull::Config>> {
     let storage = if durable { StorageType::File } else { StorageType::Memory };
     let config = Config { name: name.to_string(), retention: RetentionPolicy::WorkQueue, storage, ..Config::default() };
     let stream = context.get_or_create_stream(config).await?;
