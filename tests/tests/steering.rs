@@ -135,10 +135,11 @@ fn a_signal_ends_the_wait_of_a_run_that_is_halted() {
 #[test]
 fn a_share_of_failures_halts_from_the_third_on_and_never_is_the_default() {
     let folder = tempfile::tempdir().unwrap();
-    let lines = "bad 1\nbad 2\ngood 1\ngood 2\ngood 3\ngood 4\nbad 3\ngood 5\n";
+    let lines = "bad 1\nbad 2\ngood 1\ngood 2\ngood 3\ngood 4\nbad 3\nslow 5\n";
     let run_it = |halt: &[&str]| run(folder.path(), lines, &[&["--consumers", "1"], halt].concat()).finish();
     let (code, stdout, stderr) = run_it(&["--halt", "now,fail=40%"]);
-    assert!(code == 1 && !stdout.contains("good 5") && stderr.contains("fail=40%: 3 items"), "{stdout} {stderr}");
+    assert!(code == 1 && !stdout.contains("slow 5") && stderr.contains("fail=40%: 3 items"), "{stdout} {stderr}");
+    std::fs::write(folder.path().join("gate"), "").unwrap();
     assert_eq!(run_it(&["--halt", "now,fail=50%"]).0, 3);
     assert_eq!(run_it(&[]).0, 3);
     let (code, _, stderr) = run_it(&["--halt", "now,success=1"]);

@@ -182,6 +182,7 @@ pub enum Answer {
 enum Work {
     Put { ticket: u64, batch: Batch, origin: Origin },
     Want(u32),
+    WantMore(u32),
     Settle(u64),
     Release { sequence: u64, delay: Duration },
     Mark { sequence: u64, marks: Marks },
@@ -274,6 +275,11 @@ impl Cluster {
     /// Says how many more messages are wanted from now on; each that comes as [`Answer::Fetched`] counts.
     pub fn want(&mut self, messages: u32) {
         self.work(Work::Want(messages));
+    }
+
+    /// Says that so many more are wanted than were before.
+    pub fn want_more(&mut self, messages: u32) {
+        self.work(Work::WantMore(messages));
     }
 
     /// All items of a message are settled; [`Answer::Settled`] tells when the servers know.

@@ -52,6 +52,7 @@ impl Worker {
         match work {
             Work::Put { ticket, batch, origin } => self.put(ticket, &batch, &origin).await,
             Work::Want(messages) => self.pulls.want(messages),
+            Work::WantMore(messages) => self.pulls.want_more(messages),
             Work::Settle(sequence) => {
                 let act = self.leases.settle(sequence);
                 self.act(act).await;

@@ -154,6 +154,11 @@ impl Pulls {
         self.wanted = messages;
     }
 
+    /// So many more are wanted than were before.
+    pub(super) fn want_more(&mut self, messages: u32) {
+        self.wanted = self.wanted.saturating_add(messages);
+    }
+
     /// So many messages that are held have to come again.
     pub(super) fn want_again(&mut self, messages: u32) {
         self.forgotten = messages;

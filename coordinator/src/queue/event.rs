@@ -234,11 +234,13 @@ pub enum Output {
         /// Where they come from.
         origin: Origin,
     },
-    /// So many batches are wanted from there, in all, to be reported as [`Input::Arrived`]; each that comes counts.
+    /// So many more batches are wanted from there, to be reported as [`Input::Arrived`].
     Want {
-        /// How many more.
+        /// Beyond those that are wanted already and have not come.
         batches: u32,
     },
+    /// None is wanted any more. What is on its way may come all the same.
+    WantNothing,
     /// Give a batch back to all machines: nothing of it is in anybody's hand here.
     Release {
         /// Its first item's number.

@@ -349,7 +349,7 @@ impl Queue {
                 self.admit();
                 self.dispatch(now);
                 self.intake.withdraw(client);
-                if !self.comes_behind(client, Behind::Withdraw)? && !self.has_to_look_for(client) {
+                if !self.comes_behind(client, Behind::Withdraw { looks: false })? && !self.has_to_look_for(client) {
                     self.withdraw(client);
                 }
                 Ok(())

@@ -79,8 +79,14 @@ struct Asking {
 /// What a consumer says behind a question that is not answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Behind {
-    Demand { items: u32, bytes: u64 },
-    Withdraw,
+    Demand {
+        items: u32,
+        bytes: u64,
+    },
+    Withdraw {
+        /// A look is under way that has begun after that.
+        looks: bool,
+    },
 }
 
 /// A batch on its way to the servers.
@@ -268,7 +274,7 @@ impl Queue {
             let is_answered = self.consumers.lacks(asking.client) < asking.lacked || (has_looked && asking.looks) || !self.serves();
             if is_answered {
                 self.withdraw(asking.client);
-                self.hear_behind(asking.client, asking.behind, now);
+                self.hear_behind(asking.client, asking.behind, has_looked, now);
             } else if let Some(shared) = &mut self.shared {
                 shared.asking.push(asking);
             }
@@ -276,7 +282,7 @@ impl Queue {
     }
 
     /// Hears what a consumer has said behind a question that is answered now, up to the next one that is not.
-    fn hear_behind(&mut self, client: ClientId, mut behind: VecDeque<Behind>, now: Duration) {
+    fn hear_behind(&mut self, client: ClientId, mut behind: VecDeque<Behind>, has_looked: bool, now: Duration) {
         while let Some(said) = behind.pop_front() {
             match said {
                 Behind::Demand { items, bytes } => {
@@ -285,8 +291,9 @@ impl Queue {
                     }
                     self.dispatch(now);
                 }
-                Behind::Withdraw if !self.has_to_look_for(client) => self.withdraw(client),
-                Behind::Withdraw => {
+                // One look is for all who asked before it began.
+                Behind::Withdraw { looks } if (has_looked && looks) || !self.has_to_look_for(client) => self.withdraw(client),
+                Behind::Withdraw { .. } => {
                     let asking = self.shared.as_mut().and_then(|shared| shared.asking.last_mut());
                     return asking.into_iter().for_each(|asking| asking.behind = std::mem::take(&mut behind));
                 }
@@ -398,7 +405,14 @@ impl Queue {
             && !std::mem::replace(&mut shared.looking, true)
         {
             // Behind what was asked for by now: what that brings comes before what the look shows.
-            shared.asking.iter_mut().for_each(|asking| asking.looks = true);
+            for asking in &mut shared.asking {
+                asking.looks = true;
+                for said in &mut asking.behind {
+                    if let Behind::Withdraw { looks } = said {
+                        *looks = true;
+                    }
+                }
+            }
             shared.looks_for_end = ends;
             self.outputs.push_back(Output::Look);
         }
@@ -426,9 +440,11 @@ impl Queue {
         let fitting = room_bytes / shared.batch.bytes.max(1);
         // Where memory is full of what others have in hand, one at a time.
         let batches = if is_served { batches.min(fitting) } else { batches.min(fitting.max(1)) } as u32;
-        if batches > shared.wanted {
+        // More, not how many in all: one that has come and is not heard of yet would be taken off twice, and another sent back out of its turn.
+        let more = batches.saturating_sub(shared.wanted);
+        if more > 0 {
             shared.wanted = batches;
-            self.outputs.push_back(Output::Want { batches });
+            self.outputs.push_back(Output::Want { batches: more });
         }
     }
 
@@ -437,7 +453,7 @@ impl Queue {
         if let Some(shared) = &mut self.shared
             && std::mem::take(&mut shared.wanted) > 0
         {
-            self.outputs.push_back(Output::Want { batches: 0 });
+            self.outputs.push_back(Output::WantNothing);
         }
     }
 

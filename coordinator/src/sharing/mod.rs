@@ -26,8 +26,10 @@ use crate::queue::{DeadLetter, DeadRange, Entry, Input, Loaded, Origin, Output, 
 pub trait Servers {
     /// Stores a batch: `Kept`, in order.
     fn put(&mut self, ticket: u64, batch: Batch, origin: Origin);
-    /// So many messages are wanted from now on: `Fetched`.
-    fn want(&mut self, messages: u32);
+    /// So many more messages are wanted: `Fetched`.
+    fn want_more(&mut self, messages: u32);
+    /// None is wanted any more.
+    fn want_nothing(&mut self);
     /// A message is done: `Settled`.
     fn settle(&mut self, sequence: u64);
     /// A message is another's, after a while; what was marked before holds.
@@ -57,8 +59,12 @@ impl Servers for Cluster {
         Cluster::put(self, ticket, batch, origin);
     }
 
-    fn want(&mut self, messages: u32) {
-        Cluster::want(self, messages);
+    fn want_more(&mut self, messages: u32) {
+        Cluster::want_more(self, messages);
+    }
+
+    fn want_nothing(&mut self) {
+        self.want(0);
     }
 
     fn settle(&mut self, sequence: u64) {
@@ -201,7 +207,6 @@ pub struct Sharing<S> {
     /// Those that are on their way: how many messages of each are, items and bytes.
     on_the_way: VecDeque<(usize, u64, u64)>,
     parts: Parts,
-    wanted: u32,
     mark_at: Option<Duration>,
     now: Duration,
 }
@@ -220,7 +225,6 @@ impl<S: Servers> Sharing<S> {
             uncounted: VecDeque::new(),
             on_the_way: VecDeque::new(),
             parts: Parts::default(),
-            wanted: 0,
             mark_at: None,
             now: Duration::ZERO,
         }
@@ -250,10 +254,8 @@ impl<S: Servers> Sharing<S> {
                     self.put += 1;
                 }
             }
-            Output::Want { batches } => {
-                self.wanted = batches;
-                self.servers.want(batches);
-            }
+            Output::Want { batches } => self.servers.want_more(batches),
+            Output::WantNothing => self.servers.want_nothing(),
             Output::Release { first, delay } => self.release(first, delay),
             Output::Claim { name } => self.servers.claim(name),
             Output::Announce { expected, finished } => self.servers.announce(expected, finished),
@@ -444,10 +446,9 @@ impl<S: Servers> Sharing<S> {
         let message = Message { sequence, count, bytes, marks, is_unmarked: false };
         if message.is_done() {
             self.servers.settle(sequence);
-            self.servers.want(self.wanted);
+            self.servers.want_more(1);
             return None;
         }
-        self.wanted = self.wanted.saturating_sub(1);
         let at = |index: u32| first + u64::from(index);
         let (mut settled, mut failed) = (Vec::new(), Vec::new());
         for (from, until, fate) in message.marks.iter() {

@@ -76,6 +76,7 @@ struct Machine {
 enum Work {
     Put(u64, Batch, Origin),
     Want(u32),
+    WantNothing,
     Settle(u64),
     Release(u64, Duration),
     Mark(u64, Marks),
@@ -232,7 +233,8 @@ impl World {
         let Some(work) = self.machines[machine].work.pop_front() else { return false };
         match work {
             Work::Put(ticket, batch, origin) => self.machines[machine].puts.push_back((ticket, batch, origin)),
-            Work::Want(messages) => self.machines[machine].wanted = messages,
+            Work::Want(messages) => self.machines[machine].wanted += messages,
+            Work::WantNothing => self.machines[machine].wanted = 0,
             Work::Settle(sequence) => {
                 self.messages.remove(&sequence);
                 self.changes += 1;
@@ -334,8 +336,12 @@ impl Servers for Link {
         self.ask(Work::Put(ticket, batch, origin));
     }
 
-    fn want(&mut self, messages: u32) {
+    fn want_more(&mut self, messages: u32) {
         self.ask(Work::Want(messages));
+    }
+
+    fn want_nothing(&mut self) {
+        self.ask(Work::WantNothing);
     }
 
     fn settle(&mut self, sequence: u64) {
