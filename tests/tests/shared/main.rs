@@ -172,7 +172,8 @@ fn dead_letters_are_dealt_with_from_another_machine_than_the_one_that_buried_the
     let consumer = Consumer::<[u8]>::connect(&b.endpoint()).unwrap();
     for item in [b"two".as_slice(), b"three"] {
         let delivery = consumer.get().unwrap().unwrap();
-        assert_eq!((delivery.item(), delivery.attempt()), (item, 1));
+        // The other machine may have had it for a moment, and given it back.
+        assert!(delivery.item() == item && delivery.attempt() <= 2, "{delivery:?}");
         delivery.ack().unwrap();
     }
     a.wait_until("no dead letters", |status| status.dead == 0);
