@@ -289,7 +289,7 @@ pub struct QueueArgs {
     /// Wait for the disk
     ///
     /// Before a put is confirmed. What is confirmed then survives the machine's death, too; with `never`, the death of processes alone.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Fsync::Always, env = "PROCQ_FSYNC")]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Fsync::Always, env = "PROCQ_FSYNC", hide_short_help = true)]
     pub fsync: Fsync,
 
     /// How long a first signal waits for held items
