@@ -199,8 +199,9 @@ impl<T: Decode + ?Sized> Consumer<T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn stop(&self) -> Result<(), Error> {
+        let now = self.connection.now();
         let mut state = self.connection.lock();
-        state.session.stop();
+        state.session.stop(now);
         let written = self.connection.write(&mut state);
         self.connection.arm(&mut state);
         // Without a connection there is no answer that would do it.

@@ -345,11 +345,14 @@ impl ConsumerSession {
         self.questions.withdraw(&mut self.outbox)
     }
 
-    /// Gives back what is not begun, and asks for nothing more. The coordinator's answer wakes whoever waits.
-    pub fn stop(&mut self) {
+    /// Gives back what is not begun, and asks for nothing more; what is still on its way goes back as it comes. The coordinator's answer wakes
+    /// whoever waits.
+    pub fn stop(&mut self, now: Duration) {
         self.stopped = true;
         self.withdraw();
         self.give_back_unstarted();
+        // The application may be at an item for long, and take nothing in.
+        self.watch = Some(Watch { since: now, taken_total: self.taken_total() });
     }
 
     /// True when there is and will be nothing to take.
@@ -504,7 +507,7 @@ impl ConsumerSession {
 
     fn is_watched(&self) -> bool {
         let something_to_give = self.has_local() || self.demanded_items > 0 || !self.questions.all_withdrawn();
-        let kept_by_wish = self.prefetch.is_fixed() && self.prefetch.ahead() > 0;
+        let kept_by_wish = self.prefetch.is_fixed() && self.prefetch.ahead() > 0 && !self.stopped;
         self.callers_waiting == 0 && !kept_by_wish && something_to_give
     }
 }

@@ -366,7 +366,7 @@ fn as_many_items_are_asked_for_as_callers_wait() {
     session.begin_wait();
     session.keep_demanding();
     assert_eq!(sent(&mut session), [Message::Demand { items: 1, bytes: 0 }], "two are here, one is on its way");
-    session.stop();
+    session.stop(Duration::ZERO);
     sent(&mut session);
     session.keep_demanding();
     assert_eq!(sent(&mut session), []);
@@ -507,7 +507,7 @@ fn who_stops_by_itself_takes_back_its_demand_and_gives_back_what_still_comes() {
     deliver(&mut session, 3, &[b"b"]);
     sent(&mut session);
     assert!(!session.is_stopped());
-    session.stop();
+    session.stop(Duration::ZERO);
     let given_back = |first, count| Message::Return { range: range(first, count), outcome: Outcome::Unstarted };
     assert_eq!(sent(&mut session), [Message::Withdraw, given_back(1, 2), given_back(3, 1)]);
     assert!(session.is_stopped());
@@ -515,6 +515,22 @@ fn who_stops_by_itself_takes_back_its_demand_and_gives_back_what_still_comes() {
     session.refill(MS, true);
     assert_eq!(sent(&mut session), [given_back(4, 2)]);
     assert!(session.is_stopped() && !session.has_local());
+}
+
+#[test]
+fn what_comes_to_one_that_was_stopped_at_an_item_is_looked_for_and_goes_back() {
+    // By wish it asks ahead, so that nothing is given back as long as it runs.
+    let mut session = session(1000, Some(5));
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[b"begun"]);
+    take(&mut session);
+    assert_eq!(session.next_timeout(), None);
+    session.stop(MS);
+    let due = session.next_timeout().expect("somebody who looks for what has come");
+    session.handle_timeout(due);
+    assert!(session.next_timeout().is_some_and(|next| next > due), "again, until there is an answer");
+    session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+    assert_eq!(session.next_timeout(), None);
 }
 
 #[test]

@@ -263,7 +263,7 @@ impl Consumer {
         let soon = session.next_timeout().is_some_and(|due| due <= now + FLUSH_DELAY);
         assert!(soon || !gathers || !counts, "what is settled will not leave by itself: {session:?}");
         if stage.random.below(1000) < self.plan.stops_permille {
-            session.stop();
+            session.stop(now);
             assert!(!session.has_local(), "items stay at hand though nobody will take them");
         }
         if stage.random.chance(70) {

@@ -106,7 +106,7 @@ fn what_was_announced_and_not_taken_is_let_go_of_with_the_rest() {
     assert!(!session.has_local() && session.leased.is_empty());
     deliver(&mut session, 5, &[b"c"]);
     session.look_ahead(MS);
-    session.stop();
+    session.stop(Duration::ZERO);
     assert!(session.leased.is_empty());
 }
 
