@@ -159,7 +159,7 @@ impl Client {
                 }
             }
             // Nobody is there to hear it after the end.
-            let _ = news.send(News::Closed);
+            let _ = news.send(News::Closed { inlet: number });
         });
         Ok(Inlet { subject, close })
     }

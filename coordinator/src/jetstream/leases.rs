@@ -1,6 +1,6 @@
 //! The messages that this machine holds: whose lease is kept alive, what became of their items, and how each ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::message::Marks;
@@ -41,6 +41,8 @@ pub(super) enum Act {
 #[derive(Debug)]
 pub(super) struct Leases {
     held: BTreeMap<u64, Lease>,
+    /// Those that others are to have, in the order in which they are to come again.
+    releasing: BTreeSet<u64>,
     renew_every: Duration,
     /// When all of them are renewed: one at a time would be a timer for each.
     renew_at: Duration,
@@ -48,7 +50,7 @@ pub(super) struct Leases {
 
 impl Leases {
     pub(super) fn new(renew_every: Duration) -> Leases {
-        Leases { held: BTreeMap::new(), renew_every, renew_at: renew_every }
+        Leases { held: BTreeMap::new(), releasing: BTreeSet::new(), renew_every, renew_at: renew_every }
     }
 
     /// A message has come. False if it is held already: its lease had run out, and goes on with this delivery.
@@ -77,12 +79,32 @@ impl Leases {
 
     /// All of its items are settled.
     pub(super) fn settle(&mut self, sequence: u64) -> Option<Act> {
-        self.end(sequence, Ending::Settle)
+        self.held.get_mut(&sequence)?.ending.get_or_insert(Ending::Settle);
+        self.go_on(sequence)
     }
 
-    /// Another is to have it.
-    pub(super) fn release(&mut self, sequence: u64, delay: Duration) -> Option<Act> {
-        self.end(sequence, Ending::Release { delay })
+    /// Another is to have it, after those before it that are released, too: [`Leases::next_release`] says when.
+    pub(super) fn release(&mut self, sequence: u64, delay: Duration) {
+        if let Some(lease) = self.held.get_mut(&sequence)
+            && lease.ending.is_none()
+        {
+            lease.ending = Some(Ending::Release { delay });
+            self.releasing.insert(sequence);
+        }
+    }
+
+    /// True if something is to be given to another.
+    pub(super) fn is_releasing(&self) -> bool {
+        !self.releasing.is_empty()
+    }
+
+    /// The next that can be given to another: one that waits for its marks to be kept holds up those behind it, which would come before it.
+    pub(super) fn next_release(&mut self) -> Option<Act> {
+        let sequence = *self.releasing.first()?;
+        let lease = self.held.get(&sequence)?;
+        let Some(Ending::Release { delay }) = lease.ending.filter(|_| !lease.writing && lease.next.is_none()) else { return None };
+        self.releasing.pop_first();
+        self.held.remove(&sequence).map(|lease| Act::Release { reply: lease.reply, delay })
     }
 
     /// Some of its items are settled, or have failed.
@@ -132,12 +154,6 @@ impl Leases {
         self.held.len()
     }
 
-    fn end(&mut self, sequence: u64, ending: Ending) -> Option<Act> {
-        let lease = self.held.get_mut(&sequence)?;
-        lease.ending.get_or_insert(ending);
-        self.go_on(sequence)
-    }
-
     /// What is to be done about a message now, if anything is. Marks first: who gets the message next is to find them.
     pub(super) fn go_on(&mut self, sequence: u64) -> Option<Act> {
         let lease = self.held.get_mut(&sequence)?;
@@ -148,18 +164,11 @@ impl Leases {
             (lease.writing, lease.is_marked) = (true, true);
             return Some(Act::Mark { sequence, message_hash: lease.message_hash, marks });
         }
-        let act = match lease.ending? {
-            Ending::Settle => {
-                lease.is_ending = true;
-                Act::Settle { sequence, reply: lease.reply.clone() }
-            }
-            Ending::Release { delay } => {
-                let reply = std::mem::take(&mut lease.reply);
-                self.held.remove(&sequence);
-                Act::Release { reply, delay }
-            }
-        };
-        Some(act)
+        if lease.ending != Some(Ending::Settle) {
+            return None;
+        }
+        lease.is_ending = true;
+        Some(Act::Settle { sequence, reply: lease.reply.clone() })
     }
 }
 
@@ -205,10 +214,29 @@ mod tests {
         assert_eq!(leases.mark(7, marks(1)), Some(Act::Mark { sequence: 7, message_hash: 5, marks: marks(1) }));
         assert_eq!(leases.mark(7, marks(2)), None, "one after the other");
         assert_eq!(leases.mark(7, marks(3)), None);
-        assert_eq!(leases.release(7, SECOND), None);
+        leases.release(7, SECOND);
+        assert_eq!(leases.next_release(), None);
         assert_eq!(leases.marked(7), Some(Act::Mark { sequence: 7, message_hash: 5, marks: marks(3) }));
-        assert_eq!(leases.marked(7), Some(Act::Release { reply: "one".into(), delay: SECOND }));
-        assert_eq!(leases.len(), 0);
+        assert_eq!(leases.next_release(), None);
+        assert_eq!(leases.marked(7), None);
+        assert_eq!(leases.next_release(), Some(Act::Release { reply: "one".into(), delay: SECOND }));
+        assert_eq!((leases.len(), leases.next_release()), (0, None));
+    }
+
+    #[test]
+    fn messages_are_given_back_in_order_though_one_waits_for_its_marks() {
+        let mut leases = held();
+        assert!(leases.delivered(8, "two".into(), 6));
+        leases.mark(7, marks(1));
+        leases.release(7, Duration::ZERO);
+        leases.release(8, Duration::ZERO);
+        assert_eq!(leases.next_release(), None, "it would come before the other");
+        leases.marked(7);
+        let replies = std::iter::from_fn(|| leases.next_release()).map(|act| match act {
+            Act::Release { reply, .. } => reply,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(replies.collect::<Vec<_>>(), ["one", "two"]);
     }
 
     #[test]
@@ -224,6 +252,7 @@ mod tests {
     #[test]
     fn what_is_not_held_takes_nothing() {
         let mut leases = Leases::new(SECOND);
-        assert_eq!((leases.settle(1), leases.release(1, SECOND), leases.mark(1, marks(0))), (None, None, None));
+        leases.release(1, SECOND);
+        assert_eq!((leases.settle(1), leases.next_release(), leases.mark(1, marks(0))), (None, None, None));
     }
 }

@@ -27,11 +27,12 @@
 //!
 //! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only module that names the library;
 //! - `message`: the bytes of what is stored; `replies`: what servers answer; `requests`: what was asked and not answered;
-//! - `puts`, `leases`, `registry`, `letters`, `looks`: what is on its way, what is held, who takes part, which dead letters are read, what was
-//!   seen; without I/O or clock;
+//! - `puts`, `arrivals`, `leases`, `registry`, `letters`, `looks`: what is on its way there and here, what is held, who takes part, which dead
+//!   letters are read, what was seen; without I/O or clock;
 //! - `worker`, `news`, `producers`, `dead`: the thread: what is due, and what is done about what comes.
 
 mod address;
+mod arrivals;
 mod client;
 mod dead;
 mod error;
@@ -210,7 +211,9 @@ enum News {
         said: Incoming,
     },
     /// Nothing more comes through an inlet that was to be closed.
-    Closed,
+    Closed {
+        inlet: u64,
+    },
     /// To all machines.
     Said(Incoming),
     Connected,

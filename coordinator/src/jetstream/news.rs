@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::batch::Batch;
+use serde_json::Value;
 use tracing::debug;
 
+use super::arrivals::Arrival;
 use super::client::{Delivery, Incoming};
 use super::looks::Seen;
 use super::message::{ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, Reached, hash, read_items, read_record};
@@ -15,8 +17,8 @@ use super::puts::{Amount, Put};
 use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, read_message};
 use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
-use super::{Answer, ClusterError, Fetched, Marks, News, Work};
-use crate::limits::{JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
+use super::{Answer, ClusterError, Fetched, News, Work};
+use crate::limits::{JETSTREAM_LOOKS_AGAIN, JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
 use crate::queue::Origin;
 
 impl Worker {
@@ -33,13 +35,17 @@ impl Worker {
                     self.check().await;
                 }
             }
-            News::Closed => self.is_inlet_closed = true,
+            News::Closed { inlet } if self.closing == Some(inlet) => {
+                let request = format!("CONSUMER.INFO.{}.{}", self.names.items, self.names.consumer);
+                self.ask_api(Kind::Consumer { inlet }, &request, Value::Null).await;
+            }
+            News::Closed { .. } => {}
             News::Said(said) => self.heard_of(&said).await?,
             News::Connected => self.resume().await,
             News::Flushed if self.client.is_connected() && !self.is_connected => self.resume().await,
             News::Flushed => {}
             News::Disconnected => {
-                (self.is_connected, self.inlet) = (false, None);
+                (self.is_connected, self.inlet, self.closing) = (false, None, None);
                 self.begin_outage("the connection is lost".into());
             }
             News::Unauthorized if self.outage.is_some() => {}
@@ -58,8 +64,8 @@ impl Worker {
                 self.act(act).await;
             }
             Work::Release { sequence, delay } => {
-                let act = self.leases.release(sequence, delay);
-                self.act(act).await;
+                self.leases.release(sequence, delay);
+                self.release_in_order().await;
             }
             Work::Mark { sequence, marks } => {
                 let act = self.leases.mark(sequence, marks);
@@ -131,28 +137,28 @@ impl Worker {
         let Delivery { sequence, delivered, reply, payload } = delivery;
         let is_wanted = self.pulls.delivered(self.leases.message_hash(sequence).is_some());
         let hash = hash(&payload);
-        if !is_wanted {
-            self.release(reply, Duration::ZERO).await;
-            return Ok(());
-        }
         if !self.leases.delivered(sequence, reply, hash) {
             let act = self.leases.go_on(sequence);
             self.act(act).await;
             return Ok(());
         }
-        if delivered > 1 {
-            // It was held before: whoever did may have marked what became of its items.
-            self.arriving.insert(sequence, (payload, delivered));
-            let stream = self.names.state.clone();
-            self.ask_for_last(Kind::Marks(sequence), &stream, self.names.marks_subject(sequence)).await;
+        if !is_wanted {
+            self.leases.release(sequence, Duration::ZERO);
+            self.release_in_order().await;
             return Ok(());
         }
-        self.arrived(sequence, &payload, delivered, Marks::default())
+        if self.arrivals.came(sequence, payload, delivered) {
+            let stream = self.names.state.clone();
+            self.ask_for_last(Kind::Marks(sequence), &stream, self.names.marks_subject(sequence)).await;
+        }
+        self.hand_on_arrivals()
     }
 
-    fn arrived(&mut self, sequence: u64, payload: &bytes::Bytes, deliveries: u64, marks: Marks) -> Result<(), End> {
-        let (batch, _) = read_items(payload).map_err(|source| self.unreadable(&self.names.items, sequence, source))?;
-        self.answer(Answer::Fetched(Fetched { sequence, deliveries, batch, marks }));
+    fn hand_on_arrivals(&mut self) -> Result<(), End> {
+        while let Some((Arrival { sequence, payload, delivered: deliveries, .. }, marks)) = self.arrivals.next() {
+            let (batch, _) = read_items(&payload).map_err(|source| self.unreadable(&self.names.items, sequence, source))?;
+            self.answer(Answer::Fetched(Fetched { sequence, deliveries, batch, marks }));
+        }
         Ok(())
     }
 
@@ -232,10 +238,10 @@ impl Worker {
                 read::<Stored>(said)?;
                 let act = self.leases.marked(sequence);
                 self.act(act).await;
+                self.release_in_order().await;
             }
             Kind::Marks(sequence) => {
                 let found = read_message(said)?;
-                let Some((payload, delivered)) = self.arriving.remove(&sequence) else { return Ok(()) };
                 let record = found.map(|found| {
                     let read = read_record::<MarksRecord>(&found.payload);
                     read.map_err(|source| self.unreadable(&self.names.state, found.sequence, source))
@@ -244,7 +250,8 @@ impl Worker {
                 if record.is_some() {
                     self.leases.was_marked(sequence);
                 }
-                self.arrived(sequence, &payload, delivered, record.map(|record| record.marks).unwrap_or_default())?;
+                self.arrivals.marked(sequence, record.map(|record| record.marks).unwrap_or_default());
+                self.hand_on_arrivals()?;
             }
             Kind::Bury(id) => {
                 read::<Stored>(said)?;
@@ -261,12 +268,21 @@ impl Worker {
                 self.looks.counted(info.state.messages, ends, self.now());
                 self.tell_view();
             }
+            Kind::Release => {}
             Kind::Beat | Kind::Forget => {
                 let Present {} = read(said)?;
             }
             Kind::Look { changes, is_wanted } => {
                 let info = read::<StreamInfo>(said)?;
                 self.looked(&info, changes, is_wanted)?;
+            }
+            Kind::Consumer { inlet } => {
+                // Whatever it says: if the consumer is gone, what asks next hears of it.
+                if self.closing == Some(inlet) {
+                    self.closing = None;
+                    self.pulls.lost();
+                    self.release_in_order().await;
+                }
             }
             Kind::Check(part) => match read::<Present>(said) {
                 Err(Refusal::NoStream | Refusal::NoConsumer) => return Err(self.gone(part).into()),
@@ -310,6 +326,13 @@ impl Worker {
         if self.created.get_or_insert_with(|| info.created.clone()) != &info.created {
             return Err(self.gone("the stream of items"));
         }
+        let is_elsewhere = info.state.messages > self.leases.len() as u64;
+        if is_wanted && is_elsewhere && self.pulls.is_wanting() && self.looks_again < JETSTREAM_LOOKS_AGAIN {
+            self.looks_again += 1;
+            self.looks.lost(true);
+            return Ok(());
+        }
+        self.looks_again = 0;
         let none = BTreeMap::new();
         let subjects = info.state.subjects.as_ref().unwrap_or(&none);
         let mut items: u64 = subjects.iter().map(|(subject, messages)| messages * self.names.count_in(subject).unwrap_or(1)).sum();

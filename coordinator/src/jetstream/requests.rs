@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Put(u64),
     /// A message is settled.
     Settle(u64),
+    /// A message is another's.
+    Release,
     /// Marks of a message are to be kept.
     Mark(u64),
     /// What marks there are of a message.
@@ -37,6 +39,8 @@ pub(super) enum Kind {
     Look { changes: u64, is_wanted: bool },
     /// Whether a part of the queue is still there.
     Check(&'static str),
+    /// The consumer, once an inlet is closed: servers forget what was asked for through it when they look at that, or try to serve it.
+    Consumer { inlet: u64 },
     /// Which machines are registered.
     Machines,
     /// What one of them says.
@@ -95,8 +99,9 @@ impl Requests {
         self.open.insert(number, Request { due: now + JETSTREAM_RETRY, ..request });
     }
 
-    /// Those that are to be asked again now.
+    /// Those that are to be asked again now. What was given back is not: another may have it by now, and if not, its lease runs out.
     pub(super) fn due(&mut self, now: Duration) -> Vec<(u64, Outgoing)> {
+        self.open.retain(|_, request| request.due > now || !matches!(request.kind, Kind::Release));
         let due = self.open.iter_mut().filter(|(_, request)| request.due <= now);
         due.map(|(number, request)| {
             request.due = now + JETSTREAM_OVERDUE;
@@ -105,9 +110,13 @@ impl Requests {
         .collect()
     }
 
-    /// All of them are to be asked again at once, but for messages of items, whose order is another's concern.
+    /// All of them are to be asked again at once, but for those that are another's concern, as the order of messages of items is.
     pub(super) fn lost(&mut self, now: Duration) {
-        self.open.retain(|_, request| !matches!(request.kind, Kind::Put(_) | Kind::Look { .. } | Kind::Check(_) | Kind::Machines));
+        let is_others_concern = |kind: &Kind| {
+            use Kind::{Check, Consumer, Look, Machines, Put, Release};
+            matches!(kind, Put(_) | Release | Look { .. } | Check(_) | Consumer { .. } | Machines)
+        };
+        self.open.retain(|_, request| !is_others_concern(&request.kind));
         self.open.values_mut().for_each(|request| request.due = now);
     }
 
@@ -162,6 +171,11 @@ impl Pulls {
     /// So many messages that are held have to come again.
     pub(super) fn want_again(&mut self, messages: u32) {
         self.forgotten = messages;
+    }
+
+    /// True if there is something to ask for.
+    pub(super) fn is_lacking(&self) -> bool {
+        self.wanted + self.forgotten > self.open.values().map(|pull| pull.left).sum()
     }
 
     /// A request to make: its number, and for how many messages.
@@ -222,7 +236,17 @@ impl Pulls {
         self.open.values().map(|pull| u64::from(pull.left) + 1).sum()
     }
 
-    /// The connection is lost, and they with it.
+    /// True if somebody waits for a message.
+    pub(super) fn is_wanting(&self) -> bool {
+        self.wanted > 0
+    }
+
+    /// Messages may come that nobody wants any more.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.wanted + self.forgotten == 0 && !self.open.is_empty()
+    }
+
+    /// The connection is lost, or the inlet closed, and they with it.
     pub(super) fn lost(&mut self) {
         self.open.clear();
         self.not_before = Duration::ZERO;

@@ -1,6 +1,5 @@
 //! The thread's loop: takes in what comes, does what is due, sleeps until there is more. What is done about each piece of news: `news`.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant as Moment, timeout, timeout_at};
 use tracing::debug;
 
+use super::arrivals::Arrivals;
 use super::client::{Client, Inlet, Outgoing, Stalled};
 use super::leases::{Act, Leases};
 use super::letters::Letters;
@@ -41,11 +41,13 @@ pub(super) struct Worker {
     pub(super) letters: Letters,
     /// The highest number of all that was put here.
     pub(super) kept_until: u64,
-    /// Messages that have come and whose marks are asked for.
-    pub(super) arriving: BTreeMap<u64, (Bytes, u64)>,
+    pub(super) arrivals: Arrivals,
     pub(super) inlet: Option<Inlet>,
     inlets: u64,
-    pub(super) is_inlet_closed: bool,
+    /// How often in a row a look was not told of, since what it has seen might be on its way here.
+    pub(super) looks_again: u32,
+    /// The inlet that is being closed: what was asked for through it and is not wanted any more may still come.
+    pub(super) closing: Option<u64>,
     pub(super) is_connected: bool,
     /// Since when the servers do not answer, if it was told.
     pub(super) outage: Option<Duration>,
@@ -99,10 +101,11 @@ impl Worker {
             requests: Requests::default(),
             producers: Producers::default(),
             kept_until: 0,
-            arriving: BTreeMap::new(),
+            arrivals: Arrivals::default(),
             inlet: None,
             inlets: 0,
-            is_inlet_closed: false,
+            looks_again: 0,
+            closing: None,
             is_connected: true,
             outage: None,
             trouble: None,
@@ -116,7 +119,6 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, mut heard: UnboundedReceiver<News>) {
-        self.open_inlet().await;
         self.ask_for_machines().await;
         let end = loop {
             if let Err(end) = self.turn(&mut heard).await {
@@ -183,7 +185,11 @@ impl Worker {
         if self.pulls.expire(now) {
             self.check().await;
         }
-        if let Some(inlet) = &self.inlet
+        if self.inlet.is_none() && self.closing.is_none() {
+            self.open_inlet().await;
+        }
+        if self.may_pull()
+            && let Some(inlet) = &self.inlet
             && let Some((number, messages)) = self.pulls.next(now)
         {
             let request = json!({ "batch": messages, "expires": JETSTREAM_PULL.as_nanos() as u64 });
@@ -217,6 +223,12 @@ impl Worker {
         }
     }
 
+    /// What is about to go back is to come first to whoever asks, ourselves as well.
+    fn may_pull(&self) -> bool {
+        let is_releasing = || self.leases.is_releasing() || self.requests.any(|kind| matches!(kind, Kind::Release));
+        self.inlet.is_some() && !(self.pulls.is_lacking() && is_releasing())
+    }
+
     fn look_due(&self) -> Duration {
         let due = self.looks.due();
         self.puts.look_at().map_or(due, |at| at.min(due))
@@ -230,7 +242,7 @@ impl Worker {
         let due = [
             (!is_looking).then(|| self.look_due()),
             self.leases.renew_at(),
-            self.pulls.next_at(),
+            if self.may_pull() { self.pulls.next_at() } else { None },
             Some(self.beat_at),
             self.machines.expire_at(),
             (!self.requests.is_empty()).then_some(self.sweep_at),
@@ -347,13 +359,25 @@ impl Worker {
         }
     }
 
-    /// Not confirmed: should it be lost, the lease runs out.
+    /// Gives back what may go now. Not while servers have a request of ours that nobody wants answered any more: what they try to serve it with, or
+    /// would, comes behind all that was given back with it.
+    pub(super) async fn release_in_order(&mut self) {
+        if self.leases.is_releasing() && self.pulls.is_in_vain() {
+            self.close_inlet();
+        }
+        while self.closing.is_none()
+            && let Some(act) = self.leases.next_release()
+        {
+            self.act(Some(act)).await;
+        }
+    }
+
     pub(super) async fn release(&mut self, reply: String, delay: Duration) {
         let payload = match delay.as_nanos() {
             0 => "-NAK".into(),
             nanos => format!("-NAK {}", json!({ "delay": nanos as u64 })),
         };
-        self.say(Outgoing { subject: reply, payload: payload.into(), ..Outgoing::default() }).await;
+        self.ask(Kind::Release, Outgoing { subject: reply, payload: payload.into(), ..Outgoing::default() }).await;
     }
 
     pub(super) async fn ask_api(&mut self, kind: Kind, request: &str, payload: Value) {
@@ -406,9 +430,6 @@ impl Worker {
     pub(super) async fn resume(&mut self) {
         let now = self.now();
         self.is_connected = true;
-        if self.inlet.is_none() {
-            self.open_inlet().await;
-        }
         let dropped = self.puts.lost();
         if self.requests.any(|kind| matches!(kind, Kind::Look { is_wanted: true, .. })) {
             self.looks.want();
@@ -421,6 +442,15 @@ impl Worker {
         (self.beat_at, self.sweep_at) = (now, now);
         self.kept(dropped).await;
         self.ask_for_machines().await;
+        self.release_in_order().await;
+    }
+
+    /// Lets nothing more come of what was asked for; [`News::Closed`] says when all is here that was on its way.
+    fn close_inlet(&mut self) {
+        if let Some(inlet) = self.inlet.take() {
+            inlet.close(self.pulls.rest() + 1);
+            self.closing = Some(self.inlets);
+        }
     }
 
     async fn say_goodbye(&mut self, heard: &mut UnboundedReceiver<News>) {
@@ -429,20 +459,19 @@ impl Worker {
         }
         // First of all: what is given back must not come here again.
         self.pulls.want(0);
-        if let Some(inlet) = self.inlet.take() {
-            inlet.close(self.pulls.rest() + 1);
-            if !self.hear_while(heard, |worker| !worker.is_inlet_closed).await {
-                return;
-            }
+        self.close_inlet();
+        if !self.hear_while(heard, |worker| worker.closing.is_some()).await {
+            return;
         }
         for sequence in self.leases.sequences() {
-            let act = self.leases.release(sequence, Duration::ZERO);
-            self.act(act).await;
+            self.leases.release(sequence, Duration::ZERO);
         }
+        self.release_in_order().await;
         self.beat(true).await;
         self.forget(self.names.machine_subject(self.machines.ours())).await;
         // Marks have to be kept before their message can be given back.
-        let waits = |worker: &Worker| worker.leases.len() > 0 || worker.requests.any(|kind| matches!(kind, Kind::Beat | Kind::Forget));
+        let is_last = |kind: &Kind| matches!(kind, Kind::Beat | Kind::Forget | Kind::Release);
+        let waits = |worker: &Worker| worker.leases.len() > 0 || worker.requests.any(is_last);
         if self.hear_while(heard, waits).await {
             self.client.flush().await;
         }

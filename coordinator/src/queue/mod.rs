@@ -349,7 +349,8 @@ impl Queue {
                 self.admit();
                 self.dispatch(now);
                 self.intake.withdraw(client);
-                if !self.comes_behind(client, Behind::Withdraw { looks: false })? && !self.has_to_look_for(client) {
+                let asks = Behind::Withdraw { after: self.batches_put(), looks: false };
+                if !self.comes_behind(client, asks)? && !self.has_to_look_for(client) {
                     self.withdraw(client);
                 }
                 Ok(())

@@ -70,7 +70,9 @@ struct Asking {
     client: ClientId,
     /// How many items it lacked then.
     lacked: u32,
-    /// A look is under way that has begun after that.
+    /// The batches that were put here by then, on their way or there: it is not told that there is none while these are on their way.
+    after: u64,
+    /// A look is under way that has begun after all of that.
     looks: bool,
     /// What it has said since. The answer takes back what it asked for before, not what it asks for behind that.
     behind: VecDeque<Behind>,
@@ -84,7 +86,9 @@ pub(super) enum Behind {
         bytes: u64,
     },
     Withdraw {
-        /// A look is under way that has begun after that.
+        /// As of one who asks.
+        after: u64,
+        /// A look is under way that has begun after all of that.
         looks: bool,
     },
 }
@@ -137,6 +141,11 @@ impl Shared {
 
     pub(super) fn is_publishing(&self) -> bool {
         !self.publishing.is_empty()
+    }
+
+    /// Batches that were put here so far, those on their way included.
+    fn put(&self) -> u64 {
+        self.published + self.publishing.len() as u64
     }
 
     pub(super) fn settled_until(&self) -> u64 {
@@ -196,11 +205,16 @@ impl Queue {
             panic!("more is published than was given out")
         };
         shared.on_the_way = shared.on_the_way.less(amount);
-        shared.whole.items += amount.items;
-        shared.whole.bytes += amount.bytes;
+        // A look may have seen it before it was known here.
+        if until > shared.whole.next_id {
+            shared.whole.items += amount.items;
+            shared.whole.bytes += amount.bytes;
+        }
         shared.published += 1;
         shared.accepted += amount.items;
         self.next_id = self.next_id.max(until);
+        let stored = shared.on_the_way.plus(Amount { items: shared.whole.items, bytes: shared.whole.bytes });
+        self.intake.note_stored(stored);
         let published = shared.published;
         let mut told = Vec::new();
         while let Some((_, client)) = shared.asks.pop_front_if(|(batch, _)| *batch <= published) {
@@ -231,7 +245,7 @@ impl Queue {
     pub(super) fn join(&mut self, client: ClientId) -> Result<(), Refusal> {
         match &mut self.shared {
             Some(shared) if shared.is_publishing() => {
-                let batch = shared.published + shared.publishing.len() as u64;
+                let batch = shared.put();
                 let open = shared.asks.iter().filter(|(_, asked)| *asked == client).count();
                 self.joins.check(client, open)?;
                 shared.asks.push_back((batch, client));
@@ -241,12 +255,18 @@ impl Queue {
         }
     }
 
+    /// Batches of a shared queue that were put here so far.
+    pub(super) fn batches_put(&self) -> u64 {
+        self.shared.as_ref().map_or(0, Shared::put)
+    }
+
     /// True if only the servers know whether there is an item for a consumer that wants to know: the answer waits for a look there, or
     /// for an item.
     pub(super) fn has_to_look_for(&mut self, client: ClientId) -> bool {
         let (lacked, serves) = (self.consumers.lacks(client), self.serves());
         let Some(shared) = self.shared.as_mut().filter(|_| serves && lacked > 0) else { return false };
-        shared.asking.push(Asking { client, lacked, looks: false, behind: VecDeque::new() });
+        let after = shared.put();
+        shared.asking.push(Asking { client, lacked, after, looks: false, behind: VecDeque::new() });
         true
     }
 
@@ -292,7 +312,7 @@ impl Queue {
                     self.dispatch(now);
                 }
                 // One look is for all who asked before it began.
-                Behind::Withdraw { looks } if (has_looked && looks) || !self.has_to_look_for(client) => self.withdraw(client),
+                Behind::Withdraw { looks, .. } if (has_looked && looks) || !self.has_to_look_for(client) => self.withdraw(client),
                 Behind::Withdraw { .. } => {
                     let asking = self.shared.as_mut().and_then(|shared| shared.asking.last_mut());
                     return asking.into_iter().for_each(|asking| asking.behind = std::mem::take(&mut behind));
@@ -401,15 +421,15 @@ impl Queue {
         if std::mem::take(&mut shared.dead_now) {
             shared.dead_since = Some(now);
         }
-        if (waits || !shared.asking.is_empty() || (ends && !shared.is_publishing() && !shared.is_drained))
-            && !std::mem::replace(&mut shared.looking, true)
-        {
+        let published = shared.published;
+        let asks = shared.asking.iter().any(|asking| asking.after <= published);
+        if (waits || asks || (ends && !shared.is_publishing() && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
             // Behind what was asked for by now: what that brings comes before what the look shows.
             for asking in &mut shared.asking {
-                asking.looks = true;
+                asking.looks |= asking.after <= published;
                 for said in &mut asking.behind {
-                    if let Behind::Withdraw { looks } = said {
-                        *looks = true;
+                    if let Behind::Withdraw { after, looks } = said {
+                        *looks |= *after <= published;
                     }
                 }
             }

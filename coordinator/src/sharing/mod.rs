@@ -406,8 +406,10 @@ impl<S: Servers> Sharing<S> {
             Answer::Cluster(view) => {
                 while self.uncounted.pop_front_if(|(sequence, ..)| *sequence <= view.last_sequence).is_some() {}
                 let beyond = self.uncounted.iter().map(|(_, items, bytes)| (*items, *bytes));
-                // Servers answer in order: an end that they had not told before this, the look has not seen.
-                let unreported = self.given.iter().map(|given| (given.items, given.bytes));
+                // An end that they have told and that does not count yet, the look has seen; one that they have not told it has seen if the
+                // message lies before all that it found. Between those it may have seen some: then too few count until the next look.
+                let told = self.given.iter().map(|given| (given.items, given.bytes));
+                let unreported = told.chain(self.ending.range(..view.first_sequence).map(|(_, amount)| *amount));
                 let (items, bytes) = beyond.chain(unreported).fold((view.items, view.bytes), |sum, more| (sum.0 + more.0, sum.1 + more.1));
                 Said::Input(Input::Whole(Whole {
                     items,

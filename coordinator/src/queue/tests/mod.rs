@@ -6,6 +6,7 @@ mod journaled;
 mod leases;
 mod model;
 mod order;
+mod shared;
 mod shown;
 mod steering;
 

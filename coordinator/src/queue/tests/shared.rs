@@ -1,0 +1,44 @@
+//! What is particular to a queue that is shared, without the servers: what they say, the test says. Whole machines: `sharing/tests.rs`.
+
+use super::*;
+
+const SHARED: Rules = Rules { journaled: Some(Window { near_bytes: 2_000, unwritten_bytes: 10_000 }), shared: true, ..RULES };
+
+fn looks(bench: &mut Bench) -> usize {
+    let looks = bench.outputs.iter().filter(|output| matches!(output, Output::Look)).count();
+    bench.outputs.retain(|output| !matches!(output, Output::Look));
+    looks
+}
+
+#[test]
+fn nobody_is_told_that_there_is_no_item_while_what_was_put_before_is_on_its_way() {
+    let mut bench = Bench::new(SHARED);
+    bench.handle(Input::Whole(Whole { machines: 2, ..Whole::default() }));
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a"]);
+    bench.say(2, Message::Demand { items: 1, bytes: 1000 });
+    bench.say(2, Message::Withdraw);
+    assert_eq!(looks(&mut bench), 0, "it would not show what is on its way");
+    // One that others made necessary.
+    bench.handle(Input::Whole(Whole { machines: 2, ..Whole::default() }));
+    assert_eq!((bench.sent(2, "Withdrawn"), looks(&mut bench)), (0, 0));
+    bench.put(1, &["b"]);
+    bench.handle(Input::Published { until: 1 });
+    assert_eq!((bench.sent(2, "Withdrawn"), looks(&mut bench)), (0, 1), "what is put later, it does not wait for");
+    bench.handle(Input::Whole(Whole { items: 1, machines: 2, ..Whole::default() }));
+    assert_eq!(bench.sent(2, "Withdrawn"), 1, "another machine has it");
+}
+
+#[test]
+fn what_a_look_has_seen_before_its_put_was_confirmed_counts_once() {
+    let mut bench = Bench::new(SHARED);
+    bench.producer(1);
+    bench.put(1, &["a", "b"]);
+    bench.handle(Input::Whole(Whole { items: 2, bytes: 200, next_id: 10, machines: 1, ..Whole::default() }));
+    bench.handle(Input::Published { until: 10 });
+    assert_eq!(bench.queue.status().stored(), 2);
+    bench.put(1, &["c"]);
+    bench.handle(Input::Published { until: 20 });
+    assert_eq!(bench.queue.status().stored(), 3);
+}
