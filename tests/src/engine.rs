@@ -54,20 +54,15 @@ pub fn tells_of_item(text: &str, nth: u64, goes_on: &str) -> bool {
     }
     let is_number = |word: &str| word.parse::<u64>().is_ok_and(|number| number >= first_item());
     let is_told = |rest: &str| rest.split_once(' ').is_some_and(|(number, rest)| is_number(number) && rest.starts_with(goes_on));
-    text.split("item ").skip(1).any(is_told)
+    text.match_indices("item ").any(|(at, item)| is_told(&text[at + item.len()..]))
 }
 
-/// What a client sees once it has said something: at once, and of a shared queue when its servers were looked at again.
+/// What a client sees once it has said something: at once, or when it is in the journal, or when the servers of a shared queue were looked at again.
 pub fn soon(what: &str, check: impl Fn() -> bool) {
     match engine() {
-        Engine::Memory | Engine::Journal => assert!(check(), "{what}"),
-        Engine::Nats => eventually(what, || check().then_some(())),
+        Engine::Memory => assert!(check(), "{what}"),
+        Engine::Journal | Engine::Nats => eventually(what, || check().then_some(())),
     }
-}
-
-/// True if a machine that stops hands out what it has not begun; a shared queue has other machines for that.
-pub fn drains() -> bool {
-    is_about(&[Engine::Memory, Engine::Journal], "a machine that stops leaves what it has not begun to the others")
 }
 
 /// What a coordinator says of so many items that are left when it ends.

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use common::limits::PROTOCOL_VERSION;
-use common::message::{CloseReason, Incoming, Message, Role};
+use common::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Role};
 
 use crate::DEADLINE;
 
@@ -51,6 +51,20 @@ impl Raw {
         Ok(Message::decode(frame.into()).expect("a message"))
     }
 
+    /// Hears deliveries until so many items have come: which these are, those that follow each other together.
+    pub fn take(&mut self, items: u64) -> Vec<ItemRange> {
+        let (mut taken, mut left) = (Vec::<ItemRange>::new(), items);
+        while left > 0 {
+            let Message::Deliver { first, batch, .. } = self.hear().expect("a delivery").message else { continue };
+            left = left.checked_sub(batch.count.into()).expect("no more than were asked for");
+            match taken.last_mut() {
+                Some(last) if last.first.0 + u64::from(last.count) == first.0 => last.count += batch.count,
+                _ => taken.push(ItemRange { first, count: batch.count }),
+            }
+        }
+        taken
+    }
+
     /// Why the coordinator closes this connection, after whatever it says before; an end without a word is an error.
     pub fn hear_close(&mut self) -> io::Result<(CloseReason, String)> {
         loop {
@@ -59,6 +73,11 @@ impl Raw {
             }
         }
     }
+}
+
+/// The items of these, one by one.
+pub fn items(ranges: &[ItemRange]) -> Vec<ItemId> {
+    ranges.iter().flat_map(|range| (range.first.0..).take(range.count as usize).map(ItemId)).collect()
 }
 
 /// The first message of a client.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use common::message::{Message, Position};
 use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
-use tests::engine::left;
+use tests::engine::{Engine, engine, left};
 use tests::{DEADLINE, Process, Queue, children_of, eventually, is_alive, program};
 
 /// A folder for inputs and scripts; the runs in it make their socket in a folder of its own, `socket`, which shows whether one began.
@@ -280,8 +280,10 @@ fn a_consumer_whose_reader_goes_away_ends_quietly_and_gives_back_what_it_has_not
     assert_eq!((code, said), (Some(141), greeting));
     assert_eq!(producer.finish().0, 0);
     let status = queue.wait_until("the consumer's end", |status| status.consumers == 0);
-    assert_eq!((status.held, status.dead, status.acknowledged + status.ready), (0, 0, 100_000));
-    assert!(status.ready > 0, "all was printed to nobody");
+    assert!((status.held, status.dead) == (0, 0) && status.ready > 0, "all was printed to nobody");
+    let rest = Process::start("consumer", queue.socket(), &[]);
+    queue.wait_until("the rest", |status| (status.acknowledged, status.ready, status.held) == (100_000, 0, 0));
+    eventually("each of these once", || (rest.stdout().lines().count() as u64 == 100_000 - status.acknowledged).then_some(()));
 }
 
 #[test]
@@ -294,7 +296,7 @@ fn a_full_disk_ends_a_run_with_its_cause_and_the_items_left_counted() {
         command.args(["-c", "exec \"$0\" --input \"$1\" > /dev/full"]).arg(program("coordinator")).arg(&input);
         let (code, _, said) = Process::spawn(command, &folder.socket()).finish();
         assert_eq!(code, 1, "{said}");
-        assert_says(&said, &["cannot write to stdout", "No space left", "left in the queue, not done"]);
+        assert_says(&said, &["cannot write to stdout", "No space left", &left(1)]);
         folder.assert_clean();
     }
 }
@@ -356,6 +358,10 @@ fn a_command_line_that_makes_no_sense_is_a_usage_error_with_words_that_help() {
         ("consumer", &["--bogus"], &["unexpected argument '--bogus'"]),
     ];
     for (program, arguments, words) in cases {
+        if arguments[0] == "--" && engine() == Engine::Nats {
+            // One that takes part in the work of other machines.
+            continue;
+        }
         let (code, stdout, said) = Process::start(program, &folder.socket(), arguments).finish();
         assert_eq!((code, &stdout[..]), (2, ""), "{program} {arguments:?}: {said}");
         assert_says(&said, words);

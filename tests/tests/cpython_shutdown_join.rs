@@ -35,9 +35,6 @@ fn join<'s>(scope: &'s thread::Scope<'s, '_>, queue: &Queue) -> thread::ScopedJo
 
 #[test]
 fn test_shutdown_join() {
-    if !tests::engine::drains() {
-        return;
-    }
     with_queue(&[], |queue| {
         let producer = producer(&queue);
         put(&producer, 1).unwrap();
@@ -73,9 +70,6 @@ fn test_shutdown_immediate_join() {
 
 #[test]
 fn test_shutdown_put_join() {
-    if !tests::engine::drains() {
-        return;
-    }
     with_queue(&["--capacity", "2"], |queue| {
         let producer = producer(&queue);
         put(&producer, 1).unwrap();
@@ -113,9 +107,6 @@ fn test_shutdown_immediate_put_join() {
 
 #[test]
 fn test_shutdown_get_task_done_join() {
-    if !tests::engine::drains() {
-        return;
-    }
     with_queue(&["--capacity", "2"], |queue| {
         let producer = producer(&queue);
         put(&producer, 1).unwrap();
@@ -200,9 +191,6 @@ mod multiprocessing {
 
     #[test]
     fn test_shutdown_nonempty() {
-        if !tests::engine::drains() {
-            return;
-        }
         with_queue(&["--capacity", "1"], |queue| {
             puts(&queue);
             thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::message::{ItemId, Message, Obstacle, Role};
 use common::{Consumer, Control, Producer};
-use tests::engine::{Engine, first_item, is_about};
+use tests::engine::{Engine, engine, first_item, is_about};
 use tests::random::Random;
 use tests::raw::Raw;
 use tests::{Process, Queue, eventually};
@@ -63,7 +63,9 @@ fn dead_letters_are_listed_sent_again_and_dropped() {
         for item in ["b", "c"] {
             let delivery = consumer.get().unwrap().unwrap();
             assert!(delivery.id().0 > ids[2], "a number of its own, behind all others");
-            assert_eq!((delivery.attempt(), delivery.item()), (1, item.as_bytes()));
+            assert_eq!(delivery.item(), item.as_bytes());
+            // A message of a shared queue that came here when nobody asked any more has gone back, and comes a second time.
+            assert!(delivery.attempt() == 1 || (engine() == Engine::Nats && more.is_empty() && delivery.attempt() == 2));
             delivery.ack().unwrap();
         }
         drop(consumer);

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tests::engine::{Engine, is_about};
 use tests::{Process, children_of, eventually, name_of, program, signal};
 
 struct Place(TempDir);
@@ -35,6 +36,9 @@ impl Place {
 
 #[test]
 fn files_has_each_file_once_though_it_was_killed_in_the_middle() {
+    if !is_about(&[Engine::Memory, Engine::Journal], "the script has a journal of its own") {
+        return;
+    }
     let place = Place::new();
     let folder = place.path("folder");
     std::fs::create_dir(&folder).expect("a folder");

@@ -46,7 +46,7 @@ fn items_of_a_killed_consumer_come_back_at_once_to_the_head_with_their_attempts_
         seen.push((delivery.item().to_vec(), delivery.attempt(), delivery.id()));
         delivery.ack().unwrap();
     }
-    assert!(seen.is_sorted_by_key(|(.., id)| *id));
+    assert!(seen.is_sorted_by_key(|(.., id)| *id), "{seen:?}");
     let seen: Vec<(&[u8], u32)> = seen.iter().map(|(item, attempt, _)| (&item[..], *attempt)).collect();
     // The servers of a shared queue count the deliveries of whole messages, and the last item may lie in the one before.
     let last = if engine() == Engine::Nats { seen[2].1.clamp(1, 2) } else { 1 };

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use tests::Process;
+use tests::engine::{Engine, engine};
 
 fn run_in(folder: &Path, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut coordinator = Process::start("coordinator", &folder.join("q.sock"), arguments);
@@ -24,6 +25,13 @@ fn lines(joblog: &Path) -> Vec<Value> {
     let mut lines: Vec<Value> = std::fs::read_to_string(joblog).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     lines.sort_by_key(|line| (line["id"].as_u64(), line["attempt"].as_u64()));
     lines
+}
+
+/// The items that a log tells of, in order: their numbers grow in the order of the input, whatever they are.
+fn items(lines: &[Value]) -> Vec<u64> {
+    let mut ids: Vec<u64> = lines.iter().map(|line| line["id"].as_u64().unwrap()).collect();
+    ids.dedup();
+    ids
 }
 
 #[test]
@@ -46,11 +54,13 @@ fn each_attempt_of_a_command_is_a_line_of_json() {
     let text = std::fs::read_to_string(&joblog).unwrap();
     std::fs::write(&joblog, text.strip_prefix("{\"torn\n").expect("the torn line is ended")).unwrap();
     let lines = lines(&joblog);
-    let shown: Vec<(u64, u64, &str, &Value, &Value)> = lines
+    let items = items(&lines);
+    let shown: Vec<(usize, u64, &str, &Value, &Value)> = lines
         .iter()
         .map(|line| {
             let number = |field: &str| line[field].as_u64().unwrap();
-            (number("id"), number("attempt"), line["outcome"].as_str().unwrap(), &line["exit"], &line["signal"])
+            let item = items.iter().position(|id| *id == number("id")).unwrap();
+            (item, number("attempt"), line["outcome"].as_str().unwrap(), &line["exit"], &line["signal"])
         })
         .collect();
     let (null, exit) = (&Value::Null, |code: i32| Value::from(code));
@@ -86,8 +96,8 @@ fn many_consumers_share_the_file_without_a_torn_line() {
         let input: String = (0..count).map(|n| format!("{n}\n")).collect();
         let (code, _, stderr) = run_in(folder.path(), &[&options[..], command].concat(), input.as_bytes());
         assert_eq!(code, 0, "{stderr}");
-        let ids: Vec<u64> = lines(&joblog).iter().map(|line| line["id"].as_u64().unwrap()).collect();
-        assert_eq!(ids, (0..count).collect::<Vec<u64>>());
+        let lines = lines(&joblog);
+        assert_eq!((lines.len(), items(&lines).len()), (count, count));
     }
 }
 
@@ -111,6 +121,10 @@ fn a_command_line_that_lacks_something_is_told_plainly_what() {
         (&["--input", "-", "--joblog", "x"], "--joblog is about a command, and there is none"),
         (&["--input", "-", "--dry-run"], "--dry-run is about a command, and there is none"),
     ] {
+        if arguments[0] == "--" && engine() == Engine::Nats {
+            // One that takes part in the work of other machines.
+            continue;
+        }
         let (code, stdout, stderr) = run(arguments, b"");
         assert_eq!((code, &stdout[..]), (2, ""));
         assert!(stderr.contains(words), "{stderr}");

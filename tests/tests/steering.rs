@@ -4,6 +4,7 @@ use common::{Consumer, Control, GetError, Producer, PutError};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::Duration;
+use tests::engine::left;
 use tests::{Process, Queue};
 
 fn say(queue: &Queue, word: &str) -> (i32, String) {
@@ -93,7 +94,9 @@ fn halting_soon_brings_to_its_end_what_runs_and_begins_nothing_more() {
     let (code, stdout, stderr) = run.finish();
     assert_eq!(code, 1, "{stderr}");
     assert!(stdout.contains("slow\n") && stdout.lines().count() < 100, "{stdout}");
-    assert!(stderr.contains("left in the queue") && stderr.contains("not done"), "{stderr}");
+    // How many were read by then nobody knows.
+    let place = left(2).replacen("2 ", "", 1);
+    assert!(stderr.contains(&place), "{stderr}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use common::message::CloseReason;
 use common::{Consumer, Control, Endpoint, Error, Producer};
 use rustix::process::Signal;
-use tests::engine::{drains, left};
+use tests::engine::left;
 use tests::{Process, Queue, eventually};
 
 #[test]
@@ -121,9 +121,6 @@ fn an_idle_consumer_ends_on_a_signal() {
 
 #[test]
 fn stop_takes_nothing_more_and_ends_once_all_is_settled() {
-    if !drains() {
-        return;
-    }
     let mut queue = Queue::serve(&[]);
     let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
     producer.put(b"in time").unwrap();
@@ -166,7 +163,7 @@ fn a_run_that_is_told_to_stop_before_its_end_is_not_done() {
     control().stop(false).unwrap();
     std::fs::write(&gate, "").unwrap();
     let (code, _, stderr) = coordinator.finish();
-    assert!(code == 1 && stderr.ends_with("coordinator: not all inputs were read to their end\n"), "{code}: {stderr}");
+    assert!(code == 1 && stderr.contains("coordinator: not all inputs were read to their end"), "{code}: {stderr}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `--item-timeout`: attempts that take too long are ended, or taken back from whoever does not end them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use common::message::{ItemId, ItemRange, Message, Outcome, Role};
 use common::{Consumer, Delivery, Error, Producer};
 use rustix::process::Signal;
 use tests::engine::{first_item, tells_of_item};
-use tests::raw::{Raw, frames, with_body};
+use tests::raw::{Raw, frames, items, with_body};
 use tests::{Process, Queue, is_alive};
 
 const SOON: [&str; 4] = ["--item-timeout", "300ms", "--retry-delay", "10ms..10ms"];
@@ -37,8 +38,8 @@ fn another_gets_both(queue: &Queue) -> Consumer<[u8]> {
     other
 }
 
-fn is_expired(settled: Result<(), Error>, id: u64) -> bool {
-    matches!(settled, Err(Error::Expired { id: ItemId(named), item_timeout }) if named == id && item_timeout == Duration::from_millis(300))
+fn is_expired(settled: Result<(), Error>, id: ItemId) -> bool {
+    matches!(settled, Err(Error::Expired { id: named, item_timeout }) if named == id && item_timeout == Duration::from_millis(300))
 }
 
 /// Runs a command for one item, twice at most: exit code, dead letters and stderr.
@@ -106,7 +107,13 @@ fn a_worker_that_takes_too_long_is_ended_with_all_that_it_has_started_and_anothe
     let pids: Vec<u32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 4, "two attempts of two processes");
     tests::eventually("all have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
-    let of = |id: u64| attempts.iter().filter(move |attempt| attempt["id"] == id);
+    // Numbers grow in the order of the input, whatever they are.
+    let ids: BTreeSet<u64> = attempts.iter().map(|attempt| attempt["id"].as_u64().unwrap()).collect();
+    let ids: Vec<u64> = ids.into_iter().collect();
+    let of = |line: usize| {
+        let id = ids[line];
+        attempts.iter().filter(move |attempt| attempt["id"] == id)
+    };
     for (index, attempt) in of(1).enumerate() {
         assert_eq!((&attempt["outcome"], &attempt["cause"]), (&"failed".into(), &"sh: took longer than 300ms".into()), "{attempt}");
         assert_eq!((&attempt["attempt"], &attempt["pid"]), (&(index + 1).into(), &pids[2 * index].into()), "{attempt}");
@@ -114,9 +121,9 @@ fn a_worker_that_takes_too_long_is_ended_with_all_that_it_has_started_and_anothe
     }
     assert_eq!(of(1).count(), 2);
     // Those behind it were not begun.
-    for id in [0, 2, 3] {
-        let all: Vec<_> = of(id).map(|attempt| (attempt["outcome"].as_str().unwrap(), attempt["attempt"].as_u64().unwrap())).collect();
-        assert_eq!(all, [("done", 1)], "item {id}");
+    for line in [0, 2, 3] {
+        let all: Vec<_> = of(line).map(|attempt| (attempt["outcome"].as_str().unwrap(), attempt["attempt"].as_u64().unwrap())).collect();
+        assert_eq!(all, [("done", 1)], "line {line}");
     }
 }
 
@@ -207,12 +214,12 @@ fn a_late_acknowledgement_is_refused_by_name_and_the_connection_is_as_good_as_be
     queue.wait_until("all settled", |status| status.acknowledged == 5);
     let mut held = held.into_iter();
     let mut next = || held.next().unwrap();
-    assert!(is_expired(next().ack(), 0));
-    assert!(is_expired(next().ack_with(b"result"), 1));
-    assert!(is_expired(next().fail("late"), 2));
+    let (first, second, third) = (next(), next(), next());
+    let ids = [first.id(), second.id(), third.id()];
+    assert!(is_expired(first.ack(), ids[0]) && is_expired(second.ack_with(b"result"), ids[1]) && is_expired(third.fail("late"), ids[2]));
     let last = next();
     assert!(!last.is_held());
-    assert!(is_expired(last.extend(Duration::from_secs(60)), 3));
+    assert!(is_expired(last.extend(Duration::from_secs(60)), last.id()));
     let words = last.release().unwrap_err().to_string();
     assert!(tells_of_item(&words, 3, "was taken back") && words.contains("300ms"), "{words}");
     put(&queue, &["f"]);
@@ -297,27 +304,27 @@ fn what_a_consumer_has_said_in_time_counts_though_results_that_nobody_reads_keep
     let queue = Queue::serve(&["--item-timeout", "100ms", "--dead-letters", pipe.to_str().unwrap()]);
     put(&queue, &["bad"; 2048]);
     let mut rejecting = Raw::connect(queue.socket(), Role::Consumer, "");
-    let range = ItemRange { first: ItemId(0), count: 2048 };
     rejecting.say(&[Message::Demand { items: 2048, bytes: 1 << 20 }]);
-    let mut held = 0;
-    while held < 2048 {
-        held += rejecting.hear().unwrap().batch.unwrap().count();
-    }
-    rejecting.say(&[Message::Return { range, outcome: Outcome::Rejected { cause: "c".repeat(4096) } }]);
+    let reject = |range| Message::Return { range, outcome: Outcome::Rejected { cause: "c".repeat(4096) } };
+    let rejected: Vec<Message> = rejecting.take(2048).into_iter().map(reject).collect();
+    rejecting.say(&rejected);
     drop(rejecting);
     queue.wait_until("all on their way into the pipe", |status| status.consumers == 0);
     put(&queue, &["one", "two", "three"]);
     let mut timely = Raw::connect(queue.socket(), Role::Consumer, "");
     timely.say(&[Message::Demand { items: 2, bytes: 1 << 20 }]);
     queue.wait_until("two more held", |status| status.held + status.dead == 2050);
-    let result = |id| with_body(&Message::Result { first: ItemId(id), batch: Batch::one("done".into()).header() }, b"done");
+    let held = items(&timely.take(2));
+    let result = |first| with_body(&Message::Result { first, batch: Batch::one("done".into()).header() }, b"done");
     // In one piece, for one turn: who has given a result is not listened to in the next.
-    let begun = frames(&[Message::Begin { id: ItemId(2049) }]);
-    timely.send(&[begun, result(2048), frames(&[Message::StatusRequest])].concat());
+    let begun = frames(&[Message::Begin { id: held[1] }]);
+    timely.send(&[begun, result(held[0]), frames(&[Message::StatusRequest])].concat());
     while !matches!(timely.hear().unwrap().message, Message::Status(_)) {}
-    timely.send(&result(2049));
+    timely.send(&result(held[1]));
     let mut late = Raw::connect(queue.socket(), Role::Consumer, "");
-    late.say(&[Message::Demand { items: 1, bytes: 1 << 20 }, Message::Begin { id: ItemId(2050) }]);
+    late.say(&[Message::Demand { items: 1, bytes: 1 << 20 }]);
+    let id = items(&late.take(1))[0];
+    late.say(&[Message::Begin { id }]);
     // Its time was over after the other's.
     while !matches!(late.hear().unwrap().message, Message::Revoke { .. }) {}
     std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));

@@ -2,6 +2,7 @@
 
 use common::Producer;
 use rustix::process::Signal;
+use tests::engine::first_item;
 use tests::terminal::Terminal;
 use tests::{Process, Queue, eventually};
 
@@ -26,7 +27,7 @@ fn it_shows_who_has_what_at_hand_and_gives_the_terminal_back_when_it_quits() {
     let mut terminal = top(&queue, (24, 80));
     let working = terminal.wait_for("works");
     let words: Vec<&str> = working.split_whitespace().collect();
-    assert_eq!(words[..5], ["works", &consumer.pid().to_string(), "1", "0", "1"], "{working}");
+    assert_eq!(words[..5], ["works", &consumer.pid().to_string(), "1", &first_item().to_string(), "1"], "{working}");
     let putting = terminal.wait_for("by hand");
     let words: Vec<&str> = putting.split_whitespace().collect();
     assert_eq!(words[..3], ["puts", &std::process::id().to_string(), "10"], "{putting}");
