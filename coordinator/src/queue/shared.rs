@@ -52,6 +52,8 @@ pub(super) struct Shared {
     dead_now: bool,
     /// When one did last: looks count them now and then only.
     dead_since: Option<Duration>,
+    /// A look did not count for them, which may be the last that has news: when one is made that does.
+    dead_look_at: Option<Duration>,
     /// A look that began after all that was here was done has found nothing more.
     is_drained: bool,
     /// Such a look is on its way.
@@ -116,6 +118,7 @@ impl Shared {
             asking: Vec::new(),
             dead_now: false,
             dead_since: None,
+            dead_look_at: None,
             is_drained: false,
             looks_for_end: false,
             idle_since: None,
@@ -168,7 +171,8 @@ impl Shared {
 
     /// When the queue has to be told the time, if nothing else happens before.
     pub(super) fn next_due(&self) -> Option<Duration> {
-        self.idle_since.map(|since| since.saturating_add(SHARED_IDLE))
+        let idle = self.idle_since.map(|since| since.saturating_add(SHARED_IDLE));
+        idle.into_iter().chain(self.dead_look_at.filter(|_| !self.looking)).min()
     }
 
     /// Items of the whole queue, those on their way to it too.
@@ -388,6 +392,7 @@ impl Queue {
         let since = if shared.dead_now { Some(now) } else { shared.dead_since };
         let counts_dead = whole.is_done || since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
         let stored = shared.on_the_way.plus(Amount { items: whole.items, bytes: whole.bytes });
+        shared.dead_look_at = since.filter(|_| !counts_dead).map(|since| since.saturating_add(SHARED_DEAD_LOOK));
         self.intake.note_stored(stored);
         if counts_dead {
             self.dead.note_count(whole.dead);
@@ -422,7 +427,7 @@ impl Queue {
             shared.dead_since = Some(now);
         }
         let published = shared.published;
-        let asks = shared.asking.iter().any(|asking| asking.after <= published);
+        let asks = shared.asking.iter().any(|asking| asking.after <= published) || shared.dead_look_at.is_some_and(|at| at <= now);
         if (waits || asks || (ends && !shared.is_publishing() && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
             // Behind what was asked for by now: what that brings comes before what the look shows.
             for asking in &mut shared.asking {

@@ -42,3 +42,34 @@ fn what_a_look_has_seen_before_its_put_was_confirmed_counts_once() {
     bench.handle(Input::Published { until: 20 });
     assert_eq!(bench.queue.status().stored(), 3);
 }
+
+#[test]
+fn dead_letters_that_a_look_counted_too_early_are_looked_for_again() {
+    let mut queue = Queue::new(SHARED);
+    // How many looks it asks for, and entries to be kept.
+    let mut handle = |input: Input, now: Duration| {
+        queue.handle(input, now);
+        let outputs: Vec<Output> = std::iter::from_fn(|| queue.poll()).collect();
+        let entries = outputs.iter().filter(|output| matches!(output, Output::Journal(_))).count();
+        let looks = outputs.iter().filter(|output| matches!(output, Output::Look)).count();
+        (looks, entries, queue.status().dead, queue.next_timeout())
+    };
+    let client = ClientId(2);
+    let say = |message| Input::Said { client, message, batch: None };
+    let none_left = || Input::Whole(Whole { machines: 2, ..Whole::default() });
+    handle(Input::ConsumerJoined { client }, Duration::ZERO);
+    handle(say(Message::Demand { items: 1, bytes: 1000 }), Duration::ZERO);
+    let came = Loaded { first: 0, batch: batch(&["a"]), settled: Vec::new(), failed: Vec::new(), attempts: 0 };
+    handle(Input::Arrived { batches: vec![came] }, Duration::ZERO);
+    let outcome = Outcome::Rejected { cause: "no good".into() };
+    handle(say(Message::Return { range: ItemRange { first: ItemId(0), count: 1 }, outcome }), Duration::ZERO);
+    let (_, entries, ..) = handle(Input::Written { ticket: Ticket(0), output_bytes: None }, Duration::ZERO);
+    let (.., dead, _) = handle(Input::Journaled { entries }, Duration::ZERO);
+    assert_eq!(dead, 1);
+    let (looks, _, dead, due) = handle(none_left(), Duration::ZERO);
+    assert_eq!((looks, dead), (0, 1), "it may not have seen it");
+    let due = due.expect("a time to look again");
+    assert_eq!(handle(Input::Tick, due).0, 1);
+    let (looks, _, dead, due) = handle(none_left(), due);
+    assert_eq!((looks, dead, due), (0, 0, None), "another machine has put it again");
+}
