@@ -365,8 +365,7 @@ impl Queue {
         shared.whole = whole;
         shared.looking = false;
         shared.is_drained = std::mem::take(&mut shared.looks_for_end) && whole.items == 0;
-        let since = if shared.dead_now { Some(now) } else { shared.dead_since };
-        let counts_dead = whole.is_done || since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
+        let counts_dead = whole.is_done || shared.dead_since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
         let stored = shared.on_the_way.plus(Amount { items: whole.items, bytes: whole.bytes });
         self.intake.note_stored(stored);
         if counts_dead {
