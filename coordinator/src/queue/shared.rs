@@ -393,16 +393,15 @@ impl Queue {
         self.give_back(now);
         self.want();
         self.announce();
-        let ends = self.phase == Phase::Draining && self.store.is_empty();
         let waits = self.intake.waiting() > 0 || self.joins.is_waiting();
         let Some(shared) = &mut self.shared else { return };
+        // What is on its way now will be at the servers after whatever a look has found there.
+        let ends = self.phase == Phase::Draining && self.store.is_empty() && !shared.is_publishing();
         shared.is_drained &= ends;
         if std::mem::take(&mut shared.dead_now) {
             shared.dead_since = Some(now);
         }
-        if (waits || !shared.asking.is_empty() || (ends && !shared.is_publishing() && !shared.is_drained))
-            && !std::mem::replace(&mut shared.looking, true)
-        {
+        if (waits || !shared.asking.is_empty() || (ends && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
             // Behind what was asked for by now: what that brings comes before what the look shows.
             for asking in &mut shared.asking {
                 asking.looks = true;

@@ -533,3 +533,16 @@ fn a_machine_that_is_not_alone_has_drained_when_nothing_is_here_or_on_its_way() 
     bench.published(101);
     assert_eq!(bench.queue.phase(), Phase::Done);
 }
+
+#[test]
+fn a_look_that_began_while_something_was_on_its_way_does_not_show_that_all_is_drained() {
+    let mut bench = Bench::machine(SHARED);
+    bench.see(items(0));
+    bench.put(1, &["a"]);
+    bench.handle(Input::Drain);
+    bench.demand(2, 1);
+    bench.withdraw(2);
+    bench.see(items(0));
+    bench.published(101);
+    assert_eq!(bench.queue.phase(), Phase::Draining, "an item lies at the servers, and nobody else is there");
+}
