@@ -205,6 +205,51 @@ fn a_queue_much_larger_than_its_window_comes_out_whole_and_in_order() {
 }
 
 #[test]
+fn what_waits_for_its_time_leaves_a_memory_that_is_full_and_what_is_ready_does_not() {
+    let one = batch_cost_bytes(batch(&["a"]).body_bytes());
+    for (outcome, kept) in [(Outcome::RetryAfter { delay_ms: 1 }, one), (Outcome::Unstarted, 2 * one)] {
+        let mut bench = Bench::new(Rules { journaled: Some(Window { near_bytes: one, unwritten_bytes: 100_000 }), ..RULES });
+        bench.producer(1);
+        bench.consumer(2);
+        bench.put(1, &["a"]);
+        bench.put(1, &["b"]);
+        assert_eq!(bench.queue.bytes_in_memory(), one);
+        bench.demand(2, 2);
+        assert_eq!((bench.delivered().len(), bench.queue.bytes_in_memory()), (2, 2 * one));
+        bench.give_back(2, 1, 1, outcome);
+        assert_eq!(bench.queue.bytes_in_memory(), kept);
+    }
+}
+
+#[test]
+fn what_comes_back_without_a_failure_is_nothing_for_the_journal() {
+    let mut bench = Bench::slow(JOURNALED);
+    bench.producer(1);
+    bench.put(1, &["a", "b"]);
+    bench.journal_answers();
+    bench.consumer(2);
+    bench.demand(2, 2);
+    bench.leave(2);
+    assert_eq!((bench.kept, bench.queue.status().ready), (0, 2));
+}
+
+#[test]
+fn what_earlier_coordinators_have_acknowledged_is_counted_apart() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.producer(1);
+    bench.put(1, &["a", "b", "c", "d", "e"]);
+    bench.consumer(2);
+    bench.demand(2, 5);
+    bench.ack(2, 0, 3);
+    assert_eq!(bench.queue.acknowledged_here(), 3);
+    let mut bench = bench.again(JOURNALED);
+    bench.consumer(2);
+    bench.demand(2, 5);
+    bench.ack(2, 3, 2);
+    assert_eq!((bench.queue.acknowledged_here(), bench.queue.status().acknowledged), (2, 5));
+}
+
+#[test]
 fn failed_attempts_count_on_after_the_coordinator_has_died() {
     let mut bench = Bench::new(JOURNALED);
     bench.producer(1);

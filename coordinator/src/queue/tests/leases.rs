@@ -236,6 +236,11 @@ fn whoever_needs_many_words_to_be_told_has_to_answer_each() {
 }
 
 #[test]
+fn consumers_are_told_how_long_an_attempt_may_take() {
+    assert_eq!([RULES, LEASED].map(|rules| Queue::new(rules).item_timeout()), [None, Some(TIMEOUT)]);
+}
+
+#[test]
 fn without_a_limit_nothing_is_ever_taken_back_and_time_can_be_asked_for_all_the_same() {
     let mut bench = held(RULES, &["a", "b"]);
     bench.begin(2, 0);

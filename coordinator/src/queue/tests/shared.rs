@@ -173,6 +173,7 @@ fn a_look_shows_how_much_room_there_is_beside_what_is_on_its_way() {
     bench.producer(3);
     bench.say(3, Message::Want { bytes: batch_cost_bytes(5) });
     assert_eq!((bench.sent(3, "Confirm"), bench.queue.status().producers_waiting), (0, 1));
+    assert_eq!(bench.asked(), ["publish 1", "announce 0 of 2", "look"], "others may have made room");
     bench.see(items(8));
     assert_eq!((bench.sent(3, "Confirm"), bench.queue.status().producers_waiting), (1, 0));
 }
@@ -330,6 +331,10 @@ fn what_is_asked_for_behind_a_question_adds_up_and_is_bounded_as_ever() {
     bench.see(items(0));
     assert_eq!(bench.queue.consumers.demand_items(), 7);
     bench.withdraw(2);
+    (0..=2 * JOINS_MAX).for_each(|_| ask(&mut bench, 1, 1));
+    assert_eq!(bench.closed(), [], "however often it is said, it is one wish");
+    bench.see(items(0));
+    bench.withdraw(2);
     ask(&mut bench, u32::MAX, 1);
     ask(&mut bench, 1, u64::MAX);
     bench.see(items(0));
@@ -365,6 +370,18 @@ fn what_nobody_wants_is_given_back_after_a_while() {
     assert_eq!((bench.queue.ready.items(), bench.queue.next_timeout()), (1, Some(bench.now + SHARED_IDLE)));
     bench.demand(2, 1);
     assert_eq!((bench.delivered().len(), bench.queue.ready.items(), bench.queue.next_timeout()), (2, 0, None));
+}
+
+#[test]
+fn what_somebody_waits_for_stays_asked_for_and_what_is_delayed_meanwhile_here() {
+    let mut bench = Bench::machine(SHARED);
+    bench.demand(2, 2);
+    assert_eq!((bench.asked(), bench.queue.next_timeout()), (vec!["want 1".into()], None));
+    bench.arrive(0, &["a"]);
+    bench.give_back(2, 0, 1, Outcome::RetryAfter { delay_ms: 9_000 });
+    assert_eq!((bench.asked(), bench.queue.next_timeout()), (vec!["want 1".into()], Some(Duration::from_secs(9))));
+    bench.pass(3 * SHARED_IDLE);
+    assert_eq!(bench.asked(), Vec::<String>::new());
 }
 
 #[test]
