@@ -222,6 +222,36 @@ fn what_waits_for_its_time_leaves_a_memory_that_is_full_and_what_is_ready_does_n
 }
 
 #[test]
+fn nothing_is_loaded_into_a_memory_that_holds_enough_unless_somebody_waits_for_it() {
+    let one = batch_cost_bytes(batch(&["a"]).body_bytes());
+    let mut bench = Bench::new(Rules { journaled: Some(Window { near_bytes: one, unwritten_bytes: 100_000 }), ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    ["a", "b"].into_iter().for_each(|item| bench.put(1, &[item]));
+    bench.demand(2, 1);
+    assert_eq!((bench.queue.ready.items(), bench.queue.bytes_in_memory()), (0, one));
+    bench.demand(2, 1);
+    assert_eq!(bench.queue.bytes_in_memory(), 2 * one);
+}
+
+#[test]
+fn of_a_batch_that_is_loaded_all_is_ready_but_what_is_settled_wherever_in_it_that_lies() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b", "c", "d", "e", "f", "g", "h"]);
+    bench.demand(2, 8);
+    bench.ack(2, 1, 2);
+    bench.ack(2, 7, 1);
+    bench.give_back(2, 5, 1, Outcome::Released);
+    let mut bench = bench.again(JOURNALED);
+    bench.consumer(2);
+    bench.demand(2, 8);
+    let delivered = [one(2, 1, "a"), (2, 1, vec!["d".into(), "e".into()]), one(2, 2, "f"), one(2, 1, "g")];
+    assert_eq!(bench.delivered(), delivered);
+}
+
+#[test]
 fn what_comes_back_without_a_failure_is_nothing_for_the_journal() {
     let mut bench = Bench::slow(JOURNALED);
     bench.producer(1);
