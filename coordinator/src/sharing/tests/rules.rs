@@ -166,6 +166,10 @@ fn an_entry_that_ends_several_messages_counts_once_all_of_them_are_done() {
     assert_eq!(sharing.asked(), ["settle 4", "settle 7"]);
     assert_eq!(sharing.told(Answer::Settled(7)), none());
     assert_eq!(sharing.told(Answer::Settled(4)), ["2 entries"]);
+    (8..10).for_each(|sequence| _ = sharing.fetch(sequence, most, 1, Told::default()));
+    sharing.entry(settled(at(9, 0), 1));
+    sharing.note_marks(NOW + SHARED_MARK);
+    assert_eq!(sharing.asked(), ["mark 9 [(0, 1)] []"], "nothing has become of the one before");
 }
 
 #[test]
