@@ -489,6 +489,9 @@ impl ConsumerSession {
     fn stop_what_comes(&mut self) {
         if self.demanded_items > 0 {
             self.giving_back = Some(self.withdraw());
+        } else if !self.questions.all_withdrawn() {
+            // Sent on a demand that was withdrawn before.
+            self.giving_back = Some(self.questions.last_withdrawal());
         }
     }
 

@@ -145,9 +145,14 @@ impl Questions {
         self.withdrawals.is_answered(number)
     }
 
+    /// The latest withdrawal.
+    pub(crate) fn last_withdrawal(&self) -> u64 {
+        self.withdrawals.asked
+    }
+
     /// True when no withdrawal waits for its answer.
     pub(crate) fn all_withdrawn(&self) -> bool {
-        self.withdrawals.is_answered(self.withdrawals.asked)
+        self.withdrawals.is_answered(self.last_withdrawal())
     }
 
     pub(crate) fn extend(&mut self, id: ItemId, by: Duration, outbox: &mut Outbox) -> u64 {

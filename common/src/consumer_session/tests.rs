@@ -113,6 +113,24 @@ fn what_is_on_its_way_meanwhile_goes_back_as_well_so_that_items_keep_their_order
 }
 
 #[test]
+fn what_is_on_its_way_goes_back_as_well_when_its_demand_was_withdrawn_before() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[b"a"]);
+    take(&mut session);
+    session.refill(MS, true);
+    session.withdraw();
+    sent(&mut session);
+    session.give_back(held(0), Outcome::Unstarted).unwrap();
+    sent(&mut session);
+    // It was sent before the coordinator heard of the withdrawal.
+    deliver(&mut session, 1, &[b"b"]);
+    assert_eq!(sent(&mut session), [Message::Return { range: range(1, 1), outcome: Outcome::Unstarted }]);
+    session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+    assert!(!session.is_giving_back());
+}
+
+#[test]
 fn nothing_is_asked_for_until_all_that_goes_back_is_there_so_that_nothing_newer_comes_first() {
     let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
