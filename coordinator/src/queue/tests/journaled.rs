@@ -280,6 +280,24 @@ fn what_earlier_coordinators_have_acknowledged_is_counted_apart() {
 }
 
 #[test]
+fn who_has_finished_has_done_so_for_later_coordinators_too() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.handle(named(1, "one"));
+    bench.handle(named(2, "two"));
+    bench.producer(3);
+    for client in 1..=3 {
+        bench.put(client, &["a"]);
+    }
+    bench.say(1, Message::Finish);
+    bench.say(3, Message::Finish);
+    let mut bench = bench.again(JOURNALED);
+    let finished = |bench: &Bench| (bench.queue.status().producers_finished, ["one", "two"].map(|name| bench.queue.has_finished(name)));
+    assert_eq!(finished(&bench), (2, [true, false]));
+    bench.handle(Input::ProducerLost { name: "one".into() });
+    assert_eq!(finished(&bench), (2, [true, false]), "once");
+}
+
+#[test]
 fn failed_attempts_count_on_after_the_coordinator_has_died() {
     let mut bench = Bench::new(JOURNALED);
     bench.producer(1);

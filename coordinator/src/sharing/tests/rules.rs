@@ -282,7 +282,10 @@ fn a_look_counts_what_was_reported_as_stored_and_not_what_was_not_reported_as_do
     assert_eq!(sharing.told(Answer::Cluster(view(19))), whole(108, 10_000 + cost(3) + cost(5)));
     assert_eq!(sharing.told(Answer::Cluster(view(20))), whole(105, 10_000 + cost(5)));
     assert_eq!(sharing.told(Answer::Cluster(view(21))), whole(100, 10_000));
-    // The second ends behind a first that the servers have not answered.
+    sharing.fetch(29, 2, 1, Told::default());
+    sharing.entry(settled(at(29, 0), 1));
+    assert_eq!(sharing.take_kept(), 1);
+    // Two end behind a first that the servers have not answered.
     sharing.fetch(30, 1, 1, Told::default());
     sharing.fetch(31, 2, 1, Told::default());
     sharing.fetch(32, 4, 1, Told::default());
