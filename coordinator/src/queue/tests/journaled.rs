@@ -163,6 +163,36 @@ fn what_is_on_its_way_to_the_journal_has_a_bound_of_its_own() {
 }
 
 #[test]
+fn what_the_journal_has_leaves_its_room_to_others() {
+    const UNWRITTEN: u64 = 10_000;
+    let rules = || Rules { journaled: Some(Window { near_bytes: 100_000, unwritten_bytes: UNWRITTEN }), ..RULES };
+    let each = batch_cost_bytes(batch(&["a"]).body_bytes());
+    let mut bench = Bench::slow(rules());
+    bench.producer(1);
+    bench.put(1, &["a"]);
+    bench.put(1, &["b"]);
+    bench.leave(1);
+    let room_beside_one_of_two = |bench: &mut Bench| {
+        assert_eq!(std::mem::replace(&mut bench.kept, 1), 2);
+        bench.handle(Input::Journaled { entries: 1 });
+        bench.producer(9);
+        let (_, credit_bytes) = bench.confirmed(9);
+        bench.leave(9);
+        credit_bytes
+    };
+    assert_eq!(room_beside_one_of_two(&mut bench), (UNWRITTEN - each) / 2, "half of it is for others");
+    bench.journal_answers();
+    bench.consumer(2);
+    bench.demand(2, 2);
+    bench.give_back(2, 0, 2, Outcome::Rejected { cause: "no".into() });
+    bench.write_all();
+    bench.journal_answers();
+    bench.steer(5, Message::DeadRemove { from: ItemId(0), until: ItemId(9), fate: common::message::DeadFate::Requeue });
+    bench.journal_answers();
+    assert_eq!(room_beside_one_of_two(&mut bench), (UNWRITTEN - each) / 2, "dead letters that are put again take room, too");
+}
+
+#[test]
 fn nobody_is_given_credit_for_more_than_may_be_on_its_way_at_once() {
     let window = Window { near_bytes: 1, unwritten_bytes: 1 };
     let mut bench = Bench::new(Rules { journaled: Some(window), ..RULES });
