@@ -104,6 +104,16 @@ fn the_end_is_not_told_before_the_journal_knows_of_it() {
 }
 
 #[test]
+fn who_has_gone_before_its_end_is_in_the_journal_is_told_nothing() {
+    let mut bench = Bench::slow(Rules { producers_expected: Some(2), ..JOURNALED });
+    bench.producer(1);
+    bench.say(1, Message::Finish);
+    bench.leave(1);
+    bench.journal_answers();
+    assert_eq!((bench.sent(1, "Finished"), bench.queue.status().producers_finished), (0, 1));
+}
+
+#[test]
 fn one_who_comes_again_is_welcomed_once_it_is_certain_how_far_it_has_come() {
     let mut bench = Bench::slow(JOURNALED);
     bench.handle(named(1, "n"));
