@@ -553,7 +553,7 @@ mod tests {
             waiting: true,
             finished: false,
         };
-        let client = crate::status::ClientStatus { number: u64::MAX, pid: Some(u32::MAX), connected_ms: u64::MAX, work };
+        let client = ClientStatus { number: u64::MAX, pid: Some(u32::MAX), connected_ms: u64::MAX, work };
         let clients = |number| Message::Clients { clients: vec![client.clone(); number], more_from: Some(u64::MAX) };
         type Make<'a> = &'a dyn Fn(usize) -> Message;
         let cases: [(Make, usize); 6] = [
