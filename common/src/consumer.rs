@@ -3,10 +3,11 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::DerefMut;
 use std::os::fd::AsFd;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use crate::biased::Guard;
 use crate::consumer_session::{ConsumerSession, Held, Settled};
 use crate::driver::{Connection, State};
 use crate::endpoint::Endpoint;
@@ -16,7 +17,7 @@ use crate::message::{ItemId, Outcome, Role, cut_cause};
 use crate::payload::{Decode, Undecodable};
 use crate::status::Status;
 
-type Locked<'a> = MutexGuard<'a, State<ConsumerSession>>;
+type Locked<'a> = Guard<'a, State<ConsumerSession>>;
 
 /// Gets items of type `T`; `Consumer<[u8]>` gets bytes as they are. Threads may share it, each with deliveries of its own.
 ///
@@ -112,15 +113,9 @@ impl<T: Decode + ?Sized> Consumer<T> {
     /// ```
     #[inline(always)]
     pub fn get(&self) -> Result<Option<Delivery<'_, T>>, Error> {
-        loop {
-            if let Some(taken) = self.take_quick() {
-                return taken.map(Some);
-            }
-            match self.prepare(Patience::Endless) {
-                Ok(Prepared::Item | Prepared::Nothing) => {}
-                Ok(Prepared::Stop) => return Ok(None),
-                Err(error) => return Err(*error),
-            }
+        match self.take(Patience::Endless) {
+            Ok(taken) => Ok(taken),
+            Err(error) => Err(of_endless_patience(*error)),
         }
     }
 
@@ -377,38 +372,58 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     fn get_with(&self, patience: Patience) -> Result<Option<Delivery<'_, T>>, GetError> {
+        self.take(patience).map_err(|error| *error)
+    }
+
+    #[inline(always)]
+    fn take(&self, patience: Patience) -> Result<Option<Delivery<'_, T>>, Box<GetError>> {
         loop {
-            if let Some(taken) = self.take_quick() {
-                return Ok(Some(taken?));
+            let taken = match self.connection.lock_as_owner() {
+                Some(state) => self.take_at_hand(state),
+                None => self.take_as_other(),
+            };
+            if let Some(taken) = taken {
+                return taken.map(Some);
             }
             match self.prepare(patience) {
                 Ok(Prepared::Item) => {}
                 Ok(Prepared::Stop) => return Ok(None),
-                Ok(Prepared::Nothing) => return Err(GetError::Empty),
-                Err(error) => return Err(GetError::Other(*error)),
+                Ok(Prepared::Nothing) => return Err(Box::new(GetError::Empty)),
+                Err(error) => return Err(error),
             }
         }
     }
 
+    #[inline(never)]
+    fn take_as_other(&self) -> Option<Result<Delivery<'_, T>, Box<GetError>>> {
+        self.take_at_hand(self.connection.lock())
+    }
+
     /// The next item at hand, unless something is to be done before it is taken.
     #[inline(always)]
-    fn take_quick(&self) -> Option<Result<Delivery<'_, T>, Error>> {
-        let mut state = self.connection.lock();
+    fn take_at_hand(&self, mut state: impl DerefMut<Target = State<ConsumerSession>>) -> Option<Result<Delivery<'_, T>, Box<GetError>>> {
         let next = state.session.next_quick()?;
         let held = next.held;
         let decoded = T::decode(next.batch, next.index);
         state.session.take_quick();
         Some(match decoded {
-            // Made in this one place, so that it can stay where it is made.
             Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held }, item }),
-            Err(why) => Err(*self.connection.give_back_undecodable(state, held, why)),
+            Err(why) => Err(self.connection.give_back_undecodable(&mut state, held, why)),
         })
     }
 
     /// Sees to it that an item can be taken.
     #[cold]
-    fn prepare(&self, patience: Patience) -> Result<Prepared, Box<Error>> {
-        self.connection.prepare(patience).map_err(Box::new)
+    fn prepare(&self, patience: Patience) -> Result<Prepared, Box<GetError>> {
+        self.connection.prepare(patience).map_err(|error| Box::new(GetError::Other(error)))
+    }
+}
+
+#[cold]
+fn of_endless_patience(error: GetError) -> Error {
+    match error {
+        GetError::Other(error) => error,
+        GetError::Empty => Error::Unexpected("end of a wait without deadline"),
     }
 }
 
@@ -445,7 +460,12 @@ impl Connection<ConsumerSession> {
             self.arm(&mut state);
             return Ok(Prepared::Item);
         }
-        Ok(if state.session.is_stopped() { Prepared::Stop } else { Prepared::Nothing })
+        Ok(match patience {
+            _ if state.session.is_stopped() => Prepared::Stop,
+            // Another thread was faster.
+            Patience::Endless => Prepared::Item,
+            Patience::None | Patience::Until(_) => Prepared::Nothing,
+        })
     }
 
     /// Asks for an item, and waits until it is known whether the queue has one.
@@ -491,13 +511,13 @@ impl Connection<ConsumerSession> {
     }
 
     #[cold]
-    fn give_back_undecodable(&self, mut state: Locked<'_>, held: Held, why: Undecodable) -> Box<Error> {
+    fn give_back_undecodable(&self, state: &mut State<ConsumerSession>, held: Held, why: Undecodable) -> Box<GetError> {
         let why = why.to_string();
         let cause = format!("a consumer could not decode it: {why}");
         let given = state.session.give_back(held, Outcome::Failed { cause: cut_cause(cause) });
-        let written = given.and_then(|()| self.write(&mut state));
-        self.arm(&mut state);
-        Box::new(written.err().unwrap_or(Error::Item { id: held.id, why }))
+        let written = given.and_then(|()| self.write(state));
+        self.arm(state);
+        Box::new(written.err().unwrap_or(Error::Item { id: held.id, why }).into())
     }
 }
 
@@ -628,7 +648,7 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// # Ok::<(), common::Error>(())
     /// ```
     pub fn attempt(&self) -> u32 {
-        self.claim.held.attempt
+        self.claim.held.attempt()
     }
 
     /// Work on the item begins now: to be said by who said [`Consumer::begin_by_hand`], and by nobody else.
@@ -798,8 +818,8 @@ impl Claim<'_> {
     fn ack(self) -> Result<(), Box<Error>> {
         let (connection, held) = (self.connection, self.held);
         std::mem::forget(self);
-        let mut state = connection.lock();
-        if state.session.ack_quick(held) { Ok(()) } else { connection.ack_slowly(state, held) }
+        let Some(mut state) = connection.lock_as_owner() else { return connection.ack_as_other(held) };
+        if state.session.ack_quick(held) { Ok(()) } else { connection.ack_slowly(state.into(), held) }
     }
 
     fn ack_with(self, result: &[u8]) -> Result<(), Error> {
@@ -825,6 +845,12 @@ impl Claim<'_> {
 }
 
 impl Connection<ConsumerSession> {
+    #[inline(never)]
+    fn ack_as_other(&self, held: Held) -> Result<(), Box<Error>> {
+        let mut state = self.lock();
+        if state.session.ack_quick(held) { Ok(()) } else { self.ack_slowly(state, held) }
+    }
+
     #[cold]
     fn ack_slowly(&self, mut state: Locked<'_>, held: Held) -> Result<(), Box<Error>> {
         self.look_if_overdue(&mut state, held)?;
@@ -866,6 +892,10 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Delivery");
-        shown.field("id", &self.claim.held.id).field("attempt", &self.claim.held.attempt).field("item", &self.item).finish_non_exhaustive()
+        shown
+            .field("id", &self.claim.held.id)
+            .field("attempt", &self.claim.held.attempt())
+            .field("item", &self.item)
+            .finish_non_exhaustive()
     }
 }

@@ -33,6 +33,7 @@ struct Delivered {
 struct Current {
     first: ItemId,
     attempt: u32,
+    turn: Turn,
     batch: Batch,
     /// The item that is taken next.
     next: u32,
@@ -45,11 +46,12 @@ struct Current {
 pub struct Held {
     /// Its number.
     pub id: ItemId,
-    /// Which delivery of it this is: an earlier one may still be in somebody's hands, who was too slow.
-    pub attempt: u32,
-    /// How many connections were lost before.
-    pub epoch: u32,
+    turn: Turn,
 }
+
+/// Which delivery of an item it is, and on which connection. In one word: the processor waits for halves that are written apart and read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Turn(u64);
 
 /// An item at hand: `index` within `batch`.
 #[derive(Debug)]
@@ -63,8 +65,31 @@ pub struct Next<'a> {
 }
 
 impl Held {
+    /// The item with this number, at this delivery of it, on the connection before which so many were lost.
+    pub fn new(id: ItemId, attempt: u32, epoch: u32) -> Held {
+        Held { id, turn: Turn::new(attempt, epoch) }
+    }
+
+    /// Which delivery of it this is: an earlier one may still be in somebody's hands, who was too slow.
+    #[inline]
+    pub fn attempt(self) -> u32 {
+        self.turn.0 as u32
+    }
+
+    /// How many connections were lost before.
+    #[inline]
+    fn epoch(self) -> u32 {
+        (self.turn.0 >> 32) as u32
+    }
+
     fn delivery(self) -> (ItemId, u32) {
-        (self.id, self.attempt)
+        (self.id, self.attempt())
+    }
+}
+
+impl Turn {
+    fn new(attempt: u32, epoch: u32) -> Turn {
+        Turn(u64::from(epoch) << 32 | u64::from(attempt))
     }
 }
 
@@ -175,7 +200,7 @@ impl ConsumerSession {
     #[inline(always)]
     pub fn next_quick(&self) -> Option<Next<'_>> {
         let current = self.current.as_ref()?;
-        let held = Held { id: current.next_id(), attempt: current.attempt, epoch: self.epoch };
+        let held = Held { id: current.next_id(), turn: current.turn };
         (current.next < current.quick_end).then_some(Next { held, batch: &current.batch, index: current.next })
     }
 
@@ -228,7 +253,7 @@ impl ConsumerSession {
     /// Announces that a taken item is begun, if the coordinator wants to hear of it: its time counts from now on. An error if it was
     /// taken back before.
     pub fn begin(&mut self, held: Held, now: Duration) -> Result<(), Error> {
-        if self.is_held(held) && held.attempt >= self.announce_from {
+        if self.is_held(held) && held.attempt() >= self.announce_from {
             self.check_lease(held)?;
             if let (Some(lease), Some(leased)) = (self.lease, self.leased.get_mut(&held.delivery())) {
                 leased.until = now.saturating_add(lease);
@@ -250,7 +275,7 @@ impl ConsumerSession {
         self.current = self.behind.pop_front().map(|Delivered { first, attempt, batch }| {
             self.behind_items -= batch.count();
             self.behind_bytes -= batch.body_bytes() as i64;
-            Current { first, attempt, batch, next: 0, quick_end: 0 }
+            Current { first, attempt, turn: Turn::new(attempt, self.epoch), batch, next: 0, quick_end: 0 }
         });
     }
 
@@ -359,14 +384,14 @@ impl ConsumerSession {
 
     /// True while the connection on which the item came is there: else it is delivered again, and to settle it is without effect.
     pub fn is_held(&self, held: Held) -> bool {
-        held.epoch == self.epoch
+        held.epoch() == self.epoch
     }
 
     /// Notes that the item is done, if it follows upon another that waits to be acknowledged.
     #[inline]
     pub fn ack_quick(&mut self, held: Held) -> bool {
         let last = &mut self.last_acks;
-        let follows = last.first.0.wrapping_add(u64::from(last.count)) == held.id.0 && held.epoch == self.epoch && last.count < u32::MAX;
+        let follows = last.first.0.wrapping_add(u64::from(last.count)) == held.id.0 && held.epoch() == self.epoch && last.count < u32::MAX;
         if follows {
             last.count += 1;
         }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tracing::{debug, info, trace};
 
+use crate::biased::{Biased, Guard, OwnersGuard, make_ready_if_wanted};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::error::Error;
 use crate::frame::FrameReader;
@@ -42,7 +43,7 @@ pub(crate) struct Driver<S> {
     role: Role,
     name: String,
     started: Instant,
-    state: Mutex<State<S>>,
+    state: Biased<State<S>>,
     news: Condvar,
 }
 
@@ -97,7 +98,7 @@ impl<S: Session + 'static> Connection<S> {
             role,
             name: name.into(),
             started: Instant::now(),
-            state: Mutex::new(State {
+            state: Biased::new(State {
                 session: session(greeting),
                 greeting,
                 stream: Arc::new(stream),
@@ -160,9 +161,15 @@ impl<S: Session + 'static> std::ops::Deref for Connection<S> {
 impl<S: Session> Driver<S> {
     /// The state, which only its holder may use.
     #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<S>> {
+    pub(crate) fn lock(&self) -> Guard<'_, State<S>> {
         // A panic while the lock is held can come only from an encoder of the caller's, which leaves the batch as it was.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
+    }
+
+    /// The state, for the thread that uses it most; for others see [`Driver::lock`].
+    #[inline(always)]
+    pub(crate) fn lock_as_owner(&self) -> Option<OwnersGuard<'_, State<S>>> {
+        self.state.lock_as_owner()
     }
 
     /// Time since the connection's beginning.
@@ -217,10 +224,10 @@ impl<S: Session> Driver<S> {
     /// Writes and reads until `ready` has an answer (`Ok(Some)`), the deadline passes (`Ok(None)`), or the connection fails.
     pub(crate) fn wait_until<'a, R>(
         &'a self,
-        mut state: MutexGuard<'a, State<S>>,
+        mut state: Guard<'a, State<S>>,
         deadline: Option<Instant>,
         mut ready: impl FnMut(&mut S) -> Option<R>,
-    ) -> (MutexGuard<'a, State<S>>, Result<Option<R>, Error>) {
+    ) -> (Guard<'a, State<S>>, Result<Option<R>, Error>) {
         loop {
             // An answer that came before the connection's end counts.
             if let Some(answer) = ready(&mut state.session) {
@@ -244,27 +251,24 @@ impl<S: Session> Driver<S> {
     }
 
     /// Writes and reads until `ready` has an answer, however long that takes.
-    pub(crate) fn wait_for<'a, R>(&'a self, state: MutexGuard<'a, State<S>>, ready: impl FnMut(&mut S) -> Option<R>) -> Result<R, Error> {
+    pub(crate) fn wait_for<'a, R>(&'a self, state: Guard<'a, State<S>>, ready: impl FnMut(&mut S) -> Option<R>) -> Result<R, Error> {
         let (state, waited) = self.wait_until(state, None, ready);
         drop(state);
         // Without a deadline, the wait ends with an answer or an error.
         waited?.ok_or(Error::Unexpected("end of a wait without deadline"))
     }
 
-    fn wait_for_news<'a>(&'a self, mut state: MutexGuard<'a, State<S>>, left: Option<Duration>) -> MutexGuard<'a, State<S>> {
+    fn wait_for_news<'a>(&'a self, mut state: Guard<'a, State<S>>, left: Option<Duration>) -> Guard<'a, State<S>> {
         state.waiters += 1;
         // Who waits here may also have bytes that did not fit; the poller only looks for what was there when it began.
         let unwritten = state.lost.is_none() && !state.session.outbox().is_empty();
         let left = if unwritten { Some(left.unwrap_or(FLUSH_DELAY).min(FLUSH_DELAY)) } else { left };
-        let mut state = match left {
-            Some(left) => self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
-        };
+        let mut state = self.state.wait(state, &self.news, left);
         state.waiters -= 1;
         state
     }
 
-    fn poll_socket<'a>(&'a self, mut state: MutexGuard<'a, State<S>>, left: Option<Duration>) -> MutexGuard<'a, State<S>> {
+    fn poll_socket<'a>(&'a self, mut state: Guard<'a, State<S>>, left: Option<Duration>) -> Guard<'a, State<S>> {
         state.polling = true;
         let stream = Arc::clone(&state.stream);
         let mut flags = PollFlags::IN;
@@ -422,14 +426,11 @@ impl<S: Session> Driver<S> {
     fn run_background(&self) {
         let mut retry = LOCKED_RETRY_MIN;
         loop {
-            let mut state = match self.state.try_lock() {
-                Ok(state) => state,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    thread::park_timeout(retry);
-                    retry = (2 * retry).min(FLUSH_DELAY);
-                    continue;
-                }
+            make_ready_if_wanted();
+            let Some(mut state) = self.state.try_lock() else {
+                thread::park_timeout(retry);
+                retry = (2 * retry).min(FLUSH_DELAY);
+                continue;
             };
             retry = LOCKED_RETRY_MIN;
             if state.closing {

@@ -94,6 +94,7 @@
 
 pub mod backoff;
 pub mod batch;
+mod biased;
 pub mod checksum;
 #[cfg(feature = "programs")]
 pub mod command_line;

@@ -2,9 +2,9 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::marker::PhantomData;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use crate::biased::Guard;
 use crate::driver::{Connection, State};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, PutError};
@@ -86,10 +86,10 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// ```
     #[inline(always)]
     pub fn put(&self, item: &T) -> Result<(), Error> {
-        let mut state = self.connection.lock();
+        let Some(mut state) = self.connection.lock_as_owner() else { return self.put_as_other(item) };
         match state.session.put(|out| item.encode(out), || self.connection.now()) {
             Ok(Put::Taken) => Ok(()),
-            put => self.put_slowly(state, item, put),
+            put => self.put_slowly(state.into(), item, put),
         }
     }
 
@@ -357,8 +357,17 @@ impl<T: Encode + ?Sized> Producer<T> {
         self.connection.lock().greeting.pid
     }
 
+    #[inline(never)]
+    fn put_as_other(&self, item: &T) -> Result<(), Error> {
+        let mut state = self.connection.lock();
+        match state.session.put(|out| item.encode(out), || self.connection.now()) {
+            Ok(Put::Taken) => Ok(()),
+            put => self.put_slowly(state, item, put),
+        }
+    }
+
     #[cold]
-    fn put_slowly<'a>(&'a self, state: MutexGuard<'a, State<ProducerSession>>, item: &T, put: Result<Put, Error>) -> Result<(), Error> {
+    fn put_slowly<'a>(&'a self, state: Guard<'a, State<ProducerSession>>, item: &T, put: Result<Put, Error>) -> Result<(), Error> {
         match self.end_put(state, item, put, Wait::Forever) {
             Ok(()) => Ok(()),
             // Without a deadline there is no such thing as "still full".
@@ -378,7 +387,7 @@ impl<T: Encode + ?Sized> Producer<T> {
     /// Sees a put through that has come as far as `put`.
     fn end_put<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State<ProducerSession>>,
+        mut state: Guard<'a, State<ProducerSession>>,
         item: &T,
         mut put: Result<Put, Error>,
         wait: Wait,

@@ -14,7 +14,7 @@ fn greeting(item_bytes_max: u64) -> Greeting {
 }
 
 fn held(id: u64) -> Held {
-    Held { id: ItemId(id), attempt: 1, epoch: 0 }
+    Held::new(ItemId(id), 1, 0)
 }
 
 fn deliver(session: &mut ConsumerSession, first: u64, items: &[&[u8]]) {
@@ -75,10 +75,10 @@ fn one_that_begins_by_hand_announces_what_it_begins_and_not_what_it_takes() {
     deliver_again(&mut session, 0, &[b"a", b"b", b"c"], 2);
     while take(&mut session).is_some() {}
     assert!(sent(&mut session).iter().all(|message| !matches!(message, Message::Begin { .. })));
-    session.begin(Held { attempt: 2, ..held(1) }, MS).unwrap();
+    session.begin(Held::new(ItemId(1), 2, 0), MS).unwrap();
     // The first attempt is not asked for, nor anything that came on another connection.
     session.begin(held(2), MS).unwrap();
-    session.begin(Held { attempt: 2, epoch: 7, ..held(0) }, MS).unwrap();
+    session.begin(Held::new(ItemId(0), 2, 7), MS).unwrap();
     assert_eq!(sent(&mut session), [Message::Begin { id: ItemId(1) }]);
 }
 
@@ -602,7 +602,7 @@ fn nothing_of_a_lost_connection_is_said_or_given_on_the_next() {
     let mut session = session(1000, None);
     session.refill(Duration::ZERO, true);
     deliver(&mut session, 5, &[b"a", b"b", b"c", b"d", b"e"]);
-    let held = |epoch| move |id| Held { id: ItemId(id), attempt: 1, epoch };
+    let held = |epoch| move |id| Held::new(ItemId(id), 1, epoch);
     let (before, after) = (held(0), held(1));
     (0..4).for_each(|_| assert!(take(&mut session).is_some()));
     session.ack(before(5), || MS).unwrap();

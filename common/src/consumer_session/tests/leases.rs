@@ -76,7 +76,7 @@ fn an_item_that_comes_again_to_the_same_consumer_is_another_delivery() {
     revoke(&mut session, &[range(7, 1)]);
     deliver_again(&mut session, 7, &[b"a"], 2);
     take(&mut session);
-    let second = Held { attempt: 2, ..held(7) };
+    let second = Held::new(ItemId(7), 2, 0);
     assert!(is_expired(session.ack(held(7), || MS), 7));
     assert!(session.ack(second, || MS).is_ok());
     session.send_settled();
@@ -94,7 +94,7 @@ fn what_is_taken_back_on_one_connection_says_nothing_of_a_delivery_on_the_last()
     take(&mut session);
     revoke(&mut session, &[range(0, 1)]);
     assert!(session.check_lease(held(0)).is_ok());
-    assert!(is_expired(session.check_lease(Held { epoch: 1, ..held(0) }), 0));
+    assert!(is_expired(session.check_lease(Held::new(ItemId(0), 1, 1)), 0));
 }
 
 #[test]

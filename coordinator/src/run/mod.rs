@@ -1,22 +1,19 @@
 //! A run from its start to its exit code: which children it has, what their ends and signals mean, when it is over.
 
-use std::ffi::OsString;
-use std::fs::File;
+mod slots;
+
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use common::Endpoint;
 use common::endpoint::Listener;
-use common::limits::NAME_BYTES_MAX;
 use common::program::{EXIT_DEAD_LETTERS, EXIT_DONE, EXIT_ERROR, EXIT_HOPELESS, EXIT_OUTPUT_CLOSED, EXIT_SIGNAL_BASE, tell, tell_error};
 use common::status::Phase;
 use consumer::command::{find_program, has_placeholder};
 use consumer::joblog::JobLog;
-use producer::cli::Format;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
@@ -24,20 +21,19 @@ use tracing::{debug, info};
 
 use crate::PROGRAM;
 use crate::broker::{Broker, Event, Keeping, Setup};
-use crate::children::{self, Plan, Process};
 use crate::cli::{QueueArgs, RunArgs, ServeArgs};
 use crate::dry_run;
 use crate::halt::Halt;
 use crate::jetstream::{Settings, Timing};
 use crate::limits::{CHILD_END, CHILD_LOOK, DONE_LINGER};
 use crate::metrics::Metrics;
-use crate::orphans::end_commands_of;
 use crate::outputs::DeadLetters;
 use crate::progress::{Known, Progress, Shown, When};
 use crate::queue::{Input, Rules};
-use crate::supervisor::{Exit, Kind, Record, Tally, Verdict};
+use crate::supervisor::{Exit, Kind, Tally, Verdict};
 use crate::systemd::{self, Notifier};
 use crate::writer::WriteFailure;
+use slots::{Place, Slot, host, input_producers, open_input, random_producers};
 
 /// Runs inputs through consumers to results; without inputs, the default run.
 pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
@@ -61,9 +57,8 @@ pub fn run(args: &RunArgs, rules: Rules) -> Result<u8> {
         coordinator.patience = DONE_LINGER.saturating_add(args.pause.0);
     }
     let consumers = args.consumers.unwrap_or_else(|| if narrates { 1 } else { cpus() });
-    let consumer = consumer_plan(args, &endpoint, narrates);
+    let consumers = slots::consumers(args, consumers, &endpoint, narrates);
     let producers = if narrates { random_producers(args, &endpoint) } else { input_producers(args, inputs, &endpoint) };
-    let consumers = (0..consumers).map(|_| Slot::new(Kind::Consumer, None, consumer.clone(), args.queue.max_attempts));
     for slot in producers.into_iter().chain(consumers) {
         coordinator.add(slot)?;
     }
@@ -81,44 +76,6 @@ pub fn serve(args: &ServeArgs, rules: Rules) -> Result<u8> {
     let place = coordinator.broker.endpoint().path().display();
     tell(PROGRAM, format_args!("ready at {place} (pid {})", std::process::id()));
     coordinator.run_to_end()
-}
-
-/// A child's place: the process in it may change.
-struct Slot {
-    kind: Kind,
-    /// A producer's name.
-    name: Option<String>,
-    plan: Plan,
-    record: Record,
-    started: Duration,
-    place: Place,
-    /// What ran here last, if it had no time to end what it had started.
-    died: Option<u32>,
-}
-
-enum Place {
-    Running(Process),
-    Pausing(Duration),
-    Empty,
-}
-
-impl Slot {
-    fn new(kind: Kind, name: Option<String>, plan: Plan, attempts_max: u32) -> Slot {
-        Slot { kind, name, plan, record: Record::new(attempts_max), started: Duration::ZERO, place: Place::Empty, died: None }
-    }
-
-    fn start(&mut self, now: Duration) -> Result<Place> {
-        self.started = now;
-        // Once more, for what was just being started when it died.
-        self.end_orphans();
-        Ok(Place::Running(self.plan.spawn()?))
-    }
-
-    fn end_orphans(&self) {
-        if let Some(pid) = self.died.filter(|_| self.kind == Kind::Consumer) {
-            end_commands_of(pid);
-        }
-    }
 }
 
 /// How the run is going to end.
@@ -517,118 +474,10 @@ fn keeping<'a>(args: &'a QueueArgs, rules: &Rules, own_producers: bool) -> Keepi
     }
 }
 
-/// What this machine is called.
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
 /// Listens at the queue's socket, or at one that was passed.
 fn listen(args: &QueueArgs) -> Result<Listener> {
     let Some(passed) = systemd::passed_listener()? else { return Ok(args.endpoint().bind()?) };
     Ok(Endpoint::adopt(passed, args.socket.as_deref().filter(|path| !path.is_empty()).map(Path::new))?)
-}
-
-fn consumer_plan(args: &RunArgs, endpoint: &Endpoint, narrates: bool) -> Plan {
-    let sink = match (narrates, args.format) {
-        (true, _) => "narrate",
-        (false, Format::Nul) => "nul",
-        (false, Format::Lines | Format::Json) => "lines",
-    };
-    let mut arguments = vec![
-        flag("--socket", endpoint.path()),
-        flag("--sink", sink),
-        flag("--retry-delay", args.queue.retry_delay.to_string()),
-        flag("--pause-ms", args.pause.0.as_millis().to_string()),
-        spin_flag(args),
-    ];
-    arguments.extend(args.prefetch.map(|items| flag("--prefetch", items.to_string())));
-    arguments.extend(args.joblog.as_ref().map(|path| flag("--joblog", path)));
-    if args.worker {
-        arguments.extend(["--worker".into(), flag("--format", if args.format == Format::Nul { "nul" } else { "lines" })]);
-    }
-    if !args.command.is_empty() {
-        arguments.push("--".into());
-        arguments.extend(args.command.iter().cloned());
-    }
-    Plan { role: "consumer", arguments, stdin: children::Input::None, writes_stdout: narrates, leads_group: true }
-}
-
-fn random_producers(args: &RunArgs, endpoint: &Endpoint) -> Vec<Slot> {
-    let slot = |number: u32| {
-        // At a shared queue each run has numbers of its own.
-        let of = if args.queue.engine.is_some() { format!(" of {}:{}", host(), std::process::id()) } else { String::new() };
-        let name = format!("random {number}{of}");
-        let arguments = vec![
-            flag("--socket", endpoint.path()),
-            flag("--name", &name),
-            flag("--count", args.count.to_string()),
-            flag("--pause", args.pause.to_string().replace(' ', "")),
-            spin_flag(args),
-        ];
-        let plan = Plan { role: "producer", arguments, stdin: children::Input::None, writes_stdout: true, leads_group: false };
-        Slot::new(Kind::Producer, Some(name), plan, args.queue.max_attempts)
-    };
-    (1..=args.producers).map(slot).collect()
-}
-
-/// What is to be known of an input before anything is started: that it can be read, and who reads it.
-fn open_input(path: &Path, format: Format) -> Result<children::Input> {
-    if path == Path::new("-") {
-        return Ok(children::Input::Ours);
-    }
-    if path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
-        // A pipe or a device: opened once, or who writes to it would see it close.
-        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        return Ok(children::Input::Open(Arc::new(file)));
-    }
-    producer::source::Source::open(path, format)?;
-    Ok(children::Input::None)
-}
-
-fn input_producers(args: &RunArgs, inputs: Vec<children::Input>, endpoint: &Endpoint) -> Vec<Slot> {
-    let slot = |(index, (input, stdin)): (usize, (&PathBuf, children::Input))| {
-        let mut name = format!("{index}: {}", input.display());
-        if args.queue.engine.is_some() {
-            // Another machine's file of this name is another file, and so is another coordinator's stdin; one that comes again has its socket.
-            name = format!("{}:{} {name}", host(), endpoint.path().display());
-        }
-        name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-        let format = match args.format {
-            Format::Lines => "lines",
-            Format::Nul => "nul",
-            Format::Json => "json",
-        };
-        let mut arguments = vec![flag("--socket", endpoint.path()), flag("--name", &name), flag("--format", format), spin_flag(args)];
-        let kind = match stdin {
-            children::Input::None => {
-                arguments.push(flag("--input", input));
-                Kind::Producer
-            }
-            children::Input::Ours => {
-                arguments.push("--input=-".into());
-                Kind::OneTimeProducer
-            }
-            children::Input::Open(_) => {
-                arguments.extend(["--input=-".into(), flag("--shown-as", input.display().to_string())]);
-                Kind::OneTimeProducer
-            }
-        };
-        let plan = Plan { role: "producer", arguments, stdin, writes_stdout: false, leads_group: false };
-        Slot::new(kind, Some(name), plan, args.queue.max_attempts)
-    };
-    args.input.iter().zip(inputs).enumerate().map(slot).collect()
-}
-
-fn spin_flag(args: &RunArgs) -> OsString {
-    flag("--spin", format!("{}ns", args.queue.spin.as_nanos()))
-}
-
-/// `name=value`, so that a value may begin with a dash.
-fn flag(name: &str, value: impl AsRef<std::ffi::OsStr>) -> OsString {
-    let mut flag = OsString::from(name);
-    flag.push("=");
-    flag.push(value);
-    flag
 }
 
 fn cpus() -> u32 {
