@@ -97,4 +97,16 @@ mod tests {
         let one = Duration::from_nanos(1);
         assert_eq!(Backoff { min: one, max: one }.spread(1, 1), one);
     }
+
+    #[test]
+    fn places_are_those_of_splitmix64_and_another_for_each_failure() {
+        // Its first three numbers for the seed 0.
+        for (which, number) in [(1, 0xe220_a839_7b1d_cdaf_u64), (2, 0x6e78_9e6a_a1b9_65f4), (3, 0x06c4_5d18_8009_454f)] {
+            assert_eq!(hashed(which, 0), (number >> 11) as f64 / (1u64 << 53) as f64);
+        }
+        let mut places: Vec<f64> = (0..64).map(|failure| hashed(2, failure)).collect();
+        places.sort_unstable_by(f64::total_cmp);
+        places.dedup();
+        assert_eq!(places.len(), 64);
+    }
 }

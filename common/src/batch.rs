@@ -389,6 +389,7 @@ mod tests {
         let batch = build(&[b"ab".to_vec(), b"cd".to_vec()]);
         assert_eq!(batch.header(), BatchHeader { count: 2, layout: Layout::Uniform { len: 2 } });
         assert_eq!(&body(&batch)[..], b"abcd");
+        assert_eq!([batch.item(0), batch.item(1)], [b"ab", b"cd"]);
     }
 
     #[test]
@@ -447,6 +448,19 @@ mod tests {
         assert!(!builder.is_full());
         builder.push_bytes(b"1");
         assert!(builder.is_full());
+    }
+
+    #[test]
+    fn the_table_counts_among_the_bytes_that_are_worth_a_frame() {
+        let mut builder = BatchBuilder::default();
+        for length in (5..=6).cycle() {
+            if builder.is_full() {
+                break;
+            }
+            assert!(builder.items_bytes() + 4 * u64::from(builder.count()) < BATCH_BYTES_TARGET as u64);
+            builder.push_bytes(&vec![1; length]);
+        }
+        assert!(builder.items_bytes() + 4 * u64::from(builder.count()) >= BATCH_BYTES_TARGET as u64);
     }
 
     #[test]

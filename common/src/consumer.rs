@@ -3,7 +3,6 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::DerefMut;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -113,10 +112,7 @@ impl<T: Decode + ?Sized> Consumer<T> {
     /// ```
     #[inline(always)]
     pub fn get(&self) -> Result<Option<Delivery<'_, T>>, Error> {
-        match self.take(Patience::Endless) {
-            Ok(taken) => Ok(taken),
-            Err(error) => Err(of_endless_patience(*error)),
-        }
+        self.take(Patience::Endless, |error| of_endless_patience(*error))
     }
 
     /// An item, if the queue has one now. `Ok(None)`: Stop.
@@ -373,36 +369,43 @@ impl<T: Decode + ?Sized> Consumer<T> {
     }
 
     fn get_with(&self, patience: Patience) -> Result<Option<Delivery<'_, T>>, GetError> {
-        self.take(patience).map_err(|error| *error)
+        self.take(patience, |error| *error)
     }
 
+    /// Makes what is returned where it is returned: to move what was just written costs more than all the rest.
     #[inline(always)]
-    fn take(&self, patience: Patience) -> Result<Option<Delivery<'_, T>>, Box<GetError>> {
+    fn take<E>(&self, patience: Patience, refusal: impl Fn(Box<GetError>) -> E) -> Result<Option<Delivery<'_, T>>, E> {
         loop {
-            let taken = match self.connection.lock_as_owner() {
-                Some(state) => self.take_at_hand(state),
-                None => self.take_as_other(),
-            };
-            if let Some(taken) = taken {
-                return taken.map(Some);
+            if let Some(mut state) = self.connection.lock_as_owner() {
+                if let Some(next) = state.session.next_quick() {
+                    let held = next.held;
+                    let decoded = T::decode(next.batch, next.index);
+                    state.session.take_quick();
+                    match decoded {
+                        Ok(item) => {
+                            // Ahead of what is made, not behind.
+                            drop(state);
+                            return Ok(Some(Delivery { claim: Claim { connection: &self.connection, held }, item }));
+                        }
+                        Err(why) => return Err(refusal(self.connection.give_back_undecodable(&mut state, held, why))),
+                    }
+                }
+            } else if let Some(taken) = self.take_as_other() {
+                return taken.map(Some).map_err(refusal);
             }
             match self.prepare(patience) {
                 Ok(Prepared::Item) => {}
                 Ok(Prepared::Stop) => return Ok(None),
-                Ok(Prepared::Nothing) => return Err(Box::new(GetError::Empty)),
-                Err(error) => return Err(error),
+                Ok(Prepared::Nothing) => return Err(refusal(Box::new(GetError::Empty))),
+                Err(error) => return Err(refusal(error)),
             }
         }
     }
 
+    /// For threads that share a consumer: likewise, with the ordinary lock.
     #[inline(never)]
     fn take_as_other(&self) -> Option<Result<Delivery<'_, T>, Box<GetError>>> {
-        self.take_at_hand(self.connection.lock())
-    }
-
-    /// The next item at hand, unless something is to be done before it is taken.
-    #[inline(always)]
-    fn take_at_hand(&self, mut state: impl DerefMut<Target = State<ConsumerSession>>) -> Option<Result<Delivery<'_, T>, Box<GetError>>> {
+        let mut state = self.connection.lock();
         let next = state.session.next_quick()?;
         let held = next.held;
         let decoded = T::decode(next.batch, next.index);

@@ -600,8 +600,8 @@ impl Session for ConsumerSession {
             self.give_back_unstarted();
             self.prefetch.collapse();
         }
-        // While a caller waits, more may come than it takes.
-        if self.callers_waiting == 0 && !self.is_watched() {
+        // Who stops waiting begins a watch of its own: more may have come than it takes.
+        if !self.is_watched() {
             self.watch = None;
         }
     }

@@ -545,9 +545,25 @@ mod tests {
         let ack = |ranges| Message::Ack { ranges: vec![range; ranges] };
         let failed = |bytes| Message::Return { range, outcome: Outcome::Failed { cause: "c".repeat(bytes) } };
         let rejected = |bytes| Message::Return { range, outcome: Outcome::Rejected { cause: "c".repeat(bytes) } };
+        let revoke = |ranges| Message::Revoke { ranges: vec![range; ranges] };
+        let work = crate::status::Work::Producer {
+            name: "n".repeat(NAME_BYTES_MAX),
+            accepted: u64::MAX,
+            parked: 0,
+            waiting: true,
+            finished: false,
+        };
+        let client = ClientStatus { number: u64::MAX, pid: Some(u32::MAX), connected_ms: u64::MAX, work };
+        let clients = |number| Message::Clients { clients: vec![client.clone(); number], more_from: Some(u64::MAX) };
         type Make<'a> = &'a dyn Fn(usize) -> Message;
-        let cases: [(Make, usize); 4] =
-            [(&hello, NAME_BYTES_MAX), (&ack, ACK_RANGES_MAX), (&failed, CAUSE_BYTES_MAX), (&rejected, CAUSE_BYTES_MAX)];
+        let cases: [(Make, usize); 6] = [
+            (&hello, NAME_BYTES_MAX),
+            (&ack, ACK_RANGES_MAX),
+            (&revoke, ACK_RANGES_MAX),
+            (&clients, CLIENTS_SHOWN_MAX),
+            (&failed, CAUSE_BYTES_MAX),
+            (&rejected, CAUSE_BYTES_MAX),
+        ];
         for (message, limit) in cases {
             assert_eq!(Message::decode(frame_of(&message(limit), b"")).unwrap().message, message(limit));
             let refused = Message::decode(frame_of(&message(limit + 1), b"")).unwrap_err();

@@ -271,6 +271,18 @@ mod tests {
     }
 
     #[test]
+    fn a_built_batch_is_copied_if_its_whole_frame_is_small() {
+        for item_bytes in COPY_BYTES_MAX - 50..=COPY_BYTES_MAX {
+            let mut outbox = Outbox::default();
+            outbox.push(&Message::Stop);
+            let before = outbox.bytes();
+            built(&mut outbox, item_bytes);
+            let is_small = outbox.bytes() - before <= COPY_BYTES_MAX;
+            assert_eq!(pieces(&mut outbox).len(), if is_small { 1 } else { 2 }, "{item_bytes}");
+        }
+    }
+
+    #[test]
     fn a_piece_that_gathers_is_closed_once_it_is_large() {
         let mut messages = Outbox::default();
         (0..GATHER_BYTES_MAX / 5).for_each(|_| messages.push(&Message::Stop));

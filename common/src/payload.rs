@@ -139,6 +139,8 @@ mod tests {
         let value = (7u64, "seven".to_string());
         assert_eq!(<(u64, String)>::decode(&batch(&value), 0).unwrap(), value);
         assert_eq!(<[u8]>::decode(&batch(&b"raw"[..]), 0).unwrap(), &b"raw"[..]);
+        let longer_than_the_stack_is_tried_for = (0..200).collect::<Vec<u8>>();
+        assert_eq!(<Vec<u8>>::decode(&batch(&longer_than_the_stack_is_tried_for), 0).unwrap(), longer_than_the_stack_is_tried_for);
     }
 
     #[test]

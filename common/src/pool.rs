@@ -167,6 +167,9 @@ mod tests {
         let buffers = [(); 2].map(|()| pool.take(100_000));
         let addresses = buffers.each_ref().map(address);
         drop(buffers);
+        let one = pool.take(100_000);
+        assert_eq!(pool.unused().bytes, one.memory.len(), "the other");
+        drop(one);
         let again = [(); 2].map(|()| pool.take(100_000));
         assert_eq!(again.each_ref().map(address), [addresses[1], addresses[0]]);
         assert_eq!(pool.unused().bytes, 0);

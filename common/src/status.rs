@@ -172,6 +172,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn settled_is_what_is_done_or_given_up_whatever_became_of_that_since() {
+        let status = Status { acknowledged: 20, dead: 3, dead_removed: 100, ready: 7, ..Status::default() };
+        assert_eq!(status.settled(), 123);
+    }
+
+    #[test]
     fn a_queue_is_full_once_either_bound_is_reached_by_what_is_not_settled() {
         let status =
             |ready, delayed, held, bytes| Status { ready, delayed, held, bytes, capacity_items: 9, capacity_bytes: 5, ..Status::default() };

@@ -93,7 +93,7 @@ fn without(ranges: &[ItemRange], Delivered { first, attempt, batch }: Delivered)
     while at < count {
         let id = ItemId(first.0 + u64::from(at));
         if let Some((range, index)) = ranges.iter().find_map(|range| Some((range, index_in(range, id)?))) {
-            at += (u64::from(range.count) - index).min(u64::from(count - at)) as u32;
+            at = at.saturating_add((u64::from(range.count) - index) as u32);
             continue;
         }
         let ahead = ranges.iter().filter_map(|range| range.first.0.checked_sub(id.0)).filter(|ahead| *ahead > 0).min();

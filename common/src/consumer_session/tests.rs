@@ -372,6 +372,15 @@ fn each_item_of_a_later_attempt_is_announced_before_it_is_begun() {
 }
 
 #[test]
+fn from_which_attempt_on_items_are_announced_is_what_the_coordinator_says_that_is_there_now() {
+    let mut session = session(1000, None);
+    assert_eq!(session.announce_from(), 2);
+    session.lose();
+    session.resume(Greeting { announce_from: 3, ..greeting(1000) }).unwrap();
+    assert_eq!(session.announce_from(), 3);
+}
+
+#[test]
 fn as_many_items_are_asked_for_as_callers_wait() {
     let mut session = session(1000, None);
     for _ in 0..3 {
@@ -581,6 +590,27 @@ fn what_comes_after_a_long_wait_is_watched_again() {
     session.end_wait(10 * MS, 10 * MS);
     take(&mut session);
     assert_eq!(session.next_timeout(), Some(10 * MS + PREFETCH_GIVE_BACK_AFTER));
+}
+
+#[test]
+fn what_is_asked_for_after_a_pause_is_watched_from_then_on() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[b"x"]);
+    take(&mut session);
+    assert_eq!(session.next_timeout(), None);
+    session.handle_timeout(PREFETCH_GIVE_BACK_AFTER);
+    session.refill(1000 * MS, true);
+    assert_eq!(session.next_timeout(), Some(1000 * MS + PREFETCH_GIVE_BACK_AFTER));
+}
+
+#[test]
+fn one_that_works_and_does_not_call_need_not_know_whether_its_connection_is_lost() {
+    let mut session = session(1000, None);
+    session.refill(Duration::ZERO, true);
+    deliver(&mut session, 0, &[b"x"]);
+    take(&mut session);
+    assert!(!session.is_owed());
 }
 
 #[test]

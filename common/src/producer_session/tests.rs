@@ -72,6 +72,14 @@ fn no_checksum_is_computed_for_a_coordinator_that_keeps_none() {
 }
 
 #[test]
+fn no_checksum_is_computed_for_a_producer_as_which_nobody_comes_again() {
+    let mut session = ProducerSession::nameless(greeting(0, Some(checksum::START)));
+    confirm(&mut session, 0, 100, 100_000);
+    put(&mut session, b"a");
+    assert_eq!(batches(&mut session), [(0, vec!["a".to_string()], 0)]);
+}
+
+#[test]
 fn a_lone_item_leaves_at_once_and_the_next_gather_until_it_is_confirmed() {
     let mut session = session(100, 100_000);
     assert_eq!(put(&mut session, b"one"), Put::Ready);
@@ -320,6 +328,47 @@ fn what_is_unconfirmed_when_the_connection_is_lost_is_put_again_before_anything_
     assert!(!session.is_confirmed());
     confirm(&mut session, 6, 0, 0);
     assert!(session.is_confirmed());
+}
+
+#[test]
+fn one_that_can_come_again_keeps_to_its_credit_too() {
+    let enough = batch_cost_bytes(1) + batch_cost_bytes(5);
+    for (items, bytes, puts) in [(2, 100_000, 2), (100, enough, 2), (100, enough - 1, 1)] {
+        let mut session = ProducerSession::resumable(greeting(0, None));
+        confirm(&mut session, 0, items, bytes);
+        let mut taken = 0;
+        while put(&mut session, b"a") != Put::NoCredit {
+            session.send_gathered();
+            taken += 1;
+        }
+        assert_eq!(taken, puts, "{items} items, {bytes} bytes");
+    }
+}
+
+#[test]
+fn what_is_put_again_asks_for_its_credit_once() {
+    let mut session = ProducerSession::resumable(greeting(0, None));
+    confirm(&mut session, 0, 100, 100_000);
+    put(&mut session, b"a");
+    put(&mut session, b"b");
+    session.lose();
+    session.resume(greeting(0, None)).unwrap();
+    let want = || Message::Want { bytes: batch_cost_bytes(5) };
+    assert_eq!(batches_and_more(&mut session).1, [want()]);
+    confirm(&mut session, 0, 0, 0);
+    assert_eq!(batches_and_more(&mut session).1, []);
+    confirm(&mut session, 0, 1, 0);
+    assert_eq!(batches_and_more(&mut session).1, [want()], "that was not enough");
+}
+
+#[test]
+fn who_does_not_call_has_to_know_of_a_loss_while_something_is_not_confirmed() {
+    let mut session = session(100, 100_000);
+    assert!(!session.is_owed());
+    put(&mut session, b"a");
+    assert!(session.is_owed());
+    confirm(&mut session, 1, 0, 0);
+    assert!(!session.is_owed());
 }
 
 #[test]

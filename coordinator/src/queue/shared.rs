@@ -389,10 +389,9 @@ impl Queue {
         shared.whole = whole;
         shared.looking = false;
         shared.is_drained = std::mem::take(&mut shared.looks_for_end) && whole.items == 0;
-        let since = if shared.dead_now { Some(now) } else { shared.dead_since };
-        let counts_dead = whole.is_done || since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
+        let counts_dead = whole.is_done || shared.dead_since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
         let stored = shared.on_the_way.plus(Amount { items: whole.items, bytes: whole.bytes });
-        shared.dead_look_at = since.filter(|_| !counts_dead).map(|since| since.saturating_add(SHARED_DEAD_LOOK));
+        shared.dead_look_at = shared.dead_since.filter(|_| !counts_dead).map(|since| since.saturating_add(SHARED_DEAD_LOOK));
         self.intake.note_stored(stored);
         if counts_dead {
             self.dead.note_count(whole.dead);
@@ -419,16 +418,17 @@ impl Queue {
         self.give_back(now);
         self.want();
         self.announce();
-        let ends = self.phase == Phase::Draining && self.store.is_empty();
         let waits = self.intake.waiting() > 0 || self.joins.is_waiting();
         let Some(shared) = &mut self.shared else { return };
+        // What is on its way now will be at the servers after whatever a look has found there.
+        let ends = self.phase == Phase::Draining && self.store.is_empty() && !shared.is_publishing();
         shared.is_drained &= ends;
         if std::mem::take(&mut shared.dead_now) {
             shared.dead_since = Some(now);
         }
         let published = shared.published;
         let asks = shared.asking.iter().any(|asking| asking.after <= published) || shared.dead_look_at.is_some_and(|at| at <= now);
-        if (waits || asks || (ends && !shared.is_publishing() && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
+        if (waits || asks || (ends && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
             // Behind what was asked for by now: what that brings comes before what the look shows.
             for asking in &mut shared.asking {
                 asking.looks |= asking.after <= published;

@@ -386,4 +386,16 @@ mod tests {
         assert!(store.is_empty());
         assert_eq!((store.bytes(), store.near_bytes), (0, 0));
     }
+
+    #[test]
+    fn a_batch_that_is_given_back_leaves_nothing_behind() {
+        let mut store = Store::new(u64::MAX);
+        store.arrived(&loaded(10, 3, &[]));
+        store.arrived(&loaded(20, 2, &[]));
+        assert_eq!([10, 12, 21].map(|id| store.batch_of(id)), [10, 10, 20]);
+        store.hand_out(21, 1);
+        assert_eq!(store.idle_batches(), [(10, 3)]);
+        store.forget(10);
+        assert_eq!((store.near_items(), store.bytes(), store.near_bytes), (2, cost(2), cost(2)));
+    }
 }

@@ -312,7 +312,7 @@ impl<S: Servers> Sharing<S> {
         self.given.push_back(Given::default());
         match entry {
             Entry::Settled { first, count, .. } => self.settle(number, first, count),
-            Entry::Failed { first, count, failures } => self.note(first, count, Fate::Failed(failures)),
+            Entry::Failed { first, count, failures } => _ = self.note(first, count, Fate::Failed(failures)),
             Entry::Dead(letter) => {
                 self.wait_for(Awaited::Buried(letter.id), number);
                 self.servers.bury(letter);
@@ -349,18 +349,17 @@ impl<S: Servers> Sharing<S> {
 
     /// Items are settled by an entry, which then waits for what that ends.
     fn settle(&mut self, number: u64, first: u64, count: u64) {
-        self.note(first, count, Fate::Settled);
-        let touched = self.messages.range(..first + count).rev().take_while(|(at, message)| **at + u64::from(message.count) > first);
-        let done: Vec<(u64, u64)> = touched.filter(|(_, message)| message.is_done()).map(|(at, message)| (*at, message.sequence)).collect();
-        for (at, sequence) in done {
+        for at in self.note(first, count, Fate::Settled) {
             let Some(message) = self.messages.remove(&at) else { continue };
-            self.ending.insert(sequence, (u64::from(message.count), message.bytes));
-            self.wait_for(Awaited::Settled(sequence), number);
-            self.servers.settle(sequence);
+            self.ending.insert(message.sequence, (u64::from(message.count), message.bytes));
+            self.wait_for(Awaited::Settled(message.sequence), number);
+            self.servers.settle(message.sequence);
         }
     }
 
-    fn note(&mut self, first: u64, count: u64, fate: Fate) {
+    /// Returns the messages of which nothing is open any more, by their first items.
+    fn note(&mut self, first: u64, count: u64, fate: Fate) -> Vec<u64> {
+        let mut done = Vec::new();
         let until = first + count;
         let touched = self.messages.range_mut(..until).rev().take_while(|(at, message)| **at + u64::from(message.count) > first);
         for (at, message) in touched {
@@ -370,7 +369,11 @@ impl<S: Servers> Sharing<S> {
             assert!(is_new, "of items {first} and {count} more some are settled already");
             message.is_unmarked = true;
             self.mark_at.get_or_insert(self.now + SHARED_MARK);
+            if message.is_done() {
+                done.push(*at);
+            }
         }
+        done
     }
 
     fn release(&mut self, first: u64, delay: Duration) {

@@ -114,4 +114,14 @@ mod tests {
         let origins: Vec<Origin> = parts.cut(batch(&items), end).into_iter().map(|(_, origin)| origin).collect();
         assert_eq!(origins, all.into_iter().map(Origin::Producer).collect::<Vec<_>>());
     }
+
+    #[test]
+    fn only_the_last_message_says_that_its_producer_is_through_with_all() {
+        let mut parts = Parts { items: 3 * SHARED_MESSAGE_SHARE, ..Parts::default() };
+        parts.goes_on(&Progress { name: "one".into(), position: 10, checksum: 7 });
+        let end = Progress { name: "one".into(), position: 19, checksum: 8 };
+        let reached = |(_, origin): (Batch, Origin)| if let Origin::Producer(by) = origin { by.position } else { 0 };
+        let cut = parts.cut(batch(&["x"; 9]), Origin::Producer(end)).into_iter().map(reached);
+        assert_eq!(cut.collect::<Vec<_>>(), [13, 16, 19]);
+    }
 }

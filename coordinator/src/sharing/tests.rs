@@ -1,6 +1,8 @@
 //! Whole machines, with queue and all, that share one in memory: whatever happens in whatever order, what was confirmed is done or in the
 //! dead letters, and in the end all machines are told to stop.
 
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use common::backoff::Backoff;

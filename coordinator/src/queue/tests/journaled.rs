@@ -104,6 +104,16 @@ fn the_end_is_not_told_before_the_journal_knows_of_it() {
 }
 
 #[test]
+fn who_has_gone_before_its_end_is_in_the_journal_is_told_nothing() {
+    let mut bench = Bench::slow(Rules { producers_expected: Some(2), ..JOURNALED });
+    bench.producer(1);
+    bench.say(1, Message::Finish);
+    bench.leave(1);
+    bench.journal_answers();
+    assert_eq!((bench.sent(1, "Finished"), bench.queue.status().producers_finished), (0, 1));
+}
+
+#[test]
 fn one_who_comes_again_is_welcomed_once_it_is_certain_how_far_it_has_come() {
     let mut bench = Bench::slow(JOURNALED);
     bench.handle(named(1, "n"));
@@ -163,6 +173,36 @@ fn what_is_on_its_way_to_the_journal_has_a_bound_of_its_own() {
 }
 
 #[test]
+fn what_the_journal_has_leaves_its_room_to_others() {
+    const UNWRITTEN: u64 = 10_000;
+    let rules = || Rules { journaled: Some(Window { near_bytes: 100_000, unwritten_bytes: UNWRITTEN }), ..RULES };
+    let each = batch_cost_bytes(batch(&["a"]).body_bytes());
+    let mut bench = Bench::slow(rules());
+    bench.producer(1);
+    bench.put(1, &["a"]);
+    bench.put(1, &["b"]);
+    bench.leave(1);
+    let room_beside_one_of_two = |bench: &mut Bench| {
+        assert_eq!(std::mem::replace(&mut bench.kept, 1), 2);
+        bench.handle(Input::Journaled { entries: 1 });
+        bench.producer(9);
+        let (_, credit_bytes) = bench.confirmed(9);
+        bench.leave(9);
+        credit_bytes
+    };
+    assert_eq!(room_beside_one_of_two(&mut bench), (UNWRITTEN - each) / 2, "half of it is for others");
+    bench.journal_answers();
+    bench.consumer(2);
+    bench.demand(2, 2);
+    bench.give_back(2, 0, 2, Outcome::Rejected { cause: "no".into() });
+    bench.write_all();
+    bench.journal_answers();
+    bench.steer(5, Message::DeadRemove { from: ItemId(0), until: ItemId(9), fate: common::message::DeadFate::Requeue });
+    bench.journal_answers();
+    assert_eq!(room_beside_one_of_two(&mut bench), (UNWRITTEN - each) / 2, "dead letters that are put again take room, too");
+}
+
+#[test]
 fn nobody_is_given_credit_for_more_than_may_be_on_its_way_at_once() {
     let window = Window { near_bytes: 1, unwritten_bytes: 1 };
     let mut bench = Bench::new(Rules { journaled: Some(window), ..RULES });
@@ -202,6 +242,99 @@ fn a_queue_much_larger_than_its_window_comes_out_whole_and_in_order() {
     }
     assert_eq!(came, items);
     assert_eq!(bench.queue.status().bytes, 0);
+}
+
+#[test]
+fn what_waits_for_its_time_leaves_a_memory_that_is_full_and_what_is_ready_does_not() {
+    let one = batch_cost_bytes(batch(&["a"]).body_bytes());
+    for (outcome, kept) in [(Outcome::RetryAfter { delay_ms: 1 }, one), (Outcome::Unstarted, 2 * one)] {
+        let mut bench = Bench::new(Rules { journaled: Some(Window { near_bytes: one, unwritten_bytes: 100_000 }), ..RULES });
+        bench.producer(1);
+        bench.consumer(2);
+        bench.put(1, &["a"]);
+        bench.put(1, &["b"]);
+        assert_eq!(bench.queue.bytes_in_memory(), one);
+        bench.demand(2, 2);
+        assert_eq!((bench.delivered().len(), bench.queue.bytes_in_memory()), (2, 2 * one));
+        bench.give_back(2, 1, 1, outcome);
+        assert_eq!(bench.queue.bytes_in_memory(), kept);
+    }
+}
+
+#[test]
+fn nothing_is_loaded_into_a_memory_that_holds_enough_unless_somebody_waits_for_it() {
+    let one = batch_cost_bytes(batch(&["a"]).body_bytes());
+    let mut bench = Bench::new(Rules { journaled: Some(Window { near_bytes: one, unwritten_bytes: 100_000 }), ..RULES });
+    bench.producer(1);
+    bench.consumer(2);
+    ["a", "b"].into_iter().for_each(|item| bench.put(1, &[item]));
+    bench.demand(2, 1);
+    assert_eq!((bench.queue.ready.items(), bench.queue.bytes_in_memory()), (0, one));
+    bench.demand(2, 1);
+    assert_eq!(bench.queue.bytes_in_memory(), 2 * one);
+}
+
+#[test]
+fn of_a_batch_that_is_loaded_all_is_ready_but_what_is_settled_wherever_in_it_that_lies() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b", "c", "d", "e", "f", "g", "h"]);
+    bench.demand(2, 8);
+    bench.ack(2, 1, 2);
+    bench.ack(2, 7, 1);
+    bench.give_back(2, 5, 1, Outcome::Released);
+    let mut bench = bench.again(JOURNALED);
+    bench.consumer(2);
+    bench.demand(2, 8);
+    let delivered = [one(2, 1, "a"), (2, 1, vec!["d".into(), "e".into()]), one(2, 2, "f"), one(2, 1, "g")];
+    assert_eq!(bench.delivered(), delivered);
+}
+
+#[test]
+fn what_comes_back_without_a_failure_is_nothing_for_the_journal() {
+    let mut bench = Bench::slow(JOURNALED);
+    bench.producer(1);
+    bench.put(1, &["a", "b"]);
+    bench.journal_answers();
+    bench.consumer(2);
+    bench.demand(2, 2);
+    bench.leave(2);
+    assert_eq!((bench.kept, bench.queue.status().ready), (0, 2));
+}
+
+#[test]
+fn what_earlier_coordinators_have_acknowledged_is_counted_apart() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.producer(1);
+    bench.put(1, &["a", "b", "c", "d", "e"]);
+    bench.consumer(2);
+    bench.demand(2, 5);
+    bench.ack(2, 0, 3);
+    assert_eq!(bench.queue.acknowledged_here(), 3);
+    let mut bench = bench.again(JOURNALED);
+    bench.consumer(2);
+    bench.demand(2, 5);
+    bench.ack(2, 3, 2);
+    assert_eq!((bench.queue.acknowledged_here(), bench.queue.status().acknowledged), (2, 5));
+}
+
+#[test]
+fn who_has_finished_has_done_so_for_later_coordinators_too() {
+    let mut bench = Bench::new(JOURNALED);
+    bench.handle(named(1, "one"));
+    bench.handle(named(2, "two"));
+    bench.producer(3);
+    for client in 1..=3 {
+        bench.put(client, &["a"]);
+    }
+    bench.say(1, Message::Finish);
+    bench.say(3, Message::Finish);
+    let mut bench = bench.again(JOURNALED);
+    let finished = |bench: &Bench| (bench.queue.status().producers_finished, ["one", "two"].map(|name| bench.queue.has_finished(name)));
+    assert_eq!(finished(&bench), (2, [true, false]));
+    bench.handle(Input::ProducerLost { name: "one".into() });
+    assert_eq!(finished(&bench), (2, [true, false]), "once");
 }
 
 #[test]

@@ -156,6 +156,20 @@ fn what_it_says_of_items_that_were_taken_back_is_passed_over_until_it_has_heard(
 }
 
 #[test]
+fn of_results_that_were_taken_back_in_the_middle_those_around_it_are_written() {
+    let mut bench = held(LEASED, &["a", "b", "c", "d"]);
+    for id in [0, 2, 3] {
+        bench.say(2, Message::Extend { id: ItemId(id), by_ms: 60_000 });
+    }
+    bench.begin(2, 1);
+    bench.pass(OVER);
+    assert_eq!(bench.revoked(2), [[(1, 1)]]);
+    bench.results(2, 0, &["A", "B", "C", "D"]);
+    assert_eq!(bench.written(), [vec!["A"], vec!["C", "D"]]);
+    assert_eq!((bench.queue.status().acknowledged, bench.closed()), (3, vec![]));
+}
+
+#[test]
 fn an_acknowledgement_that_comes_before_the_clock_is_looked_at_counts() {
     let mut bench = held(LEASED, &["a"]);
     bench.begin(2, 0);
@@ -233,6 +247,11 @@ fn whoever_needs_many_words_to_be_told_has_to_answer_each() {
     bench.say(2, Message::Revoked);
     assert_eq!(bench.delivered(), [one(2, 2, "1")]);
     assert_eq!(bench.closed(), []);
+}
+
+#[test]
+fn consumers_are_told_how_long_an_attempt_may_take() {
+    assert_eq!([RULES, LEASED].map(|rules| Queue::new(rules).item_timeout()), [None, Some(TIMEOUT)]);
 }
 
 #[test]

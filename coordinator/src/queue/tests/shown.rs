@@ -38,6 +38,24 @@ fn a_consumer_has_at_hand_the_first_item_that_it_holds_since_it_last_settled_one
 }
 
 #[test]
+fn what_is_settled_together_counts_item_by_item_and_is_one_record_whatever_its_past() {
+    let mut bench = Bench::new(RULES);
+    bench.producer(1);
+    bench.consumer(2);
+    bench.put(1, &["a", "b", "c", "d", "e", "f", "g"]);
+    bench.demand(2, 8);
+    bench.give_back(2, 1, 1, Outcome::Released);
+    assert_eq!(bench.delivered().last(), Some(&one(2, 2, "b")));
+    let results = batch(&["B", "C", "D"]);
+    let message = Message::Result { first: ItemId(1), batch: results.header() };
+    bench.handle(Input::Said { client: ClientId(2), message, batch: Some(results) });
+    assert_eq!(bench.written(), [["B", "C", "D"]]);
+    assert_eq!(consumer(&bench, 2), (4, Some((0, 1, 0)), false, 3, 1));
+    bench.give_back(2, 4, 3, Outcome::Rejected { cause: "no".into() });
+    assert_eq!(consumer(&bench, 2), (1, Some((0, 1, 0)), false, 3, 4));
+}
+
+#[test]
 fn an_item_that_is_announced_is_at_hand_before_those_that_are_not() {
     let mut bench = Bench::new(RULES);
     bench.producer(1);
