@@ -297,6 +297,11 @@ impl Queue {
 
     fn unless_refused(&mut self, client: ClientId, said: Result<(), Refusal>, now: Duration) {
         if let Err((reason, words)) = said {
+            let is_closed = |output: &Output| matches!(output, Output::Close { client: closed, .. } if *closed == client);
+            if self.outputs.iter().any(is_closed) {
+                // It was on its way, and its owner has not come to the end yet that it has here.
+                return;
+            }
             self.left(client, false, now);
             self.outputs.push_back(Output::Close { client, reason, words });
         }

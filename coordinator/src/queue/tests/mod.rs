@@ -383,6 +383,20 @@ fn stop_comes_to_every_consumer_once_the_expected_producers_have_finished_and_al
 }
 
 #[test]
+fn what_one_says_that_is_closed_already_is_not_heard() {
+    let mut bench = Bench::new(Rules { producers_expected: Some(1), ..RULES });
+    [1, 2].map(|client| bench.producer(client));
+    let said = |message| Input::Said { client: ClientId(2), message, batch: None };
+    bench.queue.handle(Input::Said { client: ClientId(1), message: Message::Finish, batch: None }, Duration::ZERO);
+    // Its owner has not asked yet what is to be done.
+    bench.queue.handle(said(Message::Want { bytes: 1 }), Duration::ZERO);
+    bench.queue.handle(said(Message::Finish), Duration::ZERO);
+    bench.look();
+    let closed = bench.closed();
+    assert!(closed.iter().all(|(_, reason, _)| *reason == CloseReason::Ended) && closed.len() == 2, "{closed:?}");
+}
+
+#[test]
 fn a_name_too_many_is_refused_and_known_ones_may_come_again() {
     let mut bench = Bench::new(RULES);
     let names = || (0..crate::limits::NAMES_MAX).map(|n| n.to_string());
