@@ -385,7 +385,8 @@ fn stop_comes_to_every_consumer_once_the_expected_producers_have_finished_and_al
 #[test]
 fn what_one_says_that_is_closed_already_is_not_heard() {
     let mut bench = Bench::new(Rules { producers_expected: Some(1), ..RULES });
-    [1, 2].map(|client| bench.producer(client));
+    bench.producer(1);
+    bench.producer(2);
     let said = |message| Input::Said { client: ClientId(2), message, batch: None };
     bench.queue.handle(Input::Said { client: ClientId(1), message: Message::Finish, batch: None }, Duration::ZERO);
     // Its owner has not asked yet what is to be done.
