@@ -271,6 +271,10 @@ pub const SHARED_WANTED_BATCHES_MAX: u64 = 256;
 /// however little there is of it. The first 131,072 items then take some 1,850 messages instead of 256.
 pub const SHARED_MESSAGE_SHARE: u64 = 256;
 
+/// Or than this part of what its machine has settled before: then no message is work for longer than a sixteenth of the time that has been worked
+/// so far, and where items take microseconds, messages are full after the first 8,192.
+pub const SHARED_MESSAGE_SETTLED_SHARE: u64 = 16;
+
 /// How often it is noted beside a batch of a shared queue what has become of its items: what was settled after that is done again when
 /// the machine dies.
 pub const SHARED_MARK: Duration = Duration::from_secs(1);

@@ -311,7 +311,10 @@ impl<S: Servers> Sharing<S> {
         let number = self.reported + self.given.len() as u64;
         self.given.push_back(Given::default());
         match entry {
-            Entry::Settled { first, count, .. } => self.settle(number, first, count),
+            Entry::Settled { first, count, .. } => {
+                self.parts.settled(count);
+                self.settle(number, first, count);
+            }
             Entry::Failed { first, count, failures } => _ = self.note(first, count, Fate::Failed(failures)),
             Entry::Dead(letter) => {
                 self.wait_for(Awaited::Buried(letter.id), number);

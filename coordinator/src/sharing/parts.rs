@@ -1,8 +1,8 @@
 //! How many items share a message.
 //!
 //! Many to a message are what makes the servers quick; few are what lets machines share the work, since a message is one machine's. So no
-//! message has more than a small part of all that was put here before it: a short queue of long items is spread as evenly as one item a
-//! message allows, and a long queue soon has large messages.
+//! message has more than a small part of all that was put here before it, or of all that was settled here: a short queue of long items is spread
+//! as evenly as one item a message allows, and a long queue, or one of short items, soon has large messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::batch::Batch;
 use common::checksum;
 
-use crate::limits::SHARED_MESSAGE_SHARE;
+use crate::limits::{SHARED_MESSAGE_SETTLED_SHARE, SHARED_MESSAGE_SHARE};
 use crate::queue::{Origin, Progress};
 
 /// Cuts batches, in the order in which they are put.
@@ -18,6 +18,8 @@ use crate::queue::{Origin, Progress};
 pub(super) struct Parts {
     /// Items put so far.
     items: u64,
+    /// Items settled so far.
+    settled: u64,
     /// How far each producer with a name is: position and checksum.
     reached: BTreeMap<Arc<str>, (u64, u64)>,
 }
@@ -34,9 +36,15 @@ impl Parts {
         self.reached.insert(Arc::clone(&from.name), (from.position, from.checksum));
     }
 
+    /// So many items more are settled here.
+    pub(super) fn settled(&mut self, items: u64) {
+        self.settled += items;
+    }
+
     /// Cuts a batch. Each part says how far its producer is with it, so that whoever comes for the name goes on behind the last that is stored.
     pub(super) fn cut(&mut self, batch: Batch, origin: Origin) -> Vec<(Batch, Origin)> {
-        let most = u32::try_from(self.items / SHARED_MESSAGE_SHARE).unwrap_or(u32::MAX).max(1);
+        let most = (self.items / SHARED_MESSAGE_SHARE).max(self.settled / SHARED_MESSAGE_SETTLED_SHARE);
+        let most = u32::try_from(most).unwrap_or(u32::MAX).max(1);
         let count = batch.count();
         self.items += u64::from(count);
         let mut at = match &origin {
@@ -94,6 +102,14 @@ mod tests {
         assert_eq!(counts(&parts.cut(batch(&["x"; 10]), Origin::Nameless)), [4, 4, 2]);
         parts.items = u64::MAX / 2;
         assert_eq!(counts(&parts.cut(batch(&["x"; 10]), Origin::Nameless)), [10]);
+    }
+
+    #[test]
+    fn messages_grow_with_what_was_settled_before() {
+        let mut parts = Parts::default();
+        parts.settled(2 * SHARED_MESSAGE_SETTLED_SHARE);
+        parts.settled(SHARED_MESSAGE_SETTLED_SHARE);
+        assert_eq!(counts(&parts.cut(batch(&["x"; 10]), Origin::Nameless)), [3, 3, 3, 1]);
     }
 
     #[test]
