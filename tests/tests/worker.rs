@@ -251,6 +251,22 @@ fn a_worker_that_closes_its_stdin_gets_no_more_items_and_another_goes_on() {
 }
 
 #[test]
+fn what_lies_unread_before_a_worker_that_closes_its_stdin_goes_to_another() {
+    // Time enough for the next item to lie there.
+    let shell = "read -r item; echo $item; sleep 0.3; exec <&-; exec sleep 1000";
+    let (code, stdout, stderr) = run(&["--consumers", "1", "--retry-delay", "1ms"], shell, b"a\nb\n");
+    assert_eq!((code, sorted(&stdout)), (0, vec!["a", "b"]), "{stderr}");
+    assert!(stderr.contains("it closed its stdin; starting another"), "{stderr}");
+}
+
+#[test]
+fn one_that_closes_its_stdin_behind_an_item_has_time_for_that() {
+    let shell = "read -r item; exec <&-; sleep 0.5; echo $item $PPID; exec sleep 1000";
+    let (code, stdout, stderr) = run(&["--consumers", "1", "--max-attempts", "1"], shell, b"a\n");
+    assert!(code == 0 && stdout.starts_with("a ") && !stderr.contains("it closed its stdin"), "{code} {stdout} {stderr}");
+}
+
+#[test]
 fn one_that_prints_without_an_item_is_started_again_but_not_for_ever() {
     let queue = Queue::serve(&[]);
     let (code, _, stderr) = queue.client("consumer", &["--worker", "--", "sh", "-c", "echo ready; exec cat"]).finish();

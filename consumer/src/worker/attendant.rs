@@ -313,11 +313,16 @@ impl<'a, 'c> Attendant<'a, 'c> {
         let timeout = if may_sleep { self.next_timeout(now) } else { Some(Duration::ZERO) };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut fds = vec![PollFd::new(handover.woken(), PollFlags::IN), PollFd::new(&self.child_ended, PollFlags::IN)];
+        let mut stdin_at = None;
         if let Some(process) = &self.process {
             fds.extend(process.stdout.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
             fds.extend(process.stderr.iter().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-            let unwritten = process.stdin.iter().filter(|_| self.input_written < self.input.len());
-            fds.extend(unwritten.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+            // That nobody reads it any more is said in any case: of what is written, too.
+            let flags = if self.input_written < self.input.len() { PollFlags::OUT } else { PollFlags::empty() };
+            if let Some(pipe) = process.stdin.as_ref().filter(|_| !flags.is_empty() || !process.has_read_all) {
+                stdin_at = Some(fds.len());
+                fds.push(PollFd::new(pipe, flags));
+            }
         }
         // While nobody gets and the worker is slow, nobody would hear of Stop.
         let hears = !self.given.is_empty() && !self.may_hold_back() && seen == Supply::Open;
@@ -331,12 +336,16 @@ impl<'a, 'c> Attendant<'a, 'c> {
         let is_lost = came.intersects(hangup() | PollFlags::HUP | PollFlags::ERR);
         // What is wrong with the connection is said to the getter as well.
         self.is_stopped = came.contains(PollFlags::IN) && self.consumer.is_stopped().unwrap_or(true);
+        let reads_no_more = stdin_at.is_some_and(|at| fds[at].revents().contains(PollFlags::ERR));
         if !fds[0].revents().is_empty() {
             handover.drain();
         }
         if !fds[1].revents().is_empty() {
             // Only a wake-up: how many children have ended is for try_wait to say.
             let _ = (&self.child_ended).read(&mut [0; 64]);
+        }
+        if let Some(process) = self.process.as_mut().filter(|_| reads_no_more) {
+            process.reads_no_more();
         }
         handover.wake_up();
         if is_lost { self.connection_lost() } else { Ok(()) }

@@ -28,6 +28,8 @@ pub(super) struct Process<'a> {
     ended: Option<ExitStatus>,
     /// Closed at the end, or when the worker reads no more.
     pub(super) stdin: Option<ChildStdin>,
+    /// The worker has closed its stdin, and has read all before.
+    pub(super) has_read_all: bool,
     /// Until its end.
     pub(super) stdout: Option<ChildStdout>,
     /// Until its end.
@@ -53,7 +55,7 @@ impl Plan {
         running.set(Some(Pid::from_child(&child)));
         debug!(pid = child.id(), program = %self, "started a worker");
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let process = Process { child, running, ended: None, stdin, stdout, stderr, has_answered: false };
+        let process = Process { child, running, ended: None, stdin, has_read_all: false, stdout, stderr, has_answered: false };
         process.stdin.iter().try_for_each(never_wait)?;
         process.stdout.iter().try_for_each(never_wait)?;
         process.stderr.iter().try_for_each(never_wait)?;
@@ -112,6 +114,16 @@ impl Process<'_> {
             }
             written => unless_waiting(written).map(Option::unwrap_or_default),
         }
+    }
+
+    /// To be called when the worker has closed its stdin: closes this end, too, if there is something in it that will not be read.
+    pub(super) fn reads_no_more(&mut self) {
+        // Where that cannot be found out, the next item will show it.
+        let unread = self.stdin.as_ref().map_or(0, |pipe| rustix::io::ioctl_fionread(pipe).unwrap_or(0));
+        if unread > 0 {
+            self.stdin = None;
+        }
+        self.has_read_all = unread == 0;
     }
 }
 
