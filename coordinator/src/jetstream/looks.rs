@@ -80,6 +80,12 @@ impl Looks {
         std::mem::take(&mut self.is_wanted)
     }
 
+    /// The end may have come, or is near: something that others wait for has come to an end here. `is_idle`: this machine holds nothing.
+    pub(super) fn near_end(&mut self, is_idle: bool) {
+        let after = if is_idle { JETSTREAM_FULL.after(0) } else { JETSTREAM_LAST_LOOK };
+        self.at = self.at.min(self.began + after);
+    }
+
     /// One will not be answered.
     pub(super) fn lost(&mut self, is_wanted: bool) {
         self.is_wanted |= is_wanted;
@@ -181,6 +187,18 @@ mod tests {
             looks.saw(seen(items), true, false);
         }
         assert_eq!(waits, [0, 4, 4, 4, 8, 16, 4]);
+    }
+
+    #[test]
+    fn near_the_end_it_is_looked_soon_and_at_once_by_who_has_done_its_part() {
+        let mut looks = looks();
+        looks.begin(false, SECOND);
+        looks.near_end(false);
+        assert_eq!(looks.due(), SECOND + JETSTREAM_LAST_LOOK);
+        looks.near_end(true);
+        assert_eq!(looks.due(), SECOND + JETSTREAM_FULL.min);
+        looks.begin(true, 2 * SECOND);
+        assert_eq!(looks.due(), 2 * SECOND + JETSTREAM_LAST_LOOK);
     }
 
     #[test]

@@ -229,6 +229,7 @@ impl Worker {
                 }
                 if let Some(is_marked) = self.leases.settled(sequence) {
                     self.answer(Answer::Settled(sequence));
+                    self.note_end();
                     if is_marked {
                         self.forget(self.names.marks_subject(sequence)).await;
                     }

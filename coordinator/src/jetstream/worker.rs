@@ -36,6 +36,8 @@ pub(super) struct Worker {
     pub(super) pulls: Pulls,
     pub(super) requests: Requests,
     pub(super) machines: Machines,
+    /// How often something had changed about them when that was last looked at.
+    changes: u64,
     pub(super) producers: Producers,
     pub(super) looks: Looks,
     pub(super) letters: Letters,
@@ -99,6 +101,7 @@ impl Worker {
             started: Instant::now(),
             pulls: Pulls::default(),
             requests: Requests::default(),
+            changes: 0,
             producers: Producers::default(),
             kept_until: 0,
             arrivals: Arrivals::default(),
@@ -169,6 +172,9 @@ impl Worker {
 
     async fn do_what_is_due(&mut self) {
         let now = self.now();
+        if std::mem::replace(&mut self.changes, self.machines.changes()) != self.machines.changes() {
+            self.note_end();
+        }
         for reply in self.leases.renewals(now) {
             self.say(Outgoing { subject: reply, payload: Bytes::from_static(b"+WPI"), ..Outgoing::default() }).await;
         }
@@ -220,6 +226,13 @@ impl Worker {
             for (number, out) in due {
                 self.send(out, Some(number)).await;
             }
+        }
+    }
+
+    /// Something has ended: if all producers have finished, it may have been the last.
+    pub(super) fn note_end(&mut self) {
+        if self.machines.have_finished() {
+            self.looks.near_end(self.leases.len() == 0 && self.puts.is_empty());
         }
     }
 
