@@ -236,19 +236,19 @@ impl Run {
         Ok(samples)
     }
 
-    /// How many items take as long as a turn shall.
+    /// How many items take as long as a turn shall: reckoned from a pass of some length, for what begins slowly is underrated by a short one.
     fn fit(&self, pass: impl Fn(u64) -> Result<f64>) -> Result<u64> {
-        const LONG_ENOUGH: f64 = 0.05;
         if let Some(items) = self.items {
             return Ok(items);
         }
+        let long_enough = self.seconds / 4.0;
         let mut count = 64;
         loop {
             let seconds = pass(count)?;
-            if seconds >= LONG_ENOUGH {
+            if seconds >= long_enough {
                 return Ok((count as f64 / seconds * self.seconds) as u64);
             }
-            count = (count as f64 * (2.0 * LONG_ENOUGH / seconds).min(64.0)) as u64;
+            count = (count as f64 * (1.5 * long_enough / seconds).min(64.0)) as u64;
         }
     }
 
