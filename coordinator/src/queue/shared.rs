@@ -43,8 +43,8 @@ pub(super) struct Shared {
     names: BTreeMap<Arc<str>, bool>,
     /// Batches that are asked for and have not come.
     wanted: u32,
-    /// What batches lately held.
-    batch: Amount,
+    /// What batches lately held, once one has come.
+    batch: Option<Amount>,
     /// Consumers that want to know whether there is an item for them, what each lacked when it asked, and whether a look that began after that
     /// is on its way.
     asking: Vec<Asking>,
@@ -114,7 +114,7 @@ impl Shared {
             asks: VecDeque::new(),
             names: BTreeMap::new(),
             wanted: 0,
-            batch: BATCH_GUESS,
+            batch: None,
             asking: Vec::new(),
             dead_now: false,
             dead_since: None,
@@ -342,8 +342,9 @@ impl Queue {
             let Some(shared) = &mut self.shared else { panic!("something arrives at a queue that is not shared") };
             shared.wanted = shared.wanted.saturating_sub(1);
             let came = Amount::of(&loaded.batch);
-            // Smoothed, so that one small batch does not make many be asked for.
-            shared.batch = Amount { items: (3 * shared.batch.items + came.items) / 4, bytes: (3 * shared.batch.bytes + came.bytes) / 4 };
+            // Smoothed, so that one small batch among others does not make many be asked for.
+            let smooth = |before: Amount| Amount { items: (3 * before.items + came.items) / 4, bytes: (3 * before.bytes + came.bytes) / 4 };
+            shared.batch = Some(shared.batch.map_or(came, smooth));
         }
     }
 
@@ -461,8 +462,9 @@ impl Queue {
         let room_bytes = self.store.near_room_bytes();
         let is_served = self.ready.items() > 0;
         let Some(shared) = &mut self.shared else { return };
-        let batches = lacking.div_ceil(shared.batch.items.max(1)).min(SHARED_WANTED_BATCHES_MAX);
-        let fitting = room_bytes / shared.batch.bytes.max(1);
+        let batch = shared.batch.unwrap_or(BATCH_GUESS);
+        let batches = lacking.div_ceil(batch.items.max(1)).min(SHARED_WANTED_BATCHES_MAX);
+        let fitting = room_bytes / batch.bytes.max(1);
         // Where memory is full of what others have in hand, one at a time.
         let batches = if is_served { batches.min(fitting) } else { batches.min(fitting.max(1)) } as u32;
         // More, not how many in all: one that has come and is not heard of yet would be taken off twice, and another sent back out of its turn.
