@@ -22,8 +22,8 @@
 //!
 //! **Order.** One producer's items lie in the stream in the order in which they were put, as long as servers and connection do not fail
 //! (`puts`). **Duplicates.** Nothing is delivered twice without a fault. A message whose machine dies is delivered again with those of
-//! its items that were not marked as settled: at most a batch for each message held. So is one that a lone server had delivered in the moments
-//! before it was killed, which it forgets. A put whose confirmation was lost for longer than the duplicate window may lie there twice.
+//! its items that were not marked as settled: at most a batch for each message held. So is one that a server had delivered in the moments
+//! before it was killed, of which neither it nor its successor knows. A put whose confirmation was lost for longer than the duplicate window may lie there twice.
 //!
 //! - [`Address`], `names`: where the queue is, what its parts are called; `client`: the connection, the only module that names the library;
 //! - `message`: the bytes of what is stored; `replies`: what servers answer; `requests`: what was asked and not answered;
