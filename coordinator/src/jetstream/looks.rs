@@ -31,7 +31,7 @@ pub(super) struct Looks {
     letters: Option<u64>,
     /// All producers have finished, and the stream was empty after that.
     is_over: bool,
-    /// Raised when that becomes so, or otherwise.
+    /// Raised when that becomes so, or otherwise, and when there may be other dead letters since.
     ends: u64,
     /// For which of these the dead letters were counted.
     counted: Option<u64>,
@@ -100,13 +100,15 @@ impl Looks {
     /// One was answered. `is_over`: all producers have finished, and it found nothing left.
     pub(super) fn saw(&mut self, seen: Seen, is_wanted: bool, is_over: bool) {
         let state = |seen: Seen| (seen.items, seen.first_sequence);
-        if self.seen.replace(seen).map(state) != Some(state(seen)) {
+        let before = self.seen.replace(seen);
+        if before.map(state) != Some(state(seen)) {
             self.idle = 0;
         } else if is_wanted {
             self.idle = self.idle.saturating_add(1);
         }
         self.has_to_tell |= is_wanted;
-        if self.is_over != is_over {
+        // Something may have been put and settled between two looks that found nothing, a dead letter for one.
+        if self.is_over != is_over || before.is_some_and(|before| before.last_sequence != seen.last_sequence) {
             (self.is_over, self.ends) = (is_over, self.ends + 1);
         }
         self.is_done = is_over && self.counted == Some(self.ends);
@@ -122,11 +124,18 @@ impl Looks {
         is_due.then_some(self.ends)
     }
 
+    /// A dead letter has come or gone here: they are counted again before the end is told.
+    pub(super) fn note_letter(&mut self) {
+        self.ends += 1;
+    }
+
     /// So many there are; asked for when `ends` was so.
     pub(super) fn counted(&mut self, letters: u64, ends: u64, now: Duration) {
-        self.letters = Some(letters);
-        self.counted = self.counted.max(Some(ends));
-        if self.is_over && !self.is_done {
+        if self.counted > Some(ends) {
+            return;
+        }
+        (self.letters, self.counted) = (Some(letters), Some(ends));
+        if self.is_over && !self.is_done && ends == self.ends {
             self.at = now;
         }
     }
@@ -230,5 +239,27 @@ mod tests {
         looks.saw(seen(1), false, false);
         looks.saw(seen(0), false, true);
         assert!(looks.view(View::default()).is_some_and(|view| !view.is_done), "something was put again");
+    }
+
+    #[test]
+    fn dead_letters_are_counted_again_if_any_may_have_come_or_gone_since_the_end() {
+        let is_done = |looks: &mut Looks| looks.view(View::default()).is_some_and(|view| view.is_done);
+        let empty = |last_sequence| Seen { last_sequence, ..Seen::default() };
+        let mut looks = looks();
+        looks.saw(empty(1), true, true);
+        looks.counted(3, 1, SECOND);
+        looks.saw(empty(1), true, true);
+        assert!(is_done(&mut looks));
+        looks.saw(empty(2), true, true);
+        assert!(!is_done(&mut looks), "one was put again and is settled");
+        assert_eq!(looks.begin_count(|_| false, SECOND), Some(2));
+        looks.note_letter();
+        looks.counted(2, 2, SECOND);
+        looks.saw(empty(2), true, true);
+        assert!(!is_done(&mut looks), "another has gone");
+        looks.counted(1, 3, SECOND);
+        looks.counted(2, 2, SECOND);
+        looks.saw(empty(2), true, true);
+        assert_eq!(looks.view(View::default()), Some(View { last_sequence: 2, dead: 1, is_done: true, ..View::default() }));
     }
 }

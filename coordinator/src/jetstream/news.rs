@@ -256,12 +256,14 @@ impl Worker {
             }
             Kind::Bury(id) => {
                 read::<Stored>(said)?;
+                self.looks.note_letter();
                 self.answer(Answer::Buried(id));
             }
             Kind::Letters { offset } => self.listed_letters(offset, said).await?,
             Kind::Letter(id) => self.got_letter(id, said).await?,
             Kind::ForgetLetter(id) => {
                 let Present {} = read(said)?;
+                self.looks.note_letter();
                 self.answer(Answer::DeadForgotten(id));
             }
             Kind::CountLetters { ends } => {

@@ -58,6 +58,8 @@ pub(super) struct Shared {
     is_drained: bool,
     /// Such a look is on its way.
     looks_for_end: bool,
+    /// The run is over as a look has found, while something was on its way here: another has to say so.
+    is_unsure: bool,
     /// Since when nobody here wants what is here.
     idle_since: Option<Duration>,
     /// Something has come back from a consumer that is gone or hangs.
@@ -121,6 +123,7 @@ impl Shared {
             dead_look_at: None,
             is_drained: false,
             looks_for_end: false,
+            is_unsure: false,
             idle_since: None,
             came_back: false,
             announced: None,
@@ -387,7 +390,9 @@ impl Queue {
     /// A look at the whole queue: what is on its way comes on top.
     pub(super) fn whole(&mut self, whole: Whole, now: Duration) {
         let Some(shared) = &mut self.shared else { panic!("a queue that is not shared is looked at") };
-        shared.whole = whole;
+        let is_sure = !shared.is_publishing();
+        shared.is_unsure = whole.is_done && !is_sure;
+        shared.whole = Whole { is_done: whole.is_done && is_sure, ..whole };
         shared.looking = false;
         shared.is_drained = std::mem::take(&mut shared.looks_for_end) && whole.items == 0;
         let counts_dead = whole.is_done || shared.dead_since.is_none_or(|since| now >= since.saturating_add(SHARED_DEAD_LOOK));
@@ -429,7 +434,8 @@ impl Queue {
         }
         let published = shared.published;
         let asks = shared.asking.iter().any(|asking| asking.after <= published) || shared.dead_look_at.is_some_and(|at| at <= now);
-        if (waits || asks || (ends && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
+        let is_unsure = shared.is_unsure && !shared.is_publishing();
+        if (waits || asks || is_unsure || (ends && !shared.is_drained)) && !std::mem::replace(&mut shared.looking, true) {
             // Behind what was asked for by now: what that brings comes before what the look shows.
             for asking in &mut shared.asking {
                 asking.looks |= asking.after <= published;

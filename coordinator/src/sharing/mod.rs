@@ -417,10 +417,12 @@ impl<S: Servers> Sharing<S> {
                 let told = self.given.iter().map(|given| (given.items, given.bytes));
                 let unreported = told.chain(self.ending.range(..view.first_sequence).map(|(_, amount)| *amount));
                 let (items, bytes) = beyond.chain(unreported).fold((view.items, view.bytes), |sum, more| (sum.0 + more.0, sum.1 + more.1));
+                // What they have not told yet does not count as settled here, though the look has seen it.
+                let first_open = self.ending.keys().next().map_or(view.first_sequence, |first| view.first_sequence.min(*first));
                 Said::Input(Input::Whole(Whole {
                     items,
                     bytes,
-                    settled_until: item_id(view.first_sequence, 0).0,
+                    settled_until: item_id(first_open, 0).0,
                     next_id: item_id(view.last_sequence + 1, 0).0,
                     dead: view.dead,
                     machines: view.machines,

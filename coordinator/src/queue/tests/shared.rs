@@ -218,6 +218,22 @@ fn a_dead_letter_that_is_put_again_is_forgotten_once_its_item_is_at_the_servers(
 }
 
 #[test]
+fn an_end_that_is_seen_while_something_is_on_its_way_is_looked_at_again_once_it_is_there() {
+    let mut bench = Bench::machine(Rules { producers_expected: Some(1), ..SHARED });
+    let letter = DeadLetter { id: ItemId(3), attempts: 1, cause: "no".into(), item: Bytes::from_static(b"abc") };
+    bench.journal.dead.insert(3, letter);
+    bench.steer(5, Message::DeadRemove { from: ItemId(0), until: ItemId(9), fate: DeadFate::Requeue });
+    bench.see(Whole { is_done: true, ..items(0) });
+    assert_eq!((bench.asked(), bench.queue.phase), (vec!["publish 1".into()], Phase::Running));
+    bench.published(100);
+    assert_eq!((bench.asked(), bench.queue.phase), (vec!["drop 3 of 3 bytes".into(), "look".into()], Phase::Running));
+    bench.see(items(1));
+    assert_eq!((bench.asked(), bench.queue.phase), (vec![], Phase::Running));
+    bench.see(Whole { is_done: true, ..items(0) });
+    assert_eq!(bench.queue.phase, Phase::Done);
+}
+
+#[test]
 fn a_join_waits_for_what_is_on_its_way_to_have_its_numbers_and_then_for_all_below_them() {
     let mut bench = Bench::machine(SHARED);
     let settled_until = |until| Whole { settled_until: until, ..items(1) };

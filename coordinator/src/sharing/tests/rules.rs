@@ -303,6 +303,24 @@ fn a_look_counts_what_was_reported_as_stored_and_not_what_was_not_reported_as_do
 }
 
 #[test]
+fn what_a_look_has_seen_settled_counts_once_it_is_reported_as_that() {
+    let settled_until = |sharing: &mut Sharing<Scribe>, first_sequence| {
+        sharing.servers.answers.push(Answer::Cluster(View { first_sequence, ..View::default() }));
+        match &sharing.collect().unwrap()[..] {
+            [Said::Input(Input::Whole(whole))] => whole.settled_until,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut sharing = sharing();
+    sharing.fetch(30, 1, 1, Told::default());
+    assert_eq!(settled_until(&mut sharing, 31), at(31, 0), "another machine has settled it");
+    sharing.entry(settled(at(30, 0), 1));
+    assert_eq!([29, 30, 31].map(|first| settled_until(&mut sharing, first)), [at(29, 0), at(30, 0), at(30, 0)]);
+    assert_eq!(sharing.told(Answer::Settled(30)), ["1 entries"]);
+    assert_eq!(settled_until(&mut sharing, 31), at(31, 0));
+}
+
+#[test]
 fn a_look_says_of_messages_what_the_queue_knows_by_items() {
     let view = View {
         machines: 2,
