@@ -227,7 +227,8 @@ pub const JETSTREAM_LOOK: Duration = Duration::from_secs(1);
 pub const JETSTREAM_LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// How often a look is repeated that somebody waits for who wants an item, if it has seen messages that are not here: the answer may have overtaken
-/// one that is on its way. Two more take some ten milliseconds; more of them would not make it certain, for another machine may have it.
+/// one that is on its way. Two more take some ten milliseconds; more of them would not make it certain, for another machine may have it. Likewise one
+/// that may have seen messages which are settled by now, when nothing is at work here any more.
 pub const JETSTREAM_LOOKS_AGAIN: u32 = 2;
 
 /// How often it is looked whether a full queue has room again.

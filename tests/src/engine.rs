@@ -46,6 +46,12 @@ pub fn first_item() -> u64 {
     if engine() == Engine::Nats { coordinator::jetstream::item_id(1, 0).0 } else { 0 }
 }
 
+/// True if this may be the first attempt that anybody has made at an item: a message of a shared queue that came here when nobody asked any more goes
+/// back, and the servers count that.
+pub fn may_be_first(attempt: u32) -> bool {
+    attempt == 1 || (engine() == Engine::Nats && attempt == 2)
+}
+
 /// True if `text` goes on so after the number of the item that was put as the `nth`, from 0 on. Numbers of a shared queue go by messages, and how
 /// items are cut into these nobody knows: there it may be any item.
 pub fn tells_of_item(text: &str, nth: u64, goes_on: &str) -> bool {

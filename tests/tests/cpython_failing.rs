@@ -9,7 +9,7 @@ use common::{Consumer, Control, Error, GetError, Producer, PutError};
 use cpython_case::{consumer, producer, take, with_queue};
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-use tests::engine::soon;
+use tests::engine::{may_be_first, soon};
 use tests::{DEADLINE, Process, Queue, eventually, proc_state};
 
 /// A worker's last words and deed.
@@ -117,7 +117,7 @@ fn check_crash(script: &str, dies: bool, cause: &str) {
         let healthy = consumer::<[u8]>(&queue);
         producer.put(b"well").unwrap();
         let delivery = healthy.get().unwrap().unwrap();
-        assert_eq!((delivery.item(), delivery.attempt()), (&b"well"[..], 1));
+        assert!(delivery.item() == b"well" && may_be_first(delivery.attempt()), "{delivery:?}");
         delivery.ack().unwrap();
         producer.join().unwrap();
         assert!(!queue.coordinator().stdout().contains("half"), "a failed attempt has no result");

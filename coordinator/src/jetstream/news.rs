@@ -228,6 +228,7 @@ impl Worker {
                     return Err(Refusal::Trouble(format!("{code} {words}")).into());
                 }
                 if let Some(is_marked) = self.leases.settled(sequence) {
+                    self.settled += 1;
                     self.answer(Answer::Settled(sequence));
                     self.note_end();
                     if is_marked {
@@ -275,9 +276,11 @@ impl Worker {
             Kind::Beat | Kind::Forget => {
                 let Present {} = read(said)?;
             }
-            Kind::Look { changes, is_wanted } => {
+            Kind::Look { changes, settled, is_wanted } => {
                 let info = read::<StreamInfo>(said)?;
-                self.looked(&info, changes, is_wanted)?;
+                // What was settled meanwhile it may have seen or not; the next look tells, if nothing more is at work here.
+                let is_mixed = settled != self.settled && self.leases.len() == 0;
+                self.looked(&info, changes, is_wanted, is_mixed)?;
             }
             Kind::Consumer { inlet } => {
                 // Whatever it says: if the consumer is gone, what asks next hears of it.
@@ -325,12 +328,13 @@ impl Worker {
         Ok(())
     }
 
-    fn looked(&mut self, info: &StreamInfo, changes: u64, is_wanted: bool) -> Result<(), End> {
+    fn looked(&mut self, info: &StreamInfo, changes: u64, is_wanted: bool, is_mixed: bool) -> Result<(), End> {
         if self.created.get_or_insert_with(|| info.created.clone()) != &info.created {
             return Err(self.gone("the stream of items"));
         }
         let is_elsewhere = info.state.messages > self.leases.len() as u64;
-        if is_wanted && is_elsewhere && self.pulls.is_wanting() && self.looks_again < JETSTREAM_LOOKS_AGAIN {
+        let is_coming = is_wanted && is_elsewhere && self.pulls.is_wanting();
+        if (is_coming || is_mixed) && self.looks_again < JETSTREAM_LOOKS_AGAIN {
             self.looks_again += 1;
             self.looks.lost(true);
             return Ok(());

@@ -36,7 +36,7 @@ pub(super) enum Kind {
     /// That this machine is there.
     Beat,
     /// How full the queue is; how often the machines' records had changed by then; whether somebody has asked for it.
-    Look { changes: u64, is_wanted: bool },
+    Look { changes: u64, settled: u64, is_wanted: bool },
     /// Whether a part of the queue is still there.
     Check(&'static str),
     /// The consumer, once an inlet is closed: servers forget what was asked for through it when they look at that, or try to serve it.

@@ -46,8 +46,10 @@ pub(super) struct Worker {
     pub(super) arrivals: Arrivals,
     pub(super) inlet: Option<Inlet>,
     inlets: u64,
-    /// How often in a row a look was not told of, since what it has seen might be on its way here.
+    /// How often in a row a look was not told of, since what it has seen might be on its way here, or gone.
     pub(super) looks_again: u32,
+    /// Messages settled so far.
+    pub(super) settled: u64,
     /// The inlet that is being closed: what was asked for through it and is not wanted any more may still come.
     pub(super) closing: Option<u64>,
     pub(super) is_connected: bool,
@@ -108,6 +110,7 @@ impl Worker {
             inlet: None,
             inlets: 0,
             looks_again: 0,
+            settled: 0,
             closing: None,
             is_connected: true,
             outage: None,
@@ -308,7 +311,7 @@ impl Worker {
         self.puts.asked();
         let payload = json!({ "subjects_filter": format!("{}.>", self.names.items_subject) });
         let request = format!("STREAM.INFO.{}", self.names.items);
-        self.ask_api(Kind::Look { changes: self.machines.changes(), is_wanted }, &request, payload).await;
+        self.ask_api(Kind::Look { changes: self.machines.changes(), settled: self.settled, is_wanted }, &request, payload).await;
     }
 
     /// Something could not be done: finds out whether that is for good.
