@@ -45,6 +45,8 @@ pub struct Connection<W = UnixStream> {
     wire: W,
     reader: FrameReader,
     outbox: Outbox,
+    /// The system reports when more can be written.
+    watches_room: bool,
     /// Its process id, where the system tells.
     pub pid: Option<u32>,
     /// When it came.
@@ -57,6 +59,8 @@ pub struct Connection<W = UnixStream> {
     pub readable: bool,
     /// It is in the line of connections to be served.
     pub in_line: bool,
+    /// It is in the line of connections to be written to.
+    pub in_line_to_write: bool,
     hung_up: bool,
     /// A confirmation that is not said while the frame behind what it confirms is on its way: the next one will say it too.
     unsaid: Option<Position>,
@@ -73,8 +77,21 @@ pub struct Connection<W = UnixStream> {
 impl Connection {
     /// A connection that was just accepted, and has to say hello until `deadline`; `pool` is where its frames lie.
     pub fn new(stream: UnixStream, registry: &Registry, token: Token, deadline: Duration, pool: Pool) -> io::Result<Connection> {
-        registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)?;
+        registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Connection::over(stream, deadline, pool))
+    }
+
+    /// Has the system report when more can be written, from now on if something waits to be. Not otherwise, or each message that the client reads
+    /// would wake us, at its own expense; but there is no end to it before a report comes in vain: who is slow now will be again.
+    pub fn watch_room(&mut self, has_report: bool, registry: &Registry, token: Token) -> io::Result<()> {
+        let waits = !self.outbox.is_empty();
+        let interest = match (self.watches_room, waits) {
+            (false, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) if has_report => Interest::READABLE,
+            _ => return Ok(()),
+        };
+        self.watches_room = waits;
+        registry.reregister(&mut SourceFd(&self.wire.as_raw_fd()), token, interest)
     }
 }
 
@@ -85,12 +102,14 @@ impl<W: Wire> Connection<W> {
             wire,
             reader: FrameReader::with_pool(HELLO_FRAME_BYTES_MAX, pool),
             outbox: Outbox::default(),
+            watches_room: false,
             pid: None,
             since: Duration::ZERO,
             state: State::Greeting,
             deadline: Some(deadline),
             readable: false,
             in_line: false,
+            in_line_to_write: false,
             hung_up: false,
             unsaid: None,
             deaf: false,
@@ -175,6 +194,7 @@ impl<W: Wire> Connection<W> {
 
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.in_line_to_write = false;
         if self.is_confirmation_due()
             && let Some(position) = self.unsaid.take()
         {

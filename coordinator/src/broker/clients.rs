@@ -14,7 +14,7 @@ use common::transport::{self, Wire};
 use mio::Token;
 use tracing::debug;
 
-use super::Broker;
+use super::{Broker, line_up_to_write};
 use crate::PROGRAM;
 use crate::connection::{Connection, State};
 use crate::door::Room;
@@ -161,9 +161,9 @@ impl Broker {
         }
         debug!(client = client.0, ?reason, words, "closing a connection");
         connection.linger(reason, words, now + LINGER);
+        line_up_to_write(connection, client, &mut self.unflushed);
         self.door.closed(client);
         self.deadlines.insert((now + LINGER, client));
-        self.unflushed.insert(client);
         self.put_in_line(client);
     }
 
@@ -178,7 +178,6 @@ impl Broker {
             State::Open(_) => self.queue.handle(Input::Left { client, orderly }, self.now()),
             State::Greeting | State::Lingering => {}
         }
-        self.unflushed.remove(&client);
         self.door.gone(client);
         self.note_room();
     }

@@ -80,7 +80,8 @@ pub struct Broker {
     line: VecDeque<ClientId>,
     /// Consumers that are not read from until results are written.
     held_back: Vec<ClientId>,
-    unflushed: BTreeSet<ClientId>,
+    /// Those that have something to write, in the order in which they got it: an item leaves before the confirmation that it was put.
+    unflushed: VecDeque<ClientId>,
     deadlines: BTreeSet<(Duration, ClientId)>,
     queue: Queue,
     figures: Figures,
@@ -139,7 +140,7 @@ impl Broker {
             next_client: FIRST_CLIENT,
             line: VecDeque::new(),
             held_back: Vec::new(),
-            unflushed: BTreeSet::new(),
+            unflushed: VecDeque::new(),
             deadlines: BTreeSet::new(),
             item_bytes_max: rules.item_bytes_max,
             queue: Queue::recover(rules, &recovered),
@@ -255,7 +256,9 @@ impl Broker {
                     let Some(connection) = self.connections.get_mut(&client) else { continue };
                     connection.note(event.is_readable(), event.is_read_closed() || event.is_error());
                     if event.is_writable() {
-                        self.unflushed.insert(client);
+                        // Should it fail, we are told more than we ask for.
+                        let _ = connection.watch_room(true, self.poll.registry(), event.token());
+                        line_up_to_write(connection, client, &mut self.unflushed);
                     }
                     if connection.has_work() && !std::mem::replace(&mut connection.in_line, true) {
                         self.line.push_back(client);
@@ -331,7 +334,7 @@ impl Broker {
         // What came before an end counts.
         let Some(connection) = self.connections.get_mut(&client) else { return };
         if connection.is_confirmation_due() {
-            self.unflushed.insert(client);
+            line_up_to_write(connection, client, &mut self.unflushed);
         }
         match connection.ending.take_if(|_| connection.unhandled.is_empty()) {
             Some(broken) => self.end(client, broken),
@@ -417,9 +420,10 @@ impl Broker {
     fn move_outputs(&mut self) {
         loop {
             self.fill_outboxes();
-            let Some(client) = self.unflushed.pop_first() else { break };
+            let Some(client) = self.unflushed.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(&client) else { continue };
-            match connection.flush() {
+            let registry = self.poll.registry();
+            match connection.flush().and_then(|()| connection.watch_room(false, registry, Token(client.0 as usize))) {
                 Ok(()) => {}
                 Err(_) if connection.state == State::Lingering => self.forget(client, false),
                 Err(_) => connection.deafen(),
@@ -447,7 +451,7 @@ impl Broker {
             Output::Send { client, message, batch } => {
                 if let Some(connection) = self.connections.get_mut(&client) {
                     connection.send(&message, batch.as_ref());
-                    self.unflushed.insert(client);
+                    line_up_to_write(connection, client, &mut self.unflushed);
                 }
             }
             Output::Close { client, reason, words } => self.close(client, reason, words),
@@ -469,7 +473,14 @@ impl Broker {
     fn send(&mut self, client: ClientId, message: &Message) {
         if let Some(connection) = self.connections.get_mut(&client) {
             connection.send(message, None);
-            self.unflushed.insert(client);
+            line_up_to_write(connection, client, &mut self.unflushed);
         }
+    }
+}
+
+/// Has a connection written to, behind those that are to be already.
+fn line_up_to_write(connection: &mut Connection, client: ClientId, line: &mut VecDeque<ClientId>) {
+    if !std::mem::replace(&mut connection.in_line_to_write, true) {
+        line.push_back(client);
     }
 }
