@@ -87,26 +87,44 @@ impl NatsServer {
 
     /// The same; `more` stands in its configuration.
     pub fn start_with(more: &str) -> NatsServer {
+        NatsServer::start_configured("", more)
+    }
+
+    fn start_configured(jetstream: &str, more: &str) -> NatsServer {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("config"), config(folder.path(), None, "", more)).expect("a configuration");
+        std::fs::write(folder.path().join("config"), config(folder.path(), None, jetstream, more)).expect("a configuration");
         let mut server = NatsServer { folder, process: None, port: 0 };
         server.run();
         let port = server.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
         server.port = port;
         // Another start is to find the same port.
-        let config = config(server.folder.path(), Some(port), "", more);
+        let config = config(server.folder.path(), Some(port), jetstream, more);
         std::fs::write(server.folder.path().join("config"), config).expect("a configuration");
         server
     }
 
     /// Starts one without JetStream.
     pub fn start_plain() -> NatsServer {
+        NatsServer::start_plain_with("")
+    }
+
+    fn start_plain_with(more: &str) -> NatsServer {
         let folder = tempfile::tempdir().expect("a folder");
-        let config = format!("listen: \"127.0.0.1:-1\"\nports_file_dir: {:?}\n", folder.path());
+        let config = format!("listen: \"127.0.0.1:-1\"\nports_file_dir: {:?}\n{more}\n", folder.path());
         std::fs::write(folder.path().join("config"), config).expect("a configuration");
         let mut server = NatsServer { folder, process: None, port: 0 };
         server.run();
         server
+    }
+
+    /// Starts one without JetStream, and as its leaf one whose JetStream is a domain: from the first, that can be reached by its name alone.
+    pub fn start_with_domain(name: &str) -> [NatsServer; 2] {
+        let port = free_port();
+        let hub = NatsServer::start_plain_with(&format!("leafnodes {{ listen: \"127.0.0.1:{port}\" }}"));
+        let remotes = format!("leafnodes {{ remotes: [{{ url: \"nats-leaf://127.0.0.1:{port}\" }}] }}");
+        let leaf = NatsServer::start_configured(&format!(", domain: {name}"), &remotes);
+        eventually("a leaf", || hub.log().contains("Leafnode connection created").then_some(()));
+        [hub, leaf]
     }
 
     /// Starts a cluster.
