@@ -1,9 +1,10 @@
-//! The connection to the servers; `async_nats` is named only here and in `setup`.
+//! The connection to the servers; `async_nats` is named only here, in `access` and in `setup`.
 //!
 //! What is published while there is no connection lies with the library until there is one again, and nobody learns whether it ever leaves;
 //! its acknowledgement of a message is not confirmed. So everything that matters goes out as a request of ours, with a number in the subject of
 //! the answer, and is repeated until that comes.
 
+mod access;
 mod setup;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, Context};
-use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, StatusCode, Subscriber};
+use async_nats::{ConnectOptions, Event, HeaderMap, ServerAddr, ServerError, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::names::Names;
-use super::{Address, ClusterError, News, Settings};
+use super::{ClusterError, News, Settings};
 use crate::limits::{JETSTREAM_COMMANDS_MAX, JETSTREAM_OVERDUE, JETSTREAM_PING, JETSTREAM_STALL};
 
 /// Something to be published.
@@ -88,13 +89,8 @@ impl Client {
         let address = &settings.address;
         let servers = address.servers.iter().map(|server| server.parse::<ServerAddr>()).collect::<Result<Vec<_>, _>>();
         let servers = servers.map_err(|error| ClusterError::Address { text: address.to_string(), what: error.to_string() })?;
-        let options = options(address, &servers, news.clone()).await?;
-        let client = options.connect(servers).await.map_err(|error| match error.kind() {
-            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-                ClusterError::Unauthorized { address: address.to_string() }
-            }
-            _ => ClusterError::Unreachable { address: address.to_string(), said: chain(&error) },
-        })?;
+        let options = access::add(options(news.clone()), address, &servers)?;
+        let client = options.connect(servers).await.map_err(|error| access::refusal(address, &error))?;
         let info = client.server_info();
         debug!(server = info.server_name, version = info.version, "connected to NATS");
         let builder = ContextBuilder::new().timeout(JETSTREAM_OVERDUE);
@@ -225,8 +221,8 @@ impl Client {
     }
 }
 
-async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSender<News>) -> Result<ConnectOptions, ClusterError> {
-    let mut options = ConnectOptions::new()
+fn options(news: UnboundedSender<News>) -> ConnectOptions {
+    ConnectOptions::new()
         .name("procq")
         .ping_interval(JETSTREAM_PING)
         .client_capacity(JETSTREAM_COMMANDS_MAX)
@@ -244,22 +240,7 @@ async fn options(address: &Address, servers: &[ServerAddr], news: UnboundedSende
                 let _ = news.send(told);
             }
             async {}
-        });
-    if let Some(server) = servers.iter().find(|server| server.has_user_pass()) {
-        let (user, password) = (server.username().unwrap_or_default(), server.password().unwrap_or_default());
-        options = options.user_and_password(user.into(), password.into());
-    }
-    if let Some(path) = &address.credentials {
-        let wrap = |source| ClusterError::Credentials { path: path.clone(), source };
-        options = options.credentials_file(path).await.map_err(wrap)?;
-    }
-    if let Some(path) = &address.authorities {
-        options = options.add_root_certificates(path.clone());
-    }
-    if let Some((certificate, key)) = &address.certificate {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    Ok(options)
+        })
 }
 
 fn pulled(message: async_nats::Message, prefix: &str, context: &Context) -> Option<News> {

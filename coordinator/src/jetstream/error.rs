@@ -1,7 +1,7 @@
 //! What can be wrong with a queue that lies at NATS servers. Each error says what to do; nothing is thrown away by itself.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::message::MessageError;
 
@@ -18,12 +18,22 @@ pub enum ClusterError {
         what: String,
     },
     /// A file that proves who we are cannot be used.
-    #[error("cannot use the credentials in {}", path.display())]
+    #[error("cannot use the credentials in {} ({said}); give a file with a token and its key, as nsc writes it", path.display())]
     Credentials {
         /// The file.
         path: PathBuf,
         /// What the system, or the file's reader, said.
-        source: io::Error,
+        said: String,
+    },
+    /// A file for TLS cannot be used.
+    #[error("cannot use the {what} in {} ({said}); give files in PEM form, \"-----BEGIN …\"", path.display())]
+    KeyFile {
+        /// What should be in it.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system, or the file's reader, said.
+        said: String,
     },
     /// No server answers.
     #[error("no NATS server answers at {address} ({said}); start one (nats-server --jetstream), or mend the address")]
@@ -33,17 +43,42 @@ pub enum ClusterError {
         /// What was seen last.
         said: String,
     },
+    /// It is not who we asked for, or does not speak TLS, or does not trust us.
+    #[error("no TLS with the NATS server at {address}: {said}; {advice}")]
+    NoTls {
+        /// Where.
+        address: String,
+        /// What is wrong.
+        said: String,
+        /// What would help.
+        advice: &'static str,
+    },
     /// The server does not know us.
-    #[error("the NATS server at {address} refuses who we are; give USER:PASSWORD@ before the host or ?creds=FILE behind the queue's name")]
+    #[error("the NATS server at {address} refuses {}", who_is_refused(credentials.as_deref()))]
     Unauthorized {
         /// Where.
         address: String,
+        /// What we have shown, unless it was a password or nothing.
+        credentials: Option<PathBuf>,
     },
     /// The server keeps nothing.
     #[error("the NATS server at {address} has no JetStream ({said}); start it with --jetstream, or enable it for this account")]
     NoJetStream {
         /// Where.
         address: String,
+        /// What it said.
+        said: String,
+    },
+    /// The domain is not there.
+    #[error(
+        "the NATS server at {address} has no JetStream domain {domain} ({said}); give domain=NAME as its configuration does \
+         (jetstream {{ domain: … }}), or leave it out"
+    )]
+    NoDomain {
+        /// Where.
+        address: String,
+        /// Which one.
+        domain: String,
         /// What it said.
         said: String,
     },
@@ -127,4 +162,14 @@ pub enum ClusterError {
         /// The queue.
         queue: String,
     },
+}
+
+fn who_is_refused(credentials: Option<&Path>) -> String {
+    match credentials {
+        Some(path) => {
+            let path = path.display();
+            format!("the credentials in {path}; give others with creds=FILE: of an account that it knows, neither expired nor revoked")
+        }
+        None => "who we are; give USER:PASSWORD@ before the host or ?creds=FILE behind the queue's name".into(),
+    }
 }

@@ -1,6 +1,8 @@
 //! Queues that many machines share, as people use them: real coordinators, producers, consumers, and real NATS servers.
 
+mod access;
 mod faults;
+mod keys;
 mod machine;
 mod refusals;
 

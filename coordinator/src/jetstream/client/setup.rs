@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{AccountErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use common::limits::ITEM_BYTES_MAX_DEFAULT;
@@ -20,7 +20,14 @@ impl Client {
     /// Makes what the queue consists of, or finds it as it has to be.
     pub(in crate::jetstream) async fn set_up(&mut self, settings: &Settings, names: &Names) -> Result<(), ClusterError> {
         let address = settings.address.to_string();
-        self.context.query_account().await.map_err(|error| ClusterError::NoJetStream { address: address.clone(), said: chain(&error) })?;
+        let asked = self.context.query_account().await;
+        asked.map_err(|error| match (&settings.address.domain, error.kind()) {
+            // Nobody listens where the domain would be asked.
+            (Some(domain), AccountErrorKind::JetStreamUnavailable | AccountErrorKind::TimedOut) => {
+                ClusterError::NoDomain { address: address.clone(), domain: domain.clone(), said: chain(&error) }
+            }
+            _ => ClusterError::NoJetStream { address: address.clone(), said: chain(&error) },
+        })?;
         self.item_bytes_max = self.fit_item(settings)?;
         let storage = if settings.address.in_memory { StorageType::Memory } else { StorageType::File };
         let common = || Config { num_replicas: settings.address.replicas, storage, ..Config::default() };
