@@ -102,6 +102,7 @@ pub struct QueueArgs {
     ///
     /// The queue's items are at NATS servers with JetStream, and every coordinator that names the same queue with the same bounds takes part: producers and
     /// consumers notice nothing. nats://HOST:PORT/QUEUE, with several servers as nats://A,B,C/QUEUE, tls:// for TLS, and ?creds=FILE&ca=FILE&cert=FILE&key=FILE&domain=NAME&replicas=N&storage=memory.
+    /// ca is whom to trust instead of the system's authorities; with it, or with cert and key, nothing goes without TLS.
     /// ack_wait=30s (1s to 10m, the same on all machines) is how soon another machine gets what a dead one held, lost=20s (6s to 10m) how soon a machine that says nothing is
     /// given up, and its producers with it.
     #[arg(long, value_name = "URL", env = "PROCQ_ENGINE", conflicts_with_all = ["journal", "keep_order"])]

@@ -20,7 +20,7 @@ pub struct Address {
     pub queue: String,
     /// A file with a token and its key (`.creds`).
     pub credentials: Option<PathBuf>,
-    /// Certificates of authorities, beyond the system's.
+    /// Certificates of the authorities that are trusted, instead of the system's.
     pub authorities: Option<PathBuf>,
     /// Our certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,

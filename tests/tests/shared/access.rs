@@ -63,6 +63,18 @@ fn a_server_whose_certificate_is_not_trusted_is_refused_with_what_would_help() {
 }
 
 #[test]
+fn a_server_without_tls_is_not_spoken_to_where_tls_is_asked_for() {
+    needs_server!();
+    let (authority, server) = (Authority::new(), NatsServer::start());
+    let ours = authority.certify("us");
+    let words = ["speaks no TLS", "nats://", "tls { … }"];
+    is_refused(&place(&tls(&server.url()), &[]), &words);
+    // Whoever says whom to trust, or shows a certificate, means TLS.
+    is_refused(&place(&server.url(), &[("ca", &authority.file())]), &words);
+    is_refused(&place(&server.url(), &[("cert", &ours.certificate), ("key", &ours.key)]), &words);
+}
+
+#[test]
 fn a_server_that_asks_for_our_certificate_gets_it() {
     needs_server!();
     let (authority, other) = (Authority::new(), Authority::new());

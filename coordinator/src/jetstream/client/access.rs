@@ -31,7 +31,10 @@ pub(super) fn add(mut options: ConnectOptions, address: &Address, servers: &[Ser
         check_key(key)?;
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
-    Ok(options)
+    // Whoever says whom to trust, or shows a certificate, means TLS, and is not to be talked out of it by whoever is on the way. Servers that are
+    // heard of later have no scheme of their own, either.
+    let is_meant = servers.iter().any(ServerAddr::tls_required) || address.authorities.is_some() || address.certificate.is_some();
+    Ok(options.require_tls(is_meant))
 }
 
 fn check_certificates(path: &Path) -> Result<(), ClusterError> {
