@@ -51,11 +51,16 @@ fn run(cli: &Cli) -> Result<()> {
     let endpoint = Endpoint::named(cli.socket.as_deref()).with_spin(cli.spin).with_reconnect(cli.reconnect).with_narrator(PROGRAM);
     let producer = connect(&endpoint, cli, source.as_ref())?;
     if cli.child_of.is_none() {
-        let (pid, resumed_at) = (producer.coordinator_pid(), producer.resumed_at().0);
+        let pid = producer.coordinator_pid();
         tell(PROGRAM, format_args!("connected to the coordinator (pid {pid}) at {}", endpoint.path().display()));
-        if resumed_at > 0 {
-            tell(PROGRAM, format_args!("{resumed_at} items are put already; going on behind them (another --name begins anew)"));
-        }
+    }
+    let resumed_at = producer.resumed_at().0;
+    if resumed_at > 0 {
+        let (of, other) = match &source {
+            Some(source) if cli.child_of.is_some() => (format!(" of {}", source.name()), "queue"),
+            _ => (String::new(), "--name"),
+        };
+        tell(PROGRAM, format_args!("{resumed_at} items{of} are put already; going on behind them (another {other} begins anew)"));
     }
     match &mut source {
         Some(source) => put_all(&producer, source)?,

@@ -31,8 +31,23 @@ fn several_machines_with_inputs_and_one_without_do_all_of_it_once_and_end_togeth
     let machines = [place.run("a", Some(&inputs[0]), &ECHO), place.run("b", Some(&inputs[1]), &ECHO), place.run("c", None, &ECHO)];
     let results = machines.map(|machine| machine.results());
     assert_eq!(account(&inputs, &results), 0);
-    // A line that is started again has nothing left to do.
-    assert_eq!(place.run("a", Some(&inputs[0]), &ECHO).results(), "");
+}
+
+#[test]
+fn an_input_that_was_put_by_an_earlier_run_is_not_put_again_and_that_is_said() {
+    needs_server!();
+    let server = NatsServer::start();
+    let place = Place::at(&server.url());
+    let input = place.input("a", 30);
+    let run = || {
+        let (code, stdout, stderr) = place.run("one", Some(&input), &["--", "echo", "{}"]).process.finish();
+        (code, stdout.lines().count(), stderr)
+    };
+    let (code, results, stderr) = run();
+    assert_eq!((code, results, stderr.contains("put already")), (0, 30, false), "{stderr}");
+    let (code, results, stderr) = run();
+    let says = format!("producer: 30 items of {} are put already; going on behind them (another queue begins anew)", input.display());
+    assert_eq!((code, results, stderr.contains(&says)), (0, 0, true), "{stderr}");
 }
 
 #[test]
