@@ -394,13 +394,38 @@ mod tests {
         make_ready_if_wanted();
     }
 
+    /// Asked of the system itself: what this module thinks of it is under test.
+    fn can_be_owned() -> bool {
+        #[cfg(target_os = "linux")]
+        return rustix::thread::membarrier(rustix::thread::MembarrierCommand::RegisterPrivateExpedited).is_ok();
+        #[cfg(not(target_os = "linux"))]
+        return false;
+    }
+
     /// A lock that this thread owns; none where that is not to be had.
     fn owned<T>(value: T) -> Option<Biased<T>> {
         ready();
         let lock = Biased::new(value);
         (0..=OWNER_AFTER).for_each(|_| drop(lock.lock()));
         let owned = lock.lock().record.is_none();
+        assert_eq!(owned, can_be_owned());
         owned.then_some(lock)
+    }
+
+    #[test]
+    fn nobody_owns_it_who_has_not_come_often() {
+        ready();
+        let lock = Biased::new(());
+        (0..OWNER_AFTER).for_each(|_| drop(lock.lock()));
+        assert!(lock.lock_as_owner().is_none());
+    }
+
+    #[test]
+    fn the_owner_lets_others_in_when_he_goes() {
+        let Some(lock) = owned(()) else { return };
+        drop(lock.lock_as_owner().expect("its owner"));
+        assert!(thread::scope(|scope| scope.spawn(|| lock.try_lock().is_some()).join().expect("no panic")));
+        drop(lock.lock_as_owner().expect("its owner, after somebody has looked in"));
     }
 
     #[test]
