@@ -410,9 +410,7 @@ impl Queue {
         let arriving = self.arriving.iter().position(|(_, arriving)| *arriving == name);
         let replaced = self.intake.replace(&name).or_else(|| arriving.map(|index| self.arriving.remove(index).0));
         if let Some(replaced) = replaced {
-            self.leave_joins(replaced);
-            let words = "another producer has connected under the same name".into();
-            self.outputs.push_back(Output::Close { client: replaced, reason: CloseReason::Replaced, words });
+            self.close_producer(replaced, CloseReason::Replaced, "another producer has connected under the same name".into());
         }
         self.arriving.push((client, name));
         self.welcome_arriving();
@@ -427,8 +425,7 @@ impl Queue {
                 continue;
             }
             if is_settled && !self.claim(&name) {
-                let words = intake::too_many_names();
-                self.outputs.push_back(Output::Close { client, reason: CloseReason::Limit, words });
+                self.close_producer(client, CloseReason::Limit, intake::too_many_names());
                 continue;
             }
             self.arriving.push((client, name));
@@ -441,7 +438,7 @@ impl Queue {
         }
         match self.intake.join(client, name) {
             Ok((position, checksum)) => self.greet(client, position, checksum),
-            Err((reason, words)) => self.outputs.push_back(Output::Close { client, reason, words }),
+            Err((reason, words)) => self.close_producer(client, reason, words),
         }
     }
 
@@ -748,7 +745,6 @@ impl Queue {
         // What is confirmed must be said before the goodbye.
         self.flush_confirmations();
         for client in self.intake.close() {
-            self.leave_joins(client);
             self.close_intake_of(client);
         }
     }
@@ -761,8 +757,13 @@ impl Queue {
     }
 
     fn close_intake_of(&mut self, client: ClientId) {
-        let words = "the queue takes no more items".into();
-        self.outputs.push_back(Output::Close { client, reason: CloseReason::Ended, words });
+        self.close_producer(client, CloseReason::Ended, "the queue takes no more items".into());
+    }
+
+    /// A producer that is not known any more, or not yet, is told why; of what it has asked it hears nothing behind that.
+    fn close_producer(&mut self, client: ClientId, reason: CloseReason, words: String) {
+        self.leave_joins(client);
+        self.outputs.push_back(Output::Close { client, reason, words });
     }
 
     fn stop(&mut self) {

@@ -381,9 +381,8 @@ impl Queue {
             shared.names.remove(name);
         }
         if let Some(client) = self.intake.replace(name) {
-            self.leave_joins(client);
             let words = "another producer has connected under the same name, at another machine".into();
-            self.outputs.push_back(Output::Close { client, reason: CloseReason::Replaced, words });
+            self.close_producer(client, CloseReason::Replaced, words);
         }
     }
 

@@ -114,6 +114,24 @@ fn who_has_gone_before_its_end_is_in_the_journal_is_told_nothing() {
 }
 
 #[test]
+fn who_is_closed_before_it_was_welcomed_hears_no_answer_behind_that() {
+    let mut bench = Bench::slow(JOURNALED);
+    bench.consumer(9);
+    bench.handle(named(1, "n"));
+    bench.put_with(1, &["a"], 77);
+    bench.leave(1);
+    bench.handle(named(2, "n"));
+    bench.say(2, Message::Join);
+    bench.handle(Input::Drain);
+    bench.journal_answers();
+    assert_eq!(bench.closed().iter().map(|(client, reason, _)| (*client, *reason)).collect::<Vec<_>>(), [(2, CloseReason::Ended)]);
+    bench.demand(9, 1);
+    bench.ack(9, 0, 1);
+    bench.journal_answers();
+    assert_eq!((bench.queue.status().acknowledged, bench.sent(2, "Joined")), (1, 0));
+}
+
+#[test]
 fn one_who_comes_again_is_welcomed_once_it_is_certain_how_far_it_has_come() {
     let mut bench = Bench::slow(JOURNALED);
     bench.handle(named(1, "n"));
