@@ -223,7 +223,7 @@ pub const JETSTREAM_PULL: Duration = Duration::from_secs(10);
 /// How often it is looked how full the queue is, if nothing else makes that worth knowing; also how soon it shows that a stream is gone.
 pub const JETSTREAM_LOOK: Duration = Duration::from_secs(1);
 
-/// How often, when all producers have finished: somebody waits for the end.
+/// How often, when all producers have finished: somebody waits for the end. A machine that has settled the last that it held looks at once.
 pub const JETSTREAM_LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// How often a look is repeated that somebody waits for who wants an item, if it has seen messages that are not here: the answer may have overtaken
