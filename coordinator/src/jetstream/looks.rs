@@ -126,7 +126,7 @@ impl Looks {
 
     /// A dead letter has come or gone here: they are counted again before the end is told.
     pub(super) fn note_letter(&mut self) {
-        self.ends += 1;
+        (self.ends, self.is_done) = (self.ends + 1, false);
     }
 
     /// So many there are; asked for when `ends` was so.
@@ -253,8 +253,16 @@ mod tests {
         looks.saw(empty(2), true, true);
         assert!(!is_done(&mut looks), "one was put again and is settled");
         assert_eq!(looks.begin_count(|_| false, SECOND), Some(2));
+        looks.counted(3, 2, SECOND);
+        looks.saw(empty(2), true, true);
+        assert!(is_done(&mut looks));
         looks.note_letter();
         looks.counted(2, 2, SECOND);
+        assert_eq!(
+            looks.view(View::default()),
+            Some(View { last_sequence: 2, dead: 2, ..View::default() }),
+            "no end is told without a look"
+        );
         looks.saw(empty(2), true, true);
         assert!(!is_done(&mut looks), "another has gone");
         looks.counted(1, 3, SECOND);
