@@ -119,6 +119,28 @@ fn what_one_that_reads_nothing_holds_comes_back_when_it_dies() {
 }
 
 #[test]
+fn one_that_reads_late_gets_all_that_its_socket_had_no_room_for() {
+    let queue = Queue::serve(&[]);
+    let producer = Producer::<[u8]>::connect(&queue.endpoint()).unwrap();
+    let mut late = Raw::connect(queue.socket(), Role::Consumer, "");
+    // More than once: after the first time the coordinator watches it already.
+    for number in 1..=3 {
+        let item = vec![number; 512 * 1024];
+        late.say(&[Message::Demand { items: 1, bytes: 1 << 20 }]);
+        producer.put(&item).unwrap();
+        let held = queue.wait_until("it to be given the item", |status| status.held == u64::from(number));
+        // Whatever was to be written when that was asked has been when it is asked again.
+        assert_eq!(queue.status().held, held.held);
+        let batch = loop {
+            if let Some(batch) = late.hear().unwrap().batch {
+                break batch;
+            }
+        };
+        assert!(batch.iter().eq([&item]), "item {number} as it was put");
+    }
+}
+
+#[test]
 fn items_cut_apart_by_every_other_acknowledgement_cost_a_bounded_amount_each() {
     if !is_about(
         &[Engine::Memory, Engine::Journal],
