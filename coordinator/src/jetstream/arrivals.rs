@@ -2,15 +2,13 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::message::Marks;
+use super::message::{ItemsMessage, Marks};
 
 /// A message on its way in.
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) sequence: u64,
-    pub(super) payload: Bytes,
+    pub(super) message: ItemsMessage,
     /// How often it was delivered, this time included.
     pub(super) delivered: u64,
     /// What became of its items, once that is known.
@@ -24,9 +22,9 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// A message has come. True if its marks are to be asked for: whoever held it before may have left some.
-    pub(super) fn came(&mut self, sequence: u64, payload: Bytes, delivered: u64) -> bool {
+    pub(super) fn came(&mut self, sequence: u64, message: ItemsMessage, delivered: u64) -> bool {
         let is_fresh = delivered <= 1;
-        self.line.push_back(Arrival { sequence, payload, delivered, marks: is_fresh.then(Marks::default) });
+        self.line.push_back(Arrival { sequence, message, delivered, marks: is_fresh.then(Marks::default) });
         !is_fresh
     }
 
@@ -56,9 +54,13 @@ mod tests {
     #[test]
     fn what_has_come_for_the_first_time_does_not_pass_what_came_again_before_it() {
         let mut arrivals = Arrivals::default();
-        assert!(!arrivals.came(1, Bytes::new(), 1));
+        assert!(!arrivals.came(1, ItemsMessage::default(), 1));
         assert_eq!(next(&mut arrivals), [(1, 0)]);
-        assert!(arrivals.came(2, Bytes::new(), 2) && arrivals.came(3, Bytes::new(), 7) && !arrivals.came(4, Bytes::new(), 1));
+        assert!(
+            arrivals.came(2, ItemsMessage::default(), 2)
+                && arrivals.came(3, ItemsMessage::default(), 7)
+                && !arrivals.came(4, ItemsMessage::default(), 1)
+        );
         arrivals.marked(3, Marks { settled: vec![(0, 1)], ..Marks::default() });
         assert_eq!(next(&mut arrivals), []);
         arrivals.marked(2, Marks::default());

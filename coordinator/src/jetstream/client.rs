@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::message::{ITEMS_HEADER, ItemsMessage};
 use super::names::Names;
 use super::{ClusterError, News, Settings};
 use crate::limits::{JETSTREAM_COMMANDS_MAX, JETSTREAM_OVERDUE, JETSTREAM_PING, JETSTREAM_STALL};
@@ -49,7 +50,7 @@ pub(super) struct Delivery {
     pub(super) delivered: u64,
     /// Where it is acknowledged.
     pub(super) reply: String,
-    pub(super) payload: Bytes,
+    pub(super) message: ItemsMessage,
 }
 
 /// Where messages come in that were asked for; closed at once, with what is on its way lost, when it is dropped.
@@ -249,8 +250,11 @@ fn pulled(message: async_nats::Message, prefix: &str, context: &Context) -> Opti
     }
     let message = jetstream::Message { message, context: context.clone() };
     let (sequence, delivered) = message.info().map(|info| (info.stream_sequence, info.delivered as u64)).ok()?;
-    let reply = message.message.reply?.to_string();
-    Some(News::Delivered(Delivery { sequence, delivered, reply, payload: message.message.payload }))
+    let message = message.message;
+    let head = message.headers.as_ref().and_then(|headers| headers.get(ITEMS_HEADER)).map(ToString::to_string);
+    let reply = message.reply?.to_string();
+    let message = ItemsMessage { head: head.unwrap_or_default(), body: message.payload };
+    Some(News::Delivered(Delivery { sequence, delivered, reply, message }))
 }
 
 fn forward(mut from: Subscriber, news: UnboundedSender<News>, make: impl Fn(async_nats::Message) -> Option<News> + Send + 'static) {

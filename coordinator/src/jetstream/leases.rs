@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::message::Marks;
+use super::message::{ItemsMessage, Marks};
 
 /// A message that is held.
 #[derive(Debug)]
 struct Lease {
     /// Where it is acknowledged: the last delivery's.
     reply: String,
-    message_hash: u64,
+    message: ItemsMessage,
     /// There are marks of it at the servers.
     is_marked: bool,
     /// Marks that are on their way, or wait for those before.
@@ -54,14 +54,14 @@ impl Leases {
     }
 
     /// A message has come. False if it is held already: its lease had run out, and goes on with this delivery.
-    pub(super) fn delivered(&mut self, sequence: u64, reply: String, message_hash: u64) -> bool {
+    pub(super) fn delivered(&mut self, sequence: u64, reply: String, message: &ItemsMessage) -> bool {
         if let Some(lease) = self.held.get_mut(&sequence) {
             lease.reply = reply;
             // What was said of the delivery before may have come too late.
             lease.is_ending = false;
             return false;
         }
-        let lease = Lease { reply, message_hash, is_marked: false, writing: false, next: None, ending: None, is_ending: false };
+        let lease = Lease { reply, message: message.clone(), is_marked: false, writing: false, next: None, ending: None, is_ending: false };
         self.held.insert(sequence, lease);
         true
     }
@@ -73,8 +73,13 @@ impl Leases {
         }
     }
 
+    pub(super) fn is_held(&self, sequence: u64) -> bool {
+        self.held.contains_key(&sequence)
+    }
+
+    /// What marks of a message say which it is; worked out when there are some, which is seldom.
     pub(super) fn message_hash(&self, sequence: u64) -> Option<u64> {
-        self.held.get(&sequence).map(|lease| lease.message_hash)
+        self.held.get(&sequence).map(|lease| lease.message.hash())
     }
 
     /// All of its items are settled.
@@ -162,7 +167,7 @@ impl Leases {
         }
         if let Some(marks) = lease.next.take_if(|_| lease.ending != Some(Ending::Settle)) {
             (lease.writing, lease.is_marked) = (true, true);
-            return Some(Act::Mark { sequence, message_hash: lease.message_hash, marks });
+            return Some(Act::Mark { sequence, message_hash: lease.message.hash(), marks });
         }
         if lease.ending != Some(Ending::Settle) {
             return None;
@@ -178,9 +183,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn message(body: &'static str) -> ItemsMessage {
+        ItemsMessage { head: String::new(), body: body.into() }
+    }
+
     fn held() -> Leases {
         let mut leases = Leases::new(SECOND);
-        assert!(leases.delivered(7, "one".into(), 5));
+        assert!(leases.delivered(7, "one".into(), &message("first")));
         leases
     }
 
@@ -204,19 +213,20 @@ mod tests {
     fn a_message_that_comes_again_while_it_is_held_is_settled_under_its_last_delivery() {
         let mut leases = held();
         leases.settle(7);
-        assert!(!leases.delivered(7, "two".into(), 5));
+        assert!(!leases.delivered(7, "two".into(), &message("first")));
         assert_eq!(leases.go_on(7), Some(Act::Settle { sequence: 7, reply: "two".into() }));
     }
 
     #[test]
     fn marks_are_kept_before_another_gets_the_message() {
         let mut leases = held();
-        assert_eq!(leases.mark(7, marks(1)), Some(Act::Mark { sequence: 7, message_hash: 5, marks: marks(1) }));
+        let message_hash = message("first").hash();
+        assert_eq!(leases.mark(7, marks(1)), Some(Act::Mark { sequence: 7, message_hash, marks: marks(1) }));
         assert_eq!(leases.mark(7, marks(2)), None, "one after the other");
         assert_eq!(leases.mark(7, marks(3)), None);
         leases.release(7, SECOND);
         assert_eq!(leases.next_release(), None);
-        assert_eq!(leases.marked(7), Some(Act::Mark { sequence: 7, message_hash: 5, marks: marks(3) }));
+        assert_eq!(leases.marked(7), Some(Act::Mark { sequence: 7, message_hash, marks: marks(3) }));
         assert_eq!(leases.next_release(), None);
         assert_eq!(leases.marked(7), None);
         assert_eq!(leases.next_release(), Some(Act::Release { reply: "one".into(), delay: SECOND }));
@@ -226,7 +236,7 @@ mod tests {
     #[test]
     fn messages_are_given_back_in_order_though_one_waits_for_its_marks() {
         let mut leases = held();
-        assert!(leases.delivered(8, "two".into(), 6));
+        assert!(leases.delivered(8, "two".into(), &message("second")));
         leases.mark(7, marks(1));
         leases.release(7, Duration::ZERO);
         leases.release(8, Duration::ZERO);

@@ -1,13 +1,14 @@
 //! How what is stored at the servers lies. Each begins with a version, so that a program meets what a later one wrote with an error, and
-//! not with nonsense. Numbers are little-endian.
+//! not with nonsense.
 //!
 //! ```text
-//! items:  | version: u8 | flags: u8 | 0: u16 | count: u32 | layout: u32 | len or base: u32 | [position: u64 | checksum: u64] | body |
-//! marks, producer, machine:  | version: u8 | postcard |
+//! items:  header Procq-Items: VERSION COUNT uniform LEN | VERSION COUNT table BASE, and perhaps POSITION CHECKSUM behind that;
+//!         payload: the body, as `common::batch` has it
+//! marks, producer, machine:  payload: | version: u8 | postcard |
 //! ```
 //!
-//! `layout` is 0 for items of one length, 1 for a table of ends, and the body is as `common::batch` has it. Flag 1 says that the producer has
-//! a name (which is in the subject), and that how far it has come with this batch follows.
+//! `uniform` are items of one length, `table` those with a table of their ends behind them. A producer that has a name (which is in the subject)
+//! has come so far with this batch. What describes the items is a header, so that they leave in the memory in which they came.
 
 use bytes::Bytes;
 use common::batch::{Batch, BatchError, BatchHeader, Layout};
@@ -20,14 +21,11 @@ use crate::limits::JETSTREAM_RECORD_BYTES_MAX;
 /// The version of all that is stored.
 pub(super) const FORMAT_VERSION: u8 = 1;
 
-const HEAD_BYTES: usize = 16;
-const PROGRESS_BYTES: usize = 16;
-const FLAG_PROGRESS: u8 = 1;
-const UNIFORM: u32 = 0;
-const TABLE: u32 = 1;
+const UNIFORM: &str = "uniform";
+const TABLE: &str = "table";
 
-/// What of a message is not items.
-pub(super) const ITEMS_HEAD_BYTES_MAX: u64 = (HEAD_BYTES + PROGRESS_BYTES) as u64;
+/// The header that describes a message's items.
+pub(super) const ITEMS_HEADER: &str = "Procq-Items";
 
 /// Why what is stored cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,13 +44,17 @@ pub enum MessageError {
         /// Its length.
         came: usize,
     },
-    /// It has a property that is not known.
-    #[error("{what} {came}, which is not known")]
-    Unknown {
-        /// Which.
-        what: &'static str,
-        /// Its number.
-        came: u32,
+    /// It is longer than any such record.
+    #[error("{came} bytes, expected at most {JETSTREAM_RECORD_BYTES_MAX}")]
+    Long {
+        /// Its length.
+        came: usize,
+    },
+    /// It is not described as items are.
+    #[error("the header {ITEMS_HEADER} {came:?}, expected a version, a count, `uniform` or `table`, and a number")]
+    Head {
+        /// What it says; nothing if it is not there.
+        came: String,
     },
     /// Its items are not where its head says.
     #[error(transparent)]
@@ -109,46 +111,65 @@ pub(super) struct MachineRecord {
 }
 
 /// A message of items.
-pub(super) fn write_items(batch: &Batch, reached: Option<Reached>) -> Bytes {
-    let (layout, number) = match batch.header().layout {
-        Layout::Uniform { len } => (UNIFORM, len),
-        Layout::Table { base } => (TABLE, base),
-    };
-    let mut message = Vec::with_capacity(HEAD_BYTES + PROGRESS_BYTES + batch.body_bytes() as usize);
-    message.extend([FORMAT_VERSION, if reached.is_some() { FLAG_PROGRESS } else { 0 }, 0, 0]);
-    message.extend([batch.count(), layout, number].into_iter().flat_map(u32::to_le_bytes));
-    if let Some(Reached { position, checksum }) = reached {
-        message.extend([position, checksum].into_iter().flat_map(u64::to_le_bytes));
-    }
-    batch.body().into_iter().for_each(|piece| message.extend_from_slice(piece));
-    message.into()
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ItemsMessage {
+    /// What [`ITEMS_HEADER`] says; nothing if it is not there.
+    pub(super) head: String,
+    pub(super) body: Bytes,
 }
 
-/// Reads a message of items.
-pub(super) fn read_items(message: &Bytes) -> Result<(Batch, Option<Reached>), MessageError> {
-    check_version(message)?;
-    let short = |expected| MessageError::Short { expected, came: message.len() };
-    let Some(&[[_, flags, zeros @ ..], count, layout, number]) = message.as_chunks::<4>().0.first_chunk::<4>() else {
-        return Err(short(HEAD_BYTES));
-    };
-    if flags & !FLAG_PROGRESS != 0 || zeros != [0, 0] {
-        return Err(MessageError::Unknown { what: "flags", came: u32::from_le_bytes([flags, zeros[0], zeros[1], 0]) });
+impl ItemsMessage {
+    /// Describes a batch. Its body is copied only if it has a table, which may lie elsewhere.
+    pub(super) fn write(batch: &Batch, reached: Option<Reached>) -> ItemsMessage {
+        let (layout, number) = match batch.header().layout {
+            Layout::Uniform { len } => (UNIFORM, len),
+            Layout::Table { base } => (TABLE, base),
+        };
+        let mut head = format!("{FORMAT_VERSION} {} {layout} {number}", batch.count());
+        if let Some(Reached { position, checksum }) = reached {
+            head += &format!(" {position} {checksum}");
+        }
+        let body = match batch.body() {
+            [items, table] if table.is_empty() => items.clone(),
+            [items, table] => [&items[..], table].concat().into(),
+        };
+        ItemsMessage { head, body }
     }
-    let number = u32::from_le_bytes(number);
-    let layout = match u32::from_le_bytes(layout) {
-        UNIFORM => Layout::Uniform { len: number },
-        TABLE => Layout::Table { base: number },
-        came => return Err(MessageError::Unknown { what: "layout", came }),
-    };
-    let header = BatchHeader { count: u32::from_le_bytes(count), layout };
-    if flags & FLAG_PROGRESS == 0 {
-        return Ok((Batch::check(header, message.slice(HEAD_BYTES..))?, None));
+
+    /// The items, and how far their producer was with them, if it has a name.
+    pub(super) fn read(&self) -> Result<(Batch, Option<Reached>), MessageError> {
+        let odd = || MessageError::Head { came: self.head.clone() };
+        let (version, rest) = self.head.split_once(' ').ok_or_else(odd)?;
+        let came = version.parse().map_err(|_| odd())?;
+        if came != FORMAT_VERSION {
+            return Err(MessageError::Version { came });
+        }
+        let words: Vec<&str> = rest.split(' ').collect();
+        let (count, layout, number, reached) = match words[..] {
+            [count, layout, number] => (count, layout, number, None),
+            [count, layout, number, position, checksum] => (count, layout, number, Some((position, checksum))),
+            _ => return Err(odd()),
+        };
+        let number = number.parse().map_err(|_| odd())?;
+        let layout = match layout {
+            UNIFORM => Layout::Uniform { len: number },
+            TABLE => Layout::Table { base: number },
+            _ => return Err(odd()),
+        };
+        let reached = match reached {
+            Some((position, checksum)) => {
+                Some(Reached { position: position.parse().map_err(|_| odd())?, checksum: checksum.parse().map_err(|_| odd())? })
+            }
+            None => None,
+        };
+        let header = BatchHeader { count: count.parse().map_err(|_| odd())?, layout };
+        Ok((Batch::check(header, self.body.clone())?, reached))
     }
-    let Some(&[position, checksum]) = message[HEAD_BYTES..].as_chunks().0.first_chunk::<2>() else {
-        return Err(short(HEAD_BYTES + PROGRESS_BYTES));
-    };
-    let reached = Reached { position: u64::from_le_bytes(position), checksum: u64::from_le_bytes(checksum) };
-    Ok((Batch::check(header, message.slice(HEAD_BYTES + PROGRESS_BYTES..))?, Some(reached)))
+
+    /// What tells it from another message that has its number.
+    pub(super) fn hash(&self) -> u64 {
+        XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(self.head.as_bytes()), &self.body)
+    }
 }
 
 /// Any other record.
@@ -162,15 +183,10 @@ pub(super) fn write_record(record: &impl Serialize) -> Bytes {
 pub(super) fn read_record<T: DeserializeOwned>(record: &[u8]) -> Result<T, MessageError> {
     let content = check_version(record)?;
     if record.len() > JETSTREAM_RECORD_BYTES_MAX {
-        return Err(MessageError::Unknown { what: "a record's length", came: record.len() as u32 });
+        return Err(MessageError::Long { came: record.len() });
     }
     let (value, rest) = postcard::take_from_bytes(content)?;
     if rest.is_empty() { Ok(value) } else { Err(postcard::Error::DeserializeBadEncoding.into()) }
-}
-
-/// What tells one message from another that has its number.
-pub(super) fn hash(message: &[u8]) -> u64 {
-    XxHash3_64::oneshot(message)
 }
 
 fn check_version(message: &[u8]) -> Result<&[u8], MessageError> {
@@ -200,10 +216,10 @@ mod tests {
     #[test]
     fn the_bytes_are_those_that_are_documented() {
         let one = Batch::one(b"abc"[..].into());
-        assert_eq!(hex(&write_items(&one, None)), "01000000010000000000000003000000616263");
+        assert_eq!(ItemsMessage::write(&one, None), ItemsMessage { head: "1 1 uniform 3".into(), body: b"abc"[..].into() });
         let reached = Reached { position: 7, checksum: 0x1122 };
-        let golden = "0101000002000000010000000000000007000000000000002211000000000000616263010000000300000000";
-        assert_eq!(hex(&write_items(&batch(&[b"a".to_vec(), b"bc".to_vec()]), Some(reached))), golden[..golden.len() - 2]);
+        let two = ItemsMessage::write(&batch(&[b"a".to_vec(), b"bc".to_vec()]), Some(reached));
+        assert_eq!((&two.head[..], hex(&two.body)), ("1 2 table 0 7 4386", "6162630100000003000000".into()));
         let marks = Marks { settled: vec![(0, 300)], failed: vec![(301, 1, 2)] };
         assert_eq!(hex(&write_record(&MarksRecord { message_hash: 5, marks })), "01050100ac0201ad020102");
         let producer = ProducerRecord { machine: "m".into(), position: 300, checksum: 1, finished: true };
@@ -213,16 +229,46 @@ mod tests {
     }
 
     #[test]
+    fn items_of_one_length_leave_in_the_memory_in_which_they_came() {
+        let body = Bytes::from(b"abcdef".to_vec());
+        let batch = Batch::check(BatchHeader { count: 3, layout: Layout::Uniform { len: 2 } }, body.clone()).unwrap();
+        assert_eq!(ItemsMessage::write(&batch, None).body.as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn messages_that_differ_anywhere_have_another_hash() {
+        let message = |head: &str, body: &'static str| ItemsMessage { head: head.into(), body: body.into() }.hash();
+        let hashes = [message("1 1 uniform 3", "abc"), message("1 1 uniform 3 7 7", "abc"), message("1 1 uniform 3", "abd")];
+        assert!(hashes[0] != hashes[1] && hashes[0] != hashes[2] && hashes[1] != hashes[2]);
+        assert_eq!(hashes[0], message("1 1 uniform 3", "abc"));
+    }
+
+    #[test]
     fn what_a_later_program_wrote_is_told_from_damage() {
-        let mut later = write_items(&Batch::one(b"abc"[..].into()), None).to_vec();
-        later[0] = 2;
-        assert_eq!(read_items(&later.clone().into()).unwrap_err(), MessageError::Version { came: 2 });
-        assert_eq!(read_record::<ProducerRecord>(&later).unwrap_err(), MessageError::Version { came: 2 });
-        (later[0], later[1]) = (1, 4);
-        assert!(matches!(read_items(&later.clone().into()), Err(MessageError::Unknown { what: "flags", .. })));
-        (later[1], later[8]) = (0, 9);
-        assert_eq!(read_items(&later.into()).unwrap_err(), MessageError::Unknown { what: "layout", came: 9 });
-        assert!(matches!(read_items(&Bytes::new()), Err(MessageError::Short { .. })));
+        let read = |head: &str| ItemsMessage { head: head.into(), body: b"abc"[..].into() }.read().map(|_| ());
+        assert_eq!(read("1 1 uniform 3"), Ok(()));
+        assert_eq!(read("2 1 striped 3 and more"), Err(MessageError::Version { came: 2 }));
+        assert_eq!(read_record::<ProducerRecord>(&[2, 0]).unwrap_err(), MessageError::Version { came: 2 });
+        for head in [
+            "",
+            "1",
+            "x 1 uniform 3",
+            "1 1 striped 3",
+            "1 1 uniform",
+            "1 1 uniform 3 7",
+            "1 1 uniform 3 7 7 7",
+            "1 1 uniform x",
+            "1 -1 uniform 3",
+        ] {
+            assert_eq!(read(head), Err(MessageError::Head { came: head.into() }));
+        }
+        assert!(matches!(read("1 2 uniform 3"), Err(MessageError::Batch(_))));
+    }
+
+    #[test]
+    fn a_record_is_bounded() {
+        let record = [&[FORMAT_VERSION][..], &vec![0; JETSTREAM_RECORD_BYTES_MAX]].concat();
+        assert_eq!(read_record::<ProducerRecord>(&record).unwrap_err(), MessageError::Long { came: JETSTREAM_RECORD_BYTES_MAX + 1 });
     }
 
     #[test]
@@ -240,7 +286,7 @@ mod tests {
             let from = part.0.index(items.len());
             let part = batch(&items).slice(from as u32, 1 + part.1.index(items.len() - from) as u32);
             let reached = reached.map(|(position, checksum)| Reached { position, checksum });
-            let (read, came) = read_items(&write_items(&part, reached)).unwrap();
+            let (read, came) = ItemsMessage::write(&part, reached).read().unwrap();
             prop_assert_eq!((read.iter().collect::<Vec<_>>(), came), (part.iter().collect::<Vec<_>>(), reached));
         }
 
@@ -252,17 +298,13 @@ mod tests {
             let _ = read_record::<MarksRecord>(&bytes);
             let _ = read_record::<ProducerRecord>(&bytes);
             let _ = read_record::<MachineRecord>(&bytes);
-            if let Ok((batch, _)) = read_items(&bytes.into()) {
-                prop_assert_eq!(batch.iter().count() as u32, batch.count());
-            }
         }
 
         #[test]
-        fn a_message_with_any_byte_changed_is_read_or_refused(at in any::<prop::sample::Index>(), to: u8) {
-            let mut bytes = write_items(&batch(&[b"a".to_vec(), b"bc".to_vec()]), Some(Reached { position: 1, checksum: 2 })).to_vec();
-            let at = at.index(bytes.len());
-            bytes[at] = to;
-            if let Ok((batch, _)) = read_items(&bytes.into()) {
+        fn a_message_with_any_description_is_read_or_refused(
+            head in "[12] [0-9]{1,11} (uniform|table) [0-9]{1,11}( [0-9]{1,21} [0-9]{1,21})?", body in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            if let Ok((batch, _)) = (ItemsMessage { head, body: body.into() }).read() {
                 prop_assert_eq!(batch.iter().count() as u32, batch.count());
             }
         }

@@ -11,7 +11,7 @@ use tracing::debug;
 use super::arrivals::Arrival;
 use super::client::{Delivery, Incoming};
 use super::looks::Seen;
-use super::message::{ITEMS_HEAD_BYTES_MAX, MachineRecord, MarksRecord, MessageError, Reached, hash, read_items, read_record};
+use super::message::{MachineRecord, MarksRecord, MessageError, Reached, read_record};
 use super::names::{source_of_machine, source_of_name};
 use super::puts::{Amount, Put};
 use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, read_message};
@@ -95,7 +95,7 @@ impl Worker {
     /// Cuts a batch into messages, and puts these in line.
     async fn put(&mut self, ticket: u64, batch: &Batch, origin: &Origin) {
         let message_bytes_max = self.client.payload_bytes_max().min(self.settings.capacity_bytes);
-        let body_bytes_max = message_bytes_max.saturating_sub(JETSTREAM_OVERHEAD_BYTES + ITEMS_HEAD_BYTES_MAX);
+        let body_bytes_max = message_bytes_max.saturating_sub(JETSTREAM_OVERHEAD_BYTES);
         let items_max = self.settings.capacity_items.min(JETSTREAM_MESSAGE_ITEMS_MAX.into()) as u32;
         let parts = cut(batch, body_bytes_max, items_max);
         let ours = source_of_machine(self.machines.ours());
@@ -134,10 +134,9 @@ impl Worker {
     }
 
     async fn delivered(&mut self, delivery: Delivery) -> Result<(), End> {
-        let Delivery { sequence, delivered, reply, payload } = delivery;
-        let is_wanted = self.pulls.delivered(self.leases.message_hash(sequence).is_some());
-        let hash = hash(&payload);
-        if !self.leases.delivered(sequence, reply, hash) {
+        let Delivery { sequence, delivered, reply, message } = delivery;
+        let is_wanted = self.pulls.delivered(self.leases.is_held(sequence));
+        if !self.leases.delivered(sequence, reply, &message) {
             let act = self.leases.go_on(sequence);
             self.act(act).await;
             return Ok(());
@@ -147,7 +146,7 @@ impl Worker {
             self.release_in_order().await;
             return Ok(());
         }
-        if self.arrivals.came(sequence, payload, delivered) {
+        if self.arrivals.came(sequence, message, delivered) {
             let stream = self.names.state.clone();
             self.ask_for_last(Kind::Marks(sequence), &stream, self.names.marks_subject(sequence)).await;
         }
@@ -155,8 +154,8 @@ impl Worker {
     }
 
     fn hand_on_arrivals(&mut self) -> Result<(), End> {
-        while let Some((Arrival { sequence, payload, delivered: deliveries, .. }, marks)) = self.arrivals.next() {
-            let (batch, _) = read_items(&payload).map_err(|source| self.unreadable(&self.names.items, sequence, source))?;
+        while let Some((Arrival { sequence, message, delivered: deliveries, .. }, marks)) = self.arrivals.next() {
+            let (batch, _) = message.read().map_err(|source| self.unreadable(&self.names.items, sequence, source))?;
             self.answer(Answer::Fetched(Fetched { sequence, deliveries, batch, marks }));
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Answer;
 use super::client::{Incoming, Outgoing};
-use super::message::{ProducerRecord, read_items, read_record, write_record};
+use super::message::{ITEMS_HEADER, ItemsMessage, ProducerRecord, read_record, write_record};
 use super::names::source_of_name;
 use super::news::Failure;
 use super::puts::Put;
@@ -78,7 +78,8 @@ impl Worker {
     pub(super) async fn found_last(&mut self, name: Arc<str>, kept: Option<(ProducerRecord, u64)>, said: &Incoming) -> Result<(), Failure> {
         let last = match read_message(said)? {
             Some(found) => {
-                let read = read_items(&found.payload);
+                let head = found.header(ITEMS_HEADER).unwrap_or_default();
+                let read = ItemsMessage { head, body: found.payload }.read();
                 let read = read.map_err(|source| self.unreadable(&self.names.items, found.sequence, source));
                 read?.1
             }

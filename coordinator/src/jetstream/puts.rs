@@ -9,10 +9,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::batch::Batch;
 
-use super::message::{Reached, write_items};
+use super::message::{ItemsMessage, Reached};
 use crate::limits::{JETSTREAM_FLIGHT_BYTES_MAX, JETSTREAM_FLIGHT_MESSAGES_MAX, JETSTREAM_FULL, JETSTREAM_OVERHEAD_BYTES, JETSTREAM_SHARE};
 
 /// Items and bytes together.
@@ -87,9 +86,9 @@ impl Put {
         Amount { items: u64::from(self.batch.count()), bytes: self.batch.body_bytes() + MESSAGE_BYTES }
     }
 
-    /// The message's bytes: made when it leaves, so that what waits is there once.
-    pub(super) fn payload(&self) -> Bytes {
-        write_items(&self.batch, self.by.as_ref().map(|(_, reached)| *reached))
+    /// The message: made when it leaves, so that what waits is there once.
+    pub(super) fn message(&self) -> ItemsMessage {
+        ItemsMessage::write(&self.batch, self.by.as_ref().map(|(_, reached)| *reached))
     }
 }
 
@@ -317,7 +316,7 @@ mod tests {
 
     fn put(ticket: u64, count: u32) -> Put {
         let header = BatchHeader { count, layout: Layout::Uniform { len: 0 } };
-        let batch = Batch::check(header, Bytes::new()).unwrap();
+        let batch = Batch::check(header, bytes::Bytes::new()).unwrap();
         Put::new(Some(ticket), String::new(), String::new(), batch)
     }
 

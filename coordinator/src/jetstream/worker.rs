@@ -14,7 +14,7 @@ use super::client::{Client, Inlet, Outgoing, Stalled};
 use super::leases::{Act, Leases};
 use super::letters::Letters;
 use super::looks::Looks;
-use super::message::{MarksRecord, write_record};
+use super::message::{ITEMS_HEADER, ItemsMessage, MarksRecord, write_record};
 use super::names::Names;
 use super::puts::{Amount, Puts};
 use super::registry::{Machines, Names as Producers};
@@ -299,8 +299,9 @@ impl Worker {
         while self.is_connected
             && let Some((number, put)) = self.puts.next()
         {
-            let headers = vec![("Nats-Msg-Id", put.id.clone())];
-            let out = Outgoing { subject: put.subject.clone(), headers, payload: put.payload() };
+            let ItemsMessage { head, body } = put.message();
+            let headers = vec![("Nats-Msg-Id", put.id.clone()), (ITEMS_HEADER, head)];
+            let out = Outgoing { subject: put.subject.clone(), headers, payload: body };
             self.ask(Kind::Put(number), out).await;
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use common::batch::Batch;
 use coordinator::jetstream::{Answer, ClusterError, Marks, Settings, item_id};
 use coordinator::queue::{DeadLetter, DeadRange, Origin};
@@ -174,7 +175,7 @@ fn a_message_that_another_program_wrote_is_told_and_stays() {
     needs_server!();
     let server = NatsServer::start();
     let mut machine = Machine::at(&server.url());
-    publish(&server.url(), "procq.jobs.items.1.x", &[9, 1, 2, 3]);
+    publish(&server.url(), "procq.jobs.items.1.x", ("Procq-Items", "9 1 striped 3"), b"abc");
     machine.cluster.want(1);
     let error = machine.fail();
     assert!(error.to_string().contains("format version 9") && error.to_string().contains("nats stream rmm jobs 1"), "{error}");
@@ -320,10 +321,11 @@ fn delete_consumer(url: &str) {
     run(async { context(url).await.delete_consumer_from_stream("procq", "jobs").await.expect("a consumer to delete") });
 }
 
-fn publish(url: &str, subject: &'static str, payload: &'static [u8]) {
+fn publish(url: &str, subject: &'static str, header: (&str, &str), payload: &'static [u8]) {
     run(async {
         let context = context(url).await;
-        let published = context.publish(subject, payload.into()).await.expect("a message");
+        let headers = HeaderMap::from_iter([(header.0.parse().expect("a name"), header.1.into())]);
+        let published = context.publish_with_headers(subject, headers, payload.into()).await.expect("a message");
         published.await.expect("a stream that takes it");
     });
 }

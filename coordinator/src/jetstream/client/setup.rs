@@ -10,10 +10,11 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy
 use common::limits::ITEM_BYTES_MAX_DEFAULT;
 use futures_util::StreamExt;
 use serde_json::json;
+use twox_hash::XxHash3_64;
 
 use super::{Client, chain};
 use crate::jetstream::names::Names;
-use crate::jetstream::{ClusterError, Settings, message};
+use crate::jetstream::{ClusterError, Settings};
 use crate::limits::{JETSTREAM_DUPLICATE_WINDOW, JETSTREAM_INDEX_BITS, JETSTREAM_OVERHEAD_BYTES};
 
 impl Client {
@@ -62,7 +63,7 @@ impl Client {
         };
         let dead = self.set_up_stream(&address, dead, None).await?;
         let state = self.set_up_stream(&address, state, None).await?;
-        self.epoch = format!("{:x}", message::hash(state.created.to_string().as_bytes()));
+        self.epoch = format!("{:x}", XxHash3_64::oneshot(state.created.to_string().as_bytes()));
         let first = self.begin_anew(&address, names, &dead, &state).await?;
         self.set_up_stream(&address, items, first).await?;
         self.set_up_consumer(settings, names).await
