@@ -1,8 +1,9 @@
 //! Each method of the library's clients has an example, which `cargo test --doc` runs.
 
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("producer.rs", include_str!("../../common/src/producer.rs")),
     ("consumer.rs", include_str!("../../common/src/consumer.rs")),
+    ("consumer/delivery.rs", include_str!("../../common/src/consumer/delivery.rs")),
     ("control.rs", include_str!("../../common/src/control.rs")),
     ("endpoint.rs", include_str!("../../common/src/endpoint.rs")),
 ];
