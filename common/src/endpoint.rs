@@ -4,23 +4,30 @@
 //! socket's mode (0600), and the peer's credentials. The coordinator holds a lock file beside the socket for life; only its
 //! holder may judge a socket file stale and replace it, so one path never has two owners.
 
+mod directory;
+mod error;
+mod lock;
+mod settings;
+
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use directory::{Directory, own_uid};
+pub use error::EndpointError;
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::prelude::*;
 use interprocess::local_socket::{
     ConnectOptions, GenericFilePath, Listener as AnyListener, ListenerNonblockingMode, ListenerOptions, Stream,
 };
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use lock::Lock;
+use rustix::fs::{AtFlags, Mode};
 
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
@@ -34,64 +41,6 @@ pub struct Endpoint {
     spin: Duration,
     reconnect: Duration,
     narrator: Option<&'static str>,
-}
-
-/// Why a socket cannot be used. Each says what was found and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EndpointError {
-    /// Nobody listens.
-    #[error("no coordinator at {}: {why}; start one with `coordinator serve`, or name its socket with --socket or {SOCKET_VARIABLE}", path.display())]
-    NoCoordinator {
-        /// The socket's path.
-        path: PathBuf,
-        /// What is there instead.
-        why: &'static str,
-    },
-    /// Another coordinator listens.
-    #[error("a coordinator{} already listens at {}; give this one another --socket, or end that one with `coordinator stop`", pid_in_words(*pid), path.display())]
-    InUse {
-        /// The socket's path.
-        path: PathBuf,
-        /// The other coordinator's process id, where known.
-        pid: Option<u32>,
-    },
-    /// The path does not fit into a socket address.
-    #[error("the socket path {} has {bytes} bytes; at most {} fit into a socket address: choose a shorter one", path.display(), SOCKET_PATH_BYTES_MAX - 1)]
-    TooLong {
-        /// The socket's path.
-        path: PathBuf,
-        /// Its length.
-        bytes: usize,
-    },
-    /// The path, or the directory that it lies in, cannot be trusted.
-    #[error("{} {what}; {advice}", path.display())]
-    Unsafe {
-        /// The offending path.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// Who listens is another user.
-    #[error("the coordinator at {} runs as user {uid}, not as you; use a socket of your own", path.display())]
-    ForeignCoordinator {
-        /// The socket's path.
-        path: PathBuf,
-        /// The other user.
-        uid: u32,
-    },
-    /// The system refused.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// With which path.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 /// The two ends of a connection that was accepted.
@@ -145,84 +94,6 @@ impl Endpoint {
     /// ```
     pub fn at(path: impl Into<PathBuf>) -> Endpoint {
         Endpoint { path: path.into(), spin: Duration::ZERO, reconnect: Duration::ZERO, narrator: None }
-    }
-
-    /// Lets clients that connect here keep looking for news for `spin` before they sleep, each time they wait: news comes sooner, for a
-    /// core that is busy meanwhile. Pays only where a core is free for each that waits, the coordinator (`--spin`) included.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// # use common::Endpoint;
-    /// let endpoint = Endpoint::from_env().with_spin(Duration::from_micros(50));
-    /// # assert_eq!(endpoint.spin(), Duration::from_micros(50));
-    /// ```
-    pub fn with_spin(self, spin: Duration) -> Endpoint {
-        Endpoint { spin, ..self }
-    }
-
-    /// See [`Endpoint::with_spin`].
-    ///
-    /// ```
-    /// # use common::Endpoint;
-    /// assert!(Endpoint::from_env().spin().is_zero());
-    /// ```
-    pub fn spin(&self) -> Duration {
-        self.spin
-    }
-
-    /// Lets producers and consumers that connect here connect again when they lose their connection without a word, as when the
-    /// coordinator is killed and started again: calls that need it wait, and fail once `within` has passed since the loss. What the
-    /// coordinator says before it closes (that the queue has ended, that another producer came under the name) is final all the same.
-    ///
-    /// A producer then keeps what is unconfirmed, and puts again what the coordinator has not accepted: nothing twice. For that it
-    /// needs a name; one without gets one that nobody else has, which the coordinator keeps. What a consumer held is delivered again, to
-    /// any; to settle a delivery of the lost connection is without effect.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// # use common::Producer;
-    /// # let queue = tests::LocalQueue::serve(&[]);
-    /// # let endpoint = queue.endpoint();
-    /// let endpoint = endpoint.with_reconnect(Duration::from_secs(30));
-    /// let producer = Producer::<u32>::connect(&endpoint)?;
-    /// producer.put(&7)?; // waits for 30 s at most should the coordinator be gone
-    /// # Ok::<(), common::Error>(())
-    /// ```
-    pub fn with_reconnect(self, within: Duration) -> Endpoint {
-        Endpoint { reconnect: within, ..self }
-    }
-
-    /// See [`Endpoint::with_reconnect`]; zero unless that was called.
-    ///
-    /// ```
-    /// # use common::Endpoint;
-    /// assert!(Endpoint::from_env().reconnect().is_zero());
-    /// ```
-    pub fn reconnect(&self) -> Duration {
-        self.reconnect
-    }
-
-    /// Lets clients say on stderr, in this program's name, when their connection is lost and when there is one again.
-    ///
-    /// ```
-    /// # use common::Endpoint;
-    /// let endpoint = Endpoint::from_env().with_narrator("thumbnailer");
-    /// # assert_eq!(endpoint.narrator(), Some("thumbnailer"));
-    /// ```
-    pub fn with_narrator(self, program: &'static str) -> Endpoint {
-        Endpoint { narrator: Some(program), ..self }
-    }
-
-    /// See [`Endpoint::with_narrator`].
-    ///
-    /// ```
-    /// # use common::Endpoint;
-    /// assert_eq!(Endpoint::from_env().narrator(), None);
-    /// ```
-    pub fn narrator(&self) -> Option<&'static str> {
-        self.narrator
     }
 
     /// The socket's path.
@@ -384,35 +255,6 @@ impl Endpoint {
         Ok((UnixStream::from(OwnedFd::from(stream)), peer))
     }
 
-    fn take_lock(&self, directory: &Directory) -> Result<Lock, EndpointError> {
-        let mut name = self.file_name()?;
-        name.push(".lock");
-        loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat(&directory.handle, &name, flags, Mode::from_raw_mode(0o600));
-            let mut lock = File::from(opened.map_err(|error| self.io("open the lock file beside", error.into()))?);
-            match lock.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let mut text = String::new();
-                    let _ = (&lock).take(20).read_to_string(&mut text);
-                    return Err(EndpointError::InUse { path: self.path.clone(), pid: text.trim().parse().ok() });
-                }
-                Err(TryLockError::Error(error)) => return Err(self.io("lock the file beside", error)),
-            }
-            // An owner that ends removes its lock file: what we opened may be that one, and a newer may stand there.
-            let ours = lock.metadata().map_err(|error| self.io("look at the lock file beside", error))?;
-            match directory.stat(&name) {
-                Ok(there) if there.st_ino == ours.ino() && there.st_dev == ours.dev() => {}
-                _ => continue,
-            }
-            let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-            written.map_err(|error| self.io("write the lock file beside", error))?;
-            let directory = directory.handle.try_clone().map_err(|error| self.io("keep open the directory of", error))?;
-            return Ok(Lock { file: lock, name, directory });
-        }
-    }
-
     /// Only for the holder of the lock. The lock file may have been deleted under a coordinator that lives: ask the socket, too.
     fn remove_if_stale(&self, directory: &Directory) -> Result<(), EndpointError> {
         match self.dial(ConnectWaitMode::Deferred) {
@@ -510,93 +352,6 @@ impl Drop for Listener {
     }
 }
 
-/// The right to own a path, as long as it is held; its file goes with it.
-#[derive(Debug)]
-struct Lock {
-    file: File,
-    name: OsString,
-    directory: OwnedFd,
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let ours = self.file.metadata().map(|meta| meta.ino()).ok();
-        let there = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
-        if there.is_ok_and(|stat| Some(stat.st_ino) == ours) {
-            let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Directory {
-    handle: OwnedFd,
-}
-
-impl Directory {
-    fn open_or_create(path: &Path) -> Result<Directory, EndpointError> {
-        match DirBuilder::new().mode(0o700).create(path) {
-            // The mode given to mkdir passes the umask, which may take even the owner's bits.
-            Ok(()) => {
-                let made = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
-                made.map_err(|source| EndpointError::Io { action: "make private", path: path.into(), source })?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(EndpointError::Io { action: "make the socket's directory", path: path.into(), source }),
-        }
-        Directory::open(path)
-    }
-
-    /// Opens the directory itself, not what a symbolic link in its place points to, and checks who may do what in it.
-    fn open(path: &Path) -> Result<Directory, EndpointError> {
-        let refuse = |what: String, advice| Err(EndpointError::Unsafe { path: path.into(), what, advice });
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        let handle = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(handle) => handle,
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => {
-                return refuse("is a symbolic link or no directory".into(), "give the real directory's path");
-            }
-            Err(error) => {
-                return Err(EndpointError::Io { action: "open the socket's directory", path: path.into(), source: error.into() });
-            }
-        };
-        let stat =
-            rustix::fs::fstat(&handle).map_err(|error| EndpointError::Io { action: "look at", path: path.into(), source: error.into() })?;
-        if stat.st_uid != own_uid() {
-            return refuse(format!("belongs to user {}, not to you", stat.st_uid), "use a directory of your own");
-        }
-        if stat.st_mode & 0o022 != 0 {
-            let mode = stat.st_mode & 0o7777;
-            return refuse(format!("can be written by others (mode {mode:04o})"), "use a private directory (chmod 700)");
-        }
-        Ok(Directory { handle })
-    }
-
-    fn stat(&self, name: &OsString) -> rustix::io::Result<Stat> {
-        rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW)
-    }
-
-    /// The socket file, if there is one that can be trusted.
-    fn socket(&self, endpoint: &Endpoint) -> Result<Option<Stat>, EndpointError> {
-        let refuse = |what: &str, advice| Err(EndpointError::Unsafe { path: endpoint.path.clone(), what: what.into(), advice });
-        let stat = match self.stat(&endpoint.file_name()?) {
-            Ok(stat) => stat,
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(endpoint.io("look at", error.into())),
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Socket => {}
-            FileType::Symlink => return refuse("is a symbolic link", "give the socket's real path"),
-            _ => return refuse("is not a socket", "it is left as it is; choose another path with --socket"),
-        }
-        if stat.st_uid != own_uid() {
-            let what = format!("belongs to user {}, not to you", stat.st_uid);
-            return refuse(&what, "choose another path with --socket");
-        }
-        Ok(Some(stat))
-    }
-}
-
 struct Peer {
     uid: Option<u32>,
     pid: Option<u32>,
@@ -612,10 +367,6 @@ impl Peer {
     }
 }
 
-fn own_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.as_bytes().is_empty())
 }
@@ -624,90 +375,5 @@ fn set_private(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
 }
 
-fn pid_in_words(pid: Option<u32>) -> String {
-    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn private() -> (tempfile::TempDir, Endpoint) {
-        let directory = tempfile::tempdir().unwrap();
-        let endpoint = Endpoint::at(directory.path().join("q.sock"));
-        (directory, endpoint)
-    }
-
-    #[test]
-    fn a_listener_is_private_and_leaves_nothing_behind() {
-        let (directory, _) = private();
-        let endpoint = Endpoint::at(directory.path().join("made/q.sock"));
-        let listener = endpoint.bind().unwrap();
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
-        assert_eq!(mode(&directory.path().join("made")), 0o700);
-        assert_eq!(mode(endpoint.path()), 0o600);
-        endpoint.connect().unwrap();
-        assert!(matches!(listener.accept().unwrap(), Accepted::Client(_, Some(pid)) if pid == std::process::id()));
-        drop(listener);
-        assert_eq!(std::fs::read_dir(directory.path().join("made")).unwrap().count(), 0);
-        assert!(matches!(endpoint.connect(), Err(EndpointError::NoCoordinator { .. })));
-    }
-
-    #[test]
-    fn a_live_socket_is_never_displaced_even_when_its_lock_file_is_gone() {
-        let (_directory, endpoint) = private();
-        let listener = endpoint.bind().unwrap();
-        let own_pid = Some(std::process::id());
-        assert!(matches!(endpoint.bind(), Err(EndpointError::InUse { pid, .. }) if pid == own_pid));
-        std::fs::remove_file(endpoint.path().with_extension("sock.lock")).unwrap();
-        assert!(matches!(endpoint.bind(), Err(EndpointError::InUse { pid, .. }) if pid == own_pid));
-        endpoint.connect().unwrap();
-        listener.accept().unwrap();
-    }
-
-    #[test]
-    fn a_stale_socket_is_taken_over() {
-        let (_directory, endpoint) = private();
-        drop(UnixListener::bind(endpoint.path()).unwrap());
-        assert!(matches!(endpoint.connect(), Err(EndpointError::NoCoordinator { why, .. }) if why.contains("gone")));
-        let _listener = endpoint.bind().unwrap();
-        endpoint.connect().unwrap();
-    }
-
-    #[test]
-    fn what_is_no_socket_is_left_alone() {
-        let (directory, endpoint) = private();
-        std::fs::write(endpoint.path(), "precious").unwrap();
-        let refused = endpoint.bind().unwrap_err().to_string();
-        assert!(refused.contains("is not a socket"), "{refused}");
-        assert_eq!(std::fs::read(endpoint.path()).unwrap(), b"precious");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no lock file is left beside it");
-        let link = Endpoint::at(directory.path().join("link.sock"));
-        std::os::unix::fs::symlink(endpoint.path(), link.path()).unwrap();
-        let refused = link.bind().unwrap_err().to_string();
-        assert!(refused.contains("symbolic link"), "{refused}");
-    }
-
-    #[test]
-    fn a_directory_that_others_can_write_or_a_link_to_one_is_refused() {
-        let (directory, endpoint) = private();
-        let chmod = |mode| std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(mode)).unwrap();
-        chmod(0o770);
-        let refused = endpoint.bind().unwrap_err().to_string();
-        assert!(refused.contains("can be written by others (mode 0770)"), "{refused}");
-        chmod(0o700);
-        std::fs::create_dir(directory.path().join("real")).unwrap();
-        std::os::unix::fs::symlink("real", directory.path().join("link")).unwrap();
-        let refused = Endpoint::at(directory.path().join("link/q.sock")).bind().unwrap_err().to_string();
-        assert!(refused.contains("symbolic link"), "{refused}");
-    }
-
-    #[test]
-    fn a_path_too_long_for_a_socket_says_its_length_and_the_limit() {
-        let long = Endpoint::at(format!("/tmp/{}", "x".repeat(200)));
-        for refused in [long.bind().unwrap_err(), long.connect().unwrap_err()] {
-            let words = refused.to_string();
-            assert!(words.contains("205 bytes") && words.contains(&(SOCKET_PATH_BYTES_MAX - 1).to_string()), "{words}");
-        }
-    }
-}
+mod tests;

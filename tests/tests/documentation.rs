@@ -1,11 +1,12 @@
 //! Each method of the library's clients has an example, which `cargo test --doc` runs.
 
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("producer.rs", include_str!("../../common/src/producer.rs")),
     ("consumer.rs", include_str!("../../common/src/consumer.rs")),
     ("consumer/delivery.rs", include_str!("../../common/src/consumer/delivery.rs")),
     ("control.rs", include_str!("../../common/src/control.rs")),
     ("endpoint.rs", include_str!("../../common/src/endpoint.rs")),
+    ("endpoint/settings.rs", include_str!("../../common/src/endpoint/settings.rs")),
 ];
 
 /// Those of what `bind` gives are in its own example.
