@@ -3,31 +3,28 @@
 //!
 //! Of the callers that wait, one polls the socket, and while it does nobody else reads: what somebody else took in could be what it
 //! polls for, and would not wake it. The others wait for it to bring news.
-//!
-//! When a connection is lost that may be made again, the background thread does that, since nobody limits its time. Callers that
-//! need the coordinator wait for its news, each as long as it may.
 
-use std::collections::VecDeque;
-use std::fmt;
+mod greeting;
+mod loss;
+
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use greeting::greet;
+use loss::Lost;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use tracing::{debug, info, trace};
+use tracing::{debug, trace};
 
 use crate::biased::{Biased, Guard, OwnersGuard, make_ready_if_wanted};
-use crate::endpoint::{Endpoint, EndpointError};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::frame::FrameReader;
-use crate::limits::{CONNECT_RETRY, FLUSH_DELAY, HANDSHAKE, LOSS_LOOK, PROTOCOL_VERSION, frame_bytes_max};
+use crate::limits::{FLUSH_DELAY, LOSS_LOOK};
 use crate::message::{Message, Role};
-use crate::outbox::Outbox;
-use crate::program::tell;
 use crate::session::{Greeting, Session};
 use crate::spin::look_for;
 use crate::transport::{self, Came, Scratch};
@@ -68,14 +65,6 @@ pub(crate) struct State<S> {
     armed: bool,
     background: Option<Thread>,
     closing: bool,
-}
-
-/// There is no connection now; the background thread tries to make one.
-#[derive(Debug)]
-struct Lost {
-    why: String,
-    /// None: without end.
-    until: Option<Instant>,
 }
 
 /// A driver and its background thread; dropping it says goodbye.
@@ -333,96 +322,6 @@ impl<S: Session> Driver<S> {
         }
     }
 
-    /// The connection has failed: for good, unless it may be made again.
-    fn fail(&self, state: &mut State<S>, error: Error) {
-        if state.failed.is_some() || state.lost.is_some() {
-            return;
-        }
-        if !state.closing {
-            debug!(role = ?self.role, %error, "connection lost");
-        }
-        match error {
-            Error::Gone(why) if !state.reconnect.is_zero() => {
-                state.lost = Some(Lost { why, until: Instant::now().checked_add(state.reconnect) });
-                state.session.lose();
-                // Who polls it is to look up; and nobody is to think that this client still holds what it held.
-                let _ = state.stream.shutdown(Shutdown::Both);
-                if let Some(background) = &state.background {
-                    background.unpark();
-                }
-            }
-            error => state.failed = Some(error),
-        }
-    }
-
-    /// Tries to make a lost connection again until it is there, or the time is over, or the client is dropped.
-    fn come_again(&self) {
-        let within = humantime::format_duration(self.endpoint.reconnect());
-        self.narrate(format_args!("connection to the coordinator lost; trying for {within}"));
-        let came_again = loop {
-            // There is nothing to wait on: the socket's directory itself may not exist for a while.
-            thread::sleep(CONNECT_RETRY);
-            let tried = self.try_again();
-            let mut state = self.lock();
-            if state.closing {
-                return;
-            }
-            let Some(Lost { why, until }) = &state.lost else { return };
-            let failed = match tried {
-                Ok(greeted) => {
-                    let pid = greeted.0.pid;
-                    self.resume(&mut state, greeted);
-                    break state.failed.is_none().then_some(pid);
-                }
-                Err(error) if !is_passing(&error) => error,
-                Err(_) if until.is_none_or(|until| Instant::now() < until) => continue,
-                Err(_) => Error::Gone(format!("{why}, and did not come back within {within}")),
-            };
-            (state.failed, state.lost) = (Some(failed), None);
-            self.wake_waiters(&state);
-            break None;
-        };
-        if let Some(pid) = came_again {
-            info!(role = ?self.role, coordinator = pid, "connected again");
-            self.narrate(format_args!("connected again (pid {pid})"));
-        }
-    }
-
-    /// Connects and greets, once.
-    fn try_again(&self) -> Result<Greeted, Error> {
-        let stream = Arc::new(self.endpoint.connect()?);
-        stream.set_nonblocking(true)?;
-        let mut state = self.lock();
-        if state.closing {
-            return Err(Error::Gone("nobody needs it any more".into()));
-        }
-        // So that who drops this client can end the greeting.
-        state.stream = Arc::clone(&stream);
-        let until = state.lost.as_ref().and_then(|lost| lost.until);
-        drop(state);
-        greet(&stream, self.role, &self.name, until)
-    }
-
-    /// There is a connection again.
-    fn resume(&self, state: &mut State<S>, (greeting, reader, frames): Greeted) {
-        (state.greeting, state.reader, state.lost) = (greeting, reader, None);
-        let handled = state.session.resume(greeting);
-        let handled = handled.and_then(|()| frames.into_iter().try_for_each(|frame| state.session.handle(Message::decode(frame)?)));
-        if let Err(error) = handled {
-            state.failed = Some(error);
-            let _ = state.stream.shutdown(Shutdown::Both);
-        }
-        // What is asked again leaves at once, whether or not a caller waits for it.
-        state.alarm_at = Some(self.now());
-        self.wake_waiters(state);
-    }
-
-    fn narrate(&self, words: fmt::Arguments<'_>) {
-        if let Some(program) = self.endpoint.narrator() {
-            tell(program, words);
-        }
-    }
-
     fn run_background(&self) {
         let mut retry = LOCKED_RETRY_MIN;
         loop {
@@ -483,48 +382,4 @@ impl<S: Session> State<S> {
             None => Ok(()),
         }
     }
-}
-
-/// True for what may be over soon: the coordinator is about to come up, or has gone once more.
-fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Gone(_) | Error::Handshake => true,
-        Error::Endpoint(error) => matches!(**error, EndpointError::NoCoordinator { .. }),
-        _ => false,
-    }
-}
-
-/// A connection's beginning: the greeting, and what was read behind it.
-type Greeted = (Greeting, FrameReader, Vec<Bytes>);
-
-/// Says hello and waits for the answer, at most until `until`.
-fn greet(stream: &UnixStream, role: Role, name: &str, until: Option<Instant>) -> Result<Greeted, Error> {
-    let deadline = Instant::now() + HANDSHAKE;
-    let deadline = until.map_or(deadline, |until| until.min(deadline));
-    let mut outbox = Outbox::default();
-    outbox.push(&Message::Hello { version: PROTOCOL_VERSION, role, name: name.into() });
-    let mut reader = FrameReader::new(frame_bytes_max(0));
-    let mut frames = VecDeque::new();
-    while frames.is_empty() {
-        let written = outbox.write_to(|slices| transport::send(stream, slices));
-        let flags = if matches!(written, Ok(false)) { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(|_| Error::Handshake)?;
-        match poll(&mut [PollFd::new(stream, flags)], Some(&timeout)) {
-            Ok(0) => return Err(Error::Handshake),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(std::io::Error::from(error).into()),
-        }
-        let came = transport::receive::<Error>(stream, &mut reader, &mut Scratch::default(), |frame| {
-            frames.push_back(frame);
-            Ok(())
-        })?;
-        if came == Came::End && frames.is_empty() {
-            return Err(Error::Gone("it closed the connection without a word".into()));
-        }
-    }
-    let first = frames.pop_front().unwrap_or_default();
-    let greeting = Greeting::try_from(Message::decode(first)?.message)?;
-    reader.set_bytes_max(frame_bytes_max(greeting.item_bytes_max));
-    Ok((greeting, reader, frames.into()))
 }
