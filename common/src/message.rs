@@ -4,15 +4,14 @@
 //! postcard numbers variants by their order here: append, never reorder. `Hello`, `Welcome` and `Close` keep their numbers and
 //! their first fields for ever, so that peers of different versions can tell each other so.
 
+mod coding;
+
 use std::fmt;
 
-use bytes::Bytes;
+pub use coding::{DecodeError, Incoming, cut_cause};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, BatchError, BatchHeader};
-use crate::limits::{
-    ACK_RANGES_MAX, CAUSE_BYTES_MAX, CLIENTS_SHOWN_MAX, FRAME_PREFIX_BYTES, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION,
-};
+use crate::batch::BatchHeader;
 use crate::status::{ClientStatus, Status};
 
 /// An item's number: given by the coordinator in the order of acceptance, from 0 on, and kept through every redelivery.
@@ -113,7 +112,7 @@ pub enum Outcome {
 pub enum Message {
     /// Client's first message.
     Hello {
-        /// [`PROTOCOL_VERSION`] of the client.
+        /// [`PROTOCOL_VERSION`](crate::limits::PROTOCOL_VERSION) of the client.
         version: u16,
         /// What the connection is for.
         role: Role,
@@ -122,7 +121,7 @@ pub enum Message {
     },
     /// The answer to `Hello`.
     Welcome {
-        /// [`PROTOCOL_VERSION`] of the coordinator.
+        /// [`PROTOCOL_VERSION`](crate::limits::PROTOCOL_VERSION) of the coordinator.
         version: u16,
         /// The coordinator's process id.
         pid: u32,
@@ -199,7 +198,7 @@ pub enum Message {
     Withdrawn,
     /// Items are done.
     Ack {
-        /// Which, at most [`ACK_RANGES_MAX`] ranges.
+        /// Which, at most [`ACK_RANGES_MAX`](crate::limits::ACK_RANGES_MAX) ranges.
         ranges: Vec<ItemRange>,
     },
     /// Items are done, and this is what came out: one result each, behind this message.
@@ -243,7 +242,7 @@ pub enum Message {
     Recalled,
     /// To a consumer: it has held these for too long, and does not hold them any more. It gets nothing until it says `Revoked`.
     Revoke {
-        /// Which, at most [`ACK_RANGES_MAX`] ranges.
+        /// Which, at most [`ACK_RANGES_MAX`](crate::limits::ACK_RANGES_MAX) ranges.
         ranges: Vec<ItemRange>,
     },
     /// A consumer has heard a `Revoke`: whatever it says of these items from now on is wrong.
@@ -264,7 +263,7 @@ pub enum Message {
     },
     /// The answer to `ClientsRequest`.
     Clients {
-        /// Clients in the order of their numbers, at most [`CLIENTS_SHOWN_MAX`].
+        /// Clients in the order of their numbers, at most [`CLIENTS_SHOWN_MAX`](crate::limits::CLIENTS_SHOWN_MAX).
         clients: Vec<ClientStatus>,
         /// From where on there are more.
         more_from: Option<u64>,
@@ -344,86 +343,7 @@ pub enum Obstacle {
     Ending,
 }
 
-/// A decoded frame: the message, and its batch where it has one.
-#[derive(Clone, Debug)]
-pub struct Incoming {
-    /// What was said.
-    pub message: Message,
-    /// The checked batch of a `Put`, `Deliver`, `Result` or `DeadLetter`.
-    pub batch: Option<Batch>,
-}
-
-/// Why a frame holds no message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The other side speaks another version.
-    #[error(
-        "a greeting of protocol version {came}; this side speaks version {PROTOCOL_VERSION}: \
-         use programs of one procq release"
-    )]
-    Version {
-        /// The version that came.
-        came: u64,
-    },
-    /// Not a message.
-    #[error("a frame of {bytes} bytes that holds no message: {why}")]
-    Invalid {
-        /// The frame's length.
-        bytes: usize,
-        /// What the decoder says.
-        why: String,
-    },
-    /// More bytes than the message has.
-    #[error("{bytes} bytes behind a message that ends before them")]
-    Trailing {
-        /// How many.
-        bytes: usize,
-    },
-    /// The batch is not what the message says.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// A field is over its limit.
-    #[error("{came} {field}; at most {max} are accepted")]
-    Limit {
-        /// Which.
-        field: &'static str,
-        /// Its size.
-        came: usize,
-        /// The most.
-        max: usize,
-    },
-}
-
 impl Message {
-    /// Appends the frame of this message to `out`, its length counting `body_bytes` that the caller sends behind it.
-    pub fn encode(&self, body_bytes: usize, out: &mut Vec<u8>) {
-        let at = out.len();
-        out.extend_from_slice(&[0; FRAME_PREFIX_BYTES]);
-        #[expect(clippy::expect_used, reason = "only types of unknown length cannot be encoded, and Message has none")]
-        crate::payload::append(self, out).expect("every Message can be encoded");
-        let bytes = (out.len() - at - FRAME_PREFIX_BYTES + body_bytes) as u32;
-        out[at..at + FRAME_PREFIX_BYTES].copy_from_slice(&bytes.to_le_bytes());
-    }
-
-    /// Decodes and checks a whole frame.
-    pub fn decode(frame: Bytes) -> Result<Incoming, DecodeError> {
-        refuse_other_version(&frame)?;
-        let bytes = frame.len();
-        let (message, rest) = postcard::take_from_bytes::<Message>(&frame[..bytes.min(MESSAGE_BYTES_MAX)])
-            .map_err(|error| DecodeError::Invalid { bytes, why: error.to_string() })?;
-        let message_bytes = bytes.min(MESSAGE_BYTES_MAX) - rest.len();
-        message.check_limits()?;
-        let batch = match &message {
-            Message::Put { batch, .. }
-            | Message::Deliver { batch, .. }
-            | Message::Result { batch, .. }
-            | Message::DeadLetter { batch, .. } => Some(Batch::check(*batch, frame.slice(message_bytes..))?),
-            _ if message_bytes < bytes => return Err(DecodeError::Trailing { bytes: bytes - message_bytes }),
-            _ => None,
-        };
-        Ok(Incoming { message, batch })
-    }
-
     /// The message's name, for errors.
     pub fn name(&self) -> &'static str {
         match self {
@@ -467,149 +387,7 @@ impl Message {
             Message::DeadRemoved { .. } => "DeadRemoved",
         }
     }
-
-    fn check_limits(&self) -> Result<(), DecodeError> {
-        let (field, came, max) = match self {
-            // Its number was written in more bytes than it needs, or refuse_other_version would have seen it.
-            Message::Hello { version, .. } | Message::Welcome { version, .. } if *version != PROTOCOL_VERSION => {
-                return Err(DecodeError::Version { came: u64::from(*version) });
-            }
-            Message::Hello { name, .. } => ("bytes of name", name.len(), NAME_BYTES_MAX),
-            Message::Ack { ranges } => ("acknowledged ranges", ranges.len(), ACK_RANGES_MAX),
-            Message::Revoke { ranges } => ("revoked ranges", ranges.len(), ACK_RANGES_MAX),
-            Message::Clients { clients, .. } => ("clients", clients.len(), CLIENTS_SHOWN_MAX),
-            Message::Return { outcome: Outcome::Failed { cause } | Outcome::Rejected { cause }, .. }
-            | Message::DeadLetter { cause, .. } => ("bytes of cause", cause.len(), CAUSE_BYTES_MAX),
-            _ => return Ok(()),
-        };
-        if came > max { Err(DecodeError::Limit { field, came, max }) } else { Ok(()) }
-    }
-}
-
-/// Cuts a cause of failure to [`CAUSE_BYTES_MAX`], at a character.
-pub fn cut_cause(mut cause: String) -> String {
-    if cause.len() > CAUSE_BYTES_MAX {
-        cause.truncate(cause.floor_char_boundary(CAUSE_BYTES_MAX - '…'.len_utf8()));
-        cause.push('…');
-    }
-    cause
-}
-
-/// `Hello` and `Welcome` begin with their number and the version in every version: read just these before the rest.
-fn refuse_other_version(frame: &[u8]) -> Result<(), DecodeError> {
-    let Some((0 | 1, rest)) = frame.split_first() else { return Ok(()) };
-    match postcard::take_from_bytes::<u64>(rest) {
-        Ok((came, _)) if came != u64::from(PROTOCOL_VERSION) => Err(DecodeError::Version { came }),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn frame_of(message: &Message, body: &[u8]) -> Bytes {
-        let mut out = Vec::new();
-        message.encode(body.len(), &mut out);
-        out.extend_from_slice(body);
-        assert_eq!(u32::from_le_bytes([out[0], out[1], out[2], out[3]]) as usize, out.len() - FRAME_PREFIX_BYTES);
-        Bytes::from(out).slice(FRAME_PREFIX_BYTES..)
-    }
-
-    #[test]
-    fn another_version_is_told_apart_whatever_follows_it() {
-        assert_eq!(Message::decode(Bytes::from_static(&[0, 99, 1, 2, 3, 4])).unwrap_err(), DecodeError::Version { came: 99 });
-        assert_eq!(Message::decode(Bytes::from_static(&[1, 0xac, 0x02])).unwrap_err(), DecodeError::Version { came: 300 });
-        let longer_than_need_be = Bytes::from_static(&[0x80, 0, 75, 2, 0]);
-        assert_eq!(Message::decode(longer_than_need_be).unwrap_err(), DecodeError::Version { came: 75 });
-    }
-
-    #[test]
-    fn trailing_bytes_are_refused() {
-        let frame = frame_of(&Message::Stop, b"xy");
-        assert_eq!(Message::decode(frame).unwrap_err(), DecodeError::Trailing { bytes: 2 });
-    }
-
-    #[test]
-    fn fields_over_their_limit_are_refused() {
-        let name = "n".repeat(NAME_BYTES_MAX + 1);
-        let hello = Message::Hello { version: PROTOCOL_VERSION, role: Role::Producer, name };
-        assert!(matches!(Message::decode(frame_of(&hello, b"")), Err(DecodeError::Limit { came: 256, max: 255, .. })));
-    }
-
-    #[test]
-    fn fields_may_be_exactly_as_long_as_their_limit() {
-        let hello = |bytes| Message::Hello { version: PROTOCOL_VERSION, role: Role::Producer, name: "n".repeat(bytes) };
-        let range = ItemRange { first: ItemId(u64::MAX), count: u32::MAX };
-        let ack = |ranges| Message::Ack { ranges: vec![range; ranges] };
-        let failed = |bytes| Message::Return { range, outcome: Outcome::Failed { cause: "c".repeat(bytes) } };
-        let rejected = |bytes| Message::Return { range, outcome: Outcome::Rejected { cause: "c".repeat(bytes) } };
-        let revoke = |ranges| Message::Revoke { ranges: vec![range; ranges] };
-        let work = crate::status::Work::Producer {
-            name: "n".repeat(NAME_BYTES_MAX),
-            accepted: u64::MAX,
-            parked: 0,
-            waiting: true,
-            finished: false,
-        };
-        let client = ClientStatus { number: u64::MAX, pid: Some(u32::MAX), connected_ms: u64::MAX, work };
-        let clients = |number| Message::Clients { clients: vec![client.clone(); number], more_from: Some(u64::MAX) };
-        type Make<'a> = &'a dyn Fn(usize) -> Message;
-        let cases: [(Make, usize); 6] = [
-            (&hello, NAME_BYTES_MAX),
-            (&ack, ACK_RANGES_MAX),
-            (&revoke, ACK_RANGES_MAX),
-            (&clients, CLIENTS_SHOWN_MAX),
-            (&failed, CAUSE_BYTES_MAX),
-            (&rejected, CAUSE_BYTES_MAX),
-        ];
-        for (message, limit) in cases {
-            assert_eq!(Message::decode(frame_of(&message(limit), b"")).unwrap().message, message(limit));
-            let refused = Message::decode(frame_of(&message(limit + 1), b"")).unwrap_err();
-            assert!(matches!(refused, DecodeError::Limit { came, max, .. } if (came, max) == (limit + 1, limit)), "{refused}");
-        }
-    }
-
-    #[test]
-    fn a_message_ends_within_its_limit_whatever_its_fields_say() {
-        let close = |bytes| Message::Close { reason: CloseReason::Goodbye, words: "w".repeat(bytes) };
-        // The numbers of message and reason, and a length of three bytes.
-        let largest = MESSAGE_BYTES_MAX - 5;
-        assert_eq!(Message::decode(frame_of(&close(largest), b"")).unwrap().message, close(largest));
-        let refused = Message::decode(frame_of(&close(largest + 1), b"")).unwrap_err();
-        assert!(matches!(refused, DecodeError::Invalid { bytes, .. } if bytes == MESSAGE_BYTES_MAX + 1), "{refused}");
-        assert_eq!(Message::decode(frame_of(&close(largest), b"x")).unwrap_err(), DecodeError::Trailing { bytes: 1 });
-    }
-
-    #[test]
-    fn numbers_are_shown_as_such_and_roles_by_name() {
-        assert_eq!([ItemId(7).to_string(), Position(8).to_string()], ["7", "8"]);
-        assert_eq!(
-            [Role::Producer, Role::Consumer, Role::Control].map(|role| role.to_string()),
-            ["producer", "consumer", "control connection"]
-        );
-    }
-
-    #[test]
-    fn a_cause_stays_as_long_as_is_allowed() {
-        let longest = "c".repeat(CAUSE_BYTES_MAX);
-        assert_eq!(cut_cause(longest.clone()), longest);
-        let cut = cut_cause(longest + "c");
-        assert_eq!((cut.len(), cut.strip_suffix('…').map(str::len)), (CAUSE_BYTES_MAX, Some(CAUSE_BYTES_MAX - 3)));
-    }
-
-    #[test]
-    fn a_long_cause_is_cut_at_a_character() {
-        let cut = cut_cause("é".repeat(CAUSE_BYTES_MAX));
-        assert!(cut.len() <= CAUSE_BYTES_MAX && cut.ends_with('…') && cut.starts_with("éé"));
-        assert_eq!(cut_cause("short".into()), "short");
-    }
-
-    proptest! {
-        #[test]
-        fn no_frame_however_odd_makes_decode_panic(frame: Vec<u8>) {
-            let _ = Message::decode(frame.into());
-        }
-    }
-}
+mod tests;
