@@ -238,6 +238,23 @@ fn a_command_that_vanishes_in_the_middle_of_a_run_ends_it_with_the_items_left_co
 }
 
 #[test]
+fn a_command_that_moves_along_path_in_the_middle_of_a_run_is_found_again() {
+    let folder = Folder::new();
+    let input = folder.file("input", &numbers(4));
+    let places = ["first", "second"].map(|place| folder.0.path().join(place));
+    places.iter().for_each(|place| std::fs::create_dir(place).expect("a folder"));
+    let moves = format!("#!/bin/sh\n[ \"$1\" = 2 ] && mv -- \"$0\" {}\necho \"$1 $0\"\n", places[1].display());
+    folder.script("first/moving", &moves);
+    let path = std::env::var_os("PATH").expect("a PATH");
+    let path = std::env::join_paths(places.iter().cloned().chain(std::env::split_paths(&path))).expect("folders without colons");
+    let mut command = Command::new(program("coordinator"));
+    command.env("PATH", path).args(["--input", &input, "--consumers", "1", "--", "moving", "{}"]);
+    let (code, results, said) = Process::spawn(command, &folder.socket()).finish();
+    let expected: String = [(1, 0), (2, 0), (3, 1), (4, 1)].map(|(item, at)| format!("{item} {}/moving\n", places[at].display())).concat();
+    assert_eq!((code, results), (0, expected), "{said}");
+}
+
+#[test]
 fn a_command_without_its_interpreter_ends_the_run_with_the_items_left_counted() {
     let folder = Folder::new();
     let input = folder.file("input", &numbers(10));
