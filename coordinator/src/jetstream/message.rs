@@ -272,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_no_longer_than_it_may_be() {
+        let of_bytes = |bytes: usize| {
+            let machine = "m".repeat(bytes - write_record(&ProducerRecord::default()).len() - 2);
+            write_record(&ProducerRecord { machine, ..ProducerRecord::default() })
+        };
+        let longest = of_bytes(JETSTREAM_RECORD_BYTES_MAX);
+        assert_eq!(longest.len(), JETSTREAM_RECORD_BYTES_MAX);
+        assert!(read_record::<ProducerRecord>(&longest).is_ok());
+        let came = JETSTREAM_RECORD_BYTES_MAX as u32 + 1;
+        let error = MessageError::Unknown { what: "a record's length", came };
+        assert_eq!(read_record::<ProducerRecord>(&of_bytes(JETSTREAM_RECORD_BYTES_MAX + 1)).unwrap_err(), error);
+    }
+
+    #[test]
     fn what_follows_a_record_is_damage() {
         let record = [&write_record(&ProducerRecord::default())[..], b"x"].concat();
         assert!(matches!(read_record::<ProducerRecord>(&record), Err(MessageError::Content(_))));
