@@ -134,6 +134,7 @@ mod tests {
                         _ => expected.push((at, at + 1, fate)),
                     }
                 }
+                prop_assert_eq!(marks.len(), expected.len());
                 prop_assert_eq!(marks.iter().collect::<Vec<_>>(), expected);
                 prop_assert_eq!(marks.settled() as usize, items.iter().filter(|fate| **fate == Some(Fate::Settled)).count());
                 prop_assert_eq!(Marks::from_stored(marks.to_stored(), 26), Some(marks.clone()));

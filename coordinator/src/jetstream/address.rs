@@ -151,10 +151,14 @@ mod tests {
         assert_eq!((address.queue.as_str(), address.replicas, address.in_memory), ("jobs", 3, true));
         assert_eq!(address.credentials, Some("/c".into()));
         assert_eq!(address.certificate, Some(("/x".into(), "/k".into())));
-        assert_eq!(address.to_string(), "nats://a:1,nats://…@b:2/jobs");
+        assert_eq!((address.authorities.clone(), address.domain.as_deref()), (Some("/ca".into()), Some("hub")));
+        let shown = (address.to_string(), format!("{address:?}"));
+        assert_eq!(shown, ("nats://a:1,nats://…@b:2/jobs".into(), "nats://a:1,nats://…@b:2/jobs".into()));
         assert_eq!("tls://a/jobs".parse::<Address>().unwrap().servers, ["tls://a"]);
         let address: Address = "nats://a/jobs?ack_wait=1500ms&lost=1m".parse().unwrap();
         assert_eq!((address.ack_wait, address.machine_lost), (Duration::from_millis(1500), Duration::from_secs(60)));
+        let address: Address = format!("nats://a/{}?storage=file", "q".repeat(QUEUE_BYTES_MAX)).parse().unwrap();
+        assert!(!address.in_memory && address.certificate.is_none());
     }
 
     #[test]
@@ -165,8 +169,13 @@ mod tests {
         assert!(told("nats://a:1").contains("/QUEUE"));
         assert!(told("nats:///jobs").contains("no name"));
         assert!(told("nats://u:p@/jobs").contains("no name"));
+        assert!(told("nats://a,,b/jobs").contains("no name") && told("nats://a/b/jobs").contains("no name"));
         assert!(told("nats://a/jo.bs").contains("jo.bs"));
-        assert!(told("nats://a/jobs?cert=/c").contains("go together"));
+        assert!(told("nats://a/").contains("not \"\""));
+        assert!(told(&format!("nats://a/{}", "q".repeat(QUEUE_BYTES_MAX + 1))).contains("1 to 64 letters"));
+        assert!(told("nats://a/jobs?domain=h.b").contains("domain=h.b") && told("nats://a/jobs?ca=").contains("\"ca=\""));
+        assert!(told("nats://a/jobs?storage=tape").contains("storage=tape"));
+        assert!(told("nats://a/jobs?cert=/c").contains("go together") && told("nats://a/jobs?key=/k").contains("go together"));
         assert!(told("nats://a/jobs?replicas=7").contains("1 to 5"));
         assert!(told("nats://a/jobs?ack_wait=soon").contains("duration"));
         assert!(told("nats://a/jobs?ack_wait=11m").contains("not within 1s and 10m"));

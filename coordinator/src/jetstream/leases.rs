@@ -210,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn all_leases_are_renewed_together_from_time_to_time_or_as_soon_as_they_have_to_be() {
+        let mut leases = Leases::new(SECOND);
+        assert_eq!(leases.renew_at(), None);
+        assert!(leases.delivered(8, "two".into(), &message("second")) && leases.delivered(7, "one".into(), &message("first")));
+        assert_eq!((leases.sequences(), leases.len(), leases.renew_at()), (vec![7, 8], 2, Some(SECOND)));
+        assert_eq!((leases.renewals(SECOND), leases.renew_at()), (vec!["one".into(), "two".into()], Some(2 * SECOND)));
+        leases.renew_all();
+        let now = SECOND + SECOND / 2;
+        assert_eq!((leases.renewals(now).len(), leases.renew_at()), (2, Some(now + SECOND)));
+    }
+
+    #[test]
     fn a_message_that_comes_again_while_it_is_held_is_settled_under_its_last_delivery() {
         let mut leases = held();
         leases.settle(7);
@@ -236,17 +248,19 @@ mod tests {
     #[test]
     fn messages_are_given_back_in_order_though_one_waits_for_its_marks() {
         let mut leases = held();
-        assert!(leases.delivered(8, "two".into(), &message("second")));
+        assert!(leases.delivered(8, "two".into(), &message("second")) && !leases.is_releasing());
         leases.mark(7, marks(1));
         leases.release(7, Duration::ZERO);
         leases.release(8, Duration::ZERO);
         assert_eq!(leases.next_release(), None, "it would come before the other");
+        assert!(leases.is_releasing());
         leases.marked(7);
         let replies = std::iter::from_fn(|| leases.next_release()).map(|act| match act {
             Act::Release { reply, .. } => reply,
             other => panic!("{other:?}"),
         });
         assert_eq!(replies.collect::<Vec<_>>(), ["one", "two"]);
+        assert!(!leases.is_releasing());
     }
 
     #[test]
@@ -257,12 +271,17 @@ mod tests {
         assert_eq!(leases.settle(7), None, "what is on its way must not come behind");
         assert_eq!(leases.marked(7), Some(Act::Settle { sequence: 7, reply: "one".into() }));
         assert_eq!(leases.settled(7), Some(true));
+        let mut leases = held();
+        leases.was_marked(7);
+        assert_eq!(leases.settled(7), Some(true), "whoever held it before has left some");
     }
 
     #[test]
     fn what_is_not_held_takes_nothing() {
         let mut leases = Leases::new(SECOND);
         leases.release(1, SECOND);
+        assert_eq!((leases.message_hash(1), held().message_hash(7)), (None, Some(message("first").hash())));
+        assert!(!leases.is_held(1) && held().is_held(7));
         assert_eq!((leases.settle(1), leases.next_release(), leases.mark(1, marks(0))), (None, None, None));
     }
 }

@@ -117,7 +117,7 @@ impl Looks {
     /// True if dead letters are to be counted now: from time to time, and once all is over, since any that there are have been kept by then.
     pub(super) fn begin_count(&mut self, is_counting: impl Fn(u64) -> bool, now: Duration) -> Option<u64> {
         let is_last = self.is_over && self.counted != Some(self.ends);
-        let is_due = if is_last { !is_counting(self.ends) } else { self.count_at <= now && !is_counting(self.ends) };
+        let is_due = (is_last || self.count_at <= now) && !is_counting(self.ends);
         if is_due {
             self.count_at = now + self.every;
         }
@@ -219,6 +219,70 @@ mod tests {
         assert!(looks.due() < 2 * SECOND, "it wants to know how things are after now");
         looks.lost(is_wanted);
         assert!(looks.begin(false, SECOND));
+    }
+
+    #[test]
+    fn a_look_that_somebody_waits_for_is_made_again_if_it_is_not_answered_but_not_at_once() {
+        let mut looks = looks();
+        looks.want();
+        let is_wanted = looks.begin(false, SECOND);
+        looks.lost(is_wanted);
+        assert_eq!(looks.due(), SECOND + JETSTREAM_FULL.after(1));
+        let due = looks.due();
+        assert!(looks.begin(false, due));
+        looks.lost(false);
+        assert_eq!(looks.due(), due + SECOND);
+    }
+
+    #[test]
+    fn after_an_outage_it_is_looked_and_counted_at_once() {
+        let mut looks = looks();
+        looks.begin(false, SECOND);
+        (0..5).for_each(|_| looks.lost(false));
+        let now = SECOND + SECOND / 2;
+        assert_eq!((looks.due(), looks.begin_count(|_| false, SECOND - SECOND / 2)), (2 * SECOND, None));
+        looks.resume(now);
+        assert_eq!((looks.due(), looks.begin_count(|_| false, now)), (now, Some(0)));
+        looks.begin(false, now);
+        looks.want();
+        assert_eq!(looks.due(), now + JETSTREAM_FULL.after(0), "what went unanswered before says nothing of now");
+    }
+
+    #[test]
+    fn before_the_end_dead_letters_are_counted_from_time_to_time_and_once_at_a_time() {
+        let mut looks = looks();
+        looks.note_letter();
+        assert_eq!(looks.begin_count(|_| false, SECOND / 2), None);
+        assert_eq!(looks.begin_count(|_| true, SECOND), None);
+        assert_eq!(looks.begin_count(|_| false, SECOND), Some(1));
+        assert_eq!(looks.begin_count(|_| false, SECOND), None);
+        assert_eq!(looks.begin_count(|_| false, 2 * SECOND), Some(1));
+    }
+
+    #[test]
+    fn it_is_looked_at_once_when_the_last_count_has_come_and_for_no_other() {
+        let mut looks = looks();
+        looks.begin(false, SECOND);
+        looks.counted(3, 0, SECOND);
+        assert_eq!(looks.due(), 2 * SECOND, "it is not over");
+        looks.saw(seen(0), false, true);
+        looks.counted(3, 0, SECOND);
+        assert_eq!(looks.due(), 2 * SECOND, "it was asked for before that was known");
+        looks.counted(3, 1, SECOND);
+        assert_eq!(looks.due(), SECOND);
+        looks.begin(false, SECOND);
+        looks.saw(seen(0), false, true);
+        looks.counted(3, 1, SECOND);
+        assert_eq!(looks.due(), 2 * SECOND, "the end is told");
+    }
+
+    #[test]
+    fn what_was_seen_is_told_with_what_machines_say_and_how_many_dead_letters_there_are() {
+        let mut looks = looks();
+        looks.saw(Seen { messages: 1, items: 2, bytes: 4, first_sequence: 5, last_sequence: 6 }, false, false);
+        let machines = View { machines: 7, producers_expected: 8, producers_finished: 9, ..View::default() };
+        let seen = View { messages: 1, items: 2, bytes: 4, first_sequence: 5, last_sequence: 6, dead: 3, ..machines.clone() };
+        assert_eq!(looks.view(machines), Some(seen));
     }
 
     #[test]

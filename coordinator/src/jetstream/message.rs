@@ -267,7 +267,12 @@ mod tests {
 
     #[test]
     fn a_record_is_bounded() {
-        let record = [&[FORMAT_VERSION][..], &vec![0; JETSTREAM_RECORD_BYTES_MAX]].concat();
+        // The length of a name that fills a record takes two bytes more than that of none.
+        let name_bytes = JETSTREAM_RECORD_BYTES_MAX - write_record(&ProducerRecord::default()).len() - 2;
+        let longest = ProducerRecord { machine: "m".repeat(name_bytes), ..ProducerRecord::default() };
+        let mut record = write_record(&longest).to_vec();
+        assert_eq!((record.len(), read_record(&record)), (JETSTREAM_RECORD_BYTES_MAX, Ok(longest)));
+        record.push(0);
         assert_eq!(read_record::<ProducerRecord>(&record).unwrap_err(), MessageError::Long { came: JETSTREAM_RECORD_BYTES_MAX + 1 });
     }
 

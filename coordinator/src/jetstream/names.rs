@@ -139,4 +139,16 @@ mod tests {
         assert_eq!(names.dead_in(&names.dead_subject(ItemId(u64::MAX))), Some(ItemId(u64::MAX)));
         assert_eq!(names.api("STREAM.INFO.jobs"), "$JS.API.STREAM.INFO.jobs");
     }
+
+    #[test]
+    fn subjects_are_those_that_all_machines_know() {
+        let names = Names::new(&"nats://a/jobs?domain=hub".parse().unwrap());
+        assert_eq!((names.all_dead_subject(), names.all_claimed_subject()), ("procq.jobs.dead.*".into(), "procq.jobs.claimed.*".into()));
+        assert_eq!(names.machine_subject("x1"), "procq.jobs.state.machine.x1");
+        assert_eq!(names.producer_subject("a.b *>"), "procq.jobs.state.producer.nYS5iICo-");
+        assert_eq!(names.claimed_subject("a.b *>"), "procq.jobs.claimed.nYS5iICo-");
+        assert_eq!(names.marks_subject(7), "procq.jobs.state.marks.7");
+        assert_eq!(source_of_machine("x1"), "mx1");
+        assert_eq!(names.api("INFO"), "$JS.hub.API.INFO");
+    }
 }

@@ -381,6 +381,51 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_says_of_itself_is_newer_each_time_and_no_news_to_itself() {
+        let mut machines = machines();
+        machines.announce(2, 1);
+        let says = |beat, leaving| MachineRecord { name: "a:1".into(), leaving, ..record(beat, 2, 1) };
+        assert_eq!((machines.beat(false), machines.beat(true)), (says(1, false), says(2, true)));
+        let changes = machines.changes();
+        assert_eq!(machines.ours(), "a");
+        machines.heard("a", says(9, false), true, SECOND);
+        assert_eq!((machines.count(), machines.changes()), (1, changes));
+    }
+
+    #[test]
+    fn whatever_the_end_of_a_run_depends_on_is_a_change() {
+        let mut machines = machines();
+        let mut changes = Vec::new();
+        let mut step = |step: &dyn Fn(&mut Machines)| {
+            step(&mut machines);
+            changes.push(machines.changes());
+        };
+        step(&|machines| machines.announce(1, 0));
+        step(&|machines| machines.heard("b", record(1, 1, 0), true, SECOND));
+        step(&|machines| machines.heard("b", MachineRecord { leaving: true, ..record(2, 1, 0) }, true, SECOND));
+        step(&|machines| ["c", "d", "e"].iter().for_each(|id| machines.heard(id, record(1, 1, 0), true, SECOND)));
+        step(&|machines| machines.registered(&["c", "d", "e", "f"]));
+        step(&|machines| machines.registered(&["d", "e"]));
+        step(&|machines| assert_eq!(machines.expire(9 * SECOND).len(), 2));
+        assert_eq!(changes, [1, 2, 3, 6, 6, 7, 9]);
+    }
+
+    #[test]
+    fn who_expects_no_producer_ends_no_run_and_who_says_so_twice_says_so_still() {
+        let mut machines = machines();
+        machines.announce(0, 0);
+        machines.heard("b", record(1, 0, 0), true, SECOND);
+        assert!(!machines.have_finished());
+        (0..2).for_each(|_| machines.announce(1, 1));
+        assert!(machines.have_finished());
+        machines.announce(0, 0);
+        assert!(machines.have_finished());
+        let mut machines = self::machines();
+        (1..=2).for_each(|beat| machines.heard("b", record(beat, 1, 1), true, SECOND));
+        assert!(machines.have_finished());
+    }
+
+    #[test]
     fn what_is_left_of_a_run_long_ago_does_not_end_one_that_has_not_begun() {
         let mut machines = machines();
         machines.heard("b", record(7, 1, 1), false, SECOND);

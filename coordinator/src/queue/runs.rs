@@ -143,9 +143,21 @@ mod tests {
         assert_eq!(runs.first(), Some(Run { first: 0, count: 15, past: FRESH }));
     }
 
+    #[test]
+    fn all_that_there_is_of_a_span_is_taken_out_and_nothing_else() {
+        let mut runs = Runs::default();
+        for first in [0, 10, 20, 30] {
+            runs.insert(Run { first, count: 5, past: FRESH });
+        }
+        runs.remove_all(2, 29);
+        runs.remove_all(32, 34);
+        let left: Vec<_> = runs.iter().map(|run| (run.first, run.count)).collect();
+        assert_eq!((left, runs.items()), (vec![(0, 2), (30, 2), (34, 1)], 5));
+    }
+
     proptest! {
         #[test]
-        fn runs_hold_what_a_plain_map_of_items_holds(steps in prop::collection::vec((0u64..60, 1u64..12, 0u32..2, 0u8..3), 0..60)) {
+        fn runs_hold_what_a_plain_map_of_items_holds(steps in prop::collection::vec((0u64..60, 1u64..12, 0u32..2, 0u8..4), 0..60)) {
             let mut runs = Runs::default();
             let mut naive: Naive<u64, Past> = Naive::new();
             for (first, count, attempts, what) in steps {
@@ -163,6 +175,10 @@ mod tests {
                         for run in taken.into_iter().flatten() {
                             for id in run.first..run.end() { prop_assert_eq!(naive.remove(&id), Some(run.past)); }
                         }
+                    }
+                    2 => {
+                        runs.remove_all(span.start, span.end);
+                        naive.retain(|id, _| !span.contains(id));
                     }
                     _ => if let Some(run) = runs.first() {
                         let count = count.min(run.count);

@@ -31,6 +31,25 @@ fn nobody_is_told_that_there_is_no_item_while_what_was_put_before_is_on_its_way(
 }
 
 #[test]
+fn nor_is_who_asks_again_before_it_was_answered() {
+    let mut bench = Bench::new(SHARED);
+    bench.handle(Input::Whole(Whole { machines: 2, ..Whole::default() }));
+    bench.producer(1);
+    bench.consumer(2);
+    for item in ["a", "b"] {
+        bench.put(1, &[item]);
+        bench.say(2, Message::Demand { items: 1, bytes: 1000 });
+        bench.say(2, Message::Withdraw);
+    }
+    for until in [1, 2] {
+        bench.handle(Input::Published { until });
+        assert_eq!((bench.sent(2, "Withdrawn"), looks(&mut bench)), (0, 1));
+        bench.handle(Input::Whole(Whole { items: until, machines: 2, ..Whole::default() }));
+        assert_eq!((bench.sent(2, "Withdrawn"), looks(&mut bench)), (1, 0), "a look shows what was put before it");
+    }
+}
+
+#[test]
 fn what_a_look_has_seen_before_its_put_was_confirmed_counts_once() {
     let mut bench = Bench::new(SHARED);
     bench.producer(1);

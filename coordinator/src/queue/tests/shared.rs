@@ -234,6 +234,16 @@ fn an_end_that_is_seen_while_something_is_on_its_way_is_looked_at_again_once_it_
 }
 
 #[test]
+fn no_look_follows_one_that_found_no_end_while_something_was_on_its_way() {
+    let mut bench = Bench::machine(SHARED);
+    bench.put(1, &["a"]);
+    bench.see(items(1));
+    assert_eq!(bench.asked(), ["publish 1"]);
+    bench.published(100);
+    assert!(bench.asked().is_empty());
+}
+
+#[test]
 fn a_join_waits_for_what_is_on_its_way_to_have_its_numbers_and_then_for_all_below_them() {
     let mut bench = Bench::machine(SHARED);
     let settled_until = |until| Whole { settled_until: until, ..items(1) };
