@@ -541,6 +541,7 @@ mod tests {
         let mut names = Names::default();
         names.found(&name(), "a", None, None);
         assert_eq!(names.contested("n"), None, "it is not ours yet");
+        assert!(!names.is_lost(&name(), 1, "a", others(1)), "nor can it be lost");
         assert_eq!(names.written(&name(), 1, 1), [Claim::Claimed { name: name(), record: producer(0) }, check()]);
         assert!(!names.is_lost(&name(), 1, "a", Some((producer(0), 1))), "the other was refused");
         assert_eq!(names.contested("n"), Some(check()));
