@@ -252,6 +252,7 @@ fn a_command_that_moves_along_path_in_the_middle_of_a_run_is_found_again() {
     let (code, results, said) = Process::spawn(command, &folder.socket()).finish();
     let expected: String = [(1, 0), (2, 0), (3, 1), (4, 1)].map(|(item, at)| format!("{item} {}/moving\n", places[at].display())).concat();
     assert_eq!((code, results), (0, expected), "{said}");
+    assert!(!said.contains("starting another"), "{said}");
 }
 
 #[test]
