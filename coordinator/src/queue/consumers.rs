@@ -19,6 +19,8 @@ pub(super) struct Consumers {
     held_items: u64,
     /// Items that all of them together may still be sent.
     demand_items: u64,
+    /// Who has got something since it was last told to hurry.
+    unhurried: BTreeSet<ClientId>,
     /// Consumers with open demand: counted, since anybody may ask for it as often as they like.
     hungry: u64,
     lease: Option<Lease>,
@@ -132,6 +134,7 @@ impl Consumers {
             self.queue.retain(|waiting| *waiting != client);
         }
         self.held_items -= consumer.held.items();
+        self.unhurried.remove(&client);
         let due = consumer.begun.iter().map(|(id, due)| (*due, Some(*id))).chain(consumer.sits_until.map(|due| (due, None)));
         due.for_each(|(due, id)| _ = self.due.remove(&(due, client, id)));
         consumer.blamed()
@@ -203,7 +206,14 @@ impl Consumers {
         } else {
             self.hungry -= 1;
         }
+        self.unhurried.insert(client);
         self.watch(client, now);
+    }
+
+    /// Who holds something, and has got some of it since this was last asked.
+    pub(super) fn take_unhurried(&mut self) -> impl Iterator<Item = ClientId> {
+        let holds = |client: &ClientId| self.consumers.get(client).is_some_and(|consumer| consumer.held.items() > 0);
+        std::mem::take(&mut self.unhurried).into_iter().filter(holds)
     }
 
     pub(super) fn begin(&mut self, client: ClientId, id: u64, now: Duration) -> Result<(), Refusal> {
