@@ -31,8 +31,8 @@ pub const BATCH_BYTES_TARGET: usize = 64 * 1024 - 512;
 /// A put or an acknowledgement that nobody flushes leaves by itself after this long: half of the promised millisecond.
 pub const FLUSH_DELAY: Duration = Duration::from_micros(500);
 
-/// How often a consumer that was told to hurry says what it has settled before it waits for more, without gathering: who waits for each
-/// item to be settled pays for one message more in as many. Any number that is neither 1 nor endless would do.
+/// A consumer that is told to hurry lets nothing gather before so many waits for more. The coordinator tells it again only after half as
+/// many deliveries: who waits for each item to be settled pays for few messages more. Neither 1 nor endless; else it does not matter.
 pub const HURRIED_WAITS: u32 = 64;
 
 /// How much work, in time, a consumer asks for ahead: covers some ten round trips of a sleeping machine (≈ 0.2 ms each),

@@ -180,6 +180,9 @@ impl<W: Wire> Connection<W> {
             if self.unsaid.is_some() {
                 return;
             }
+        } else {
+            // It may be the last message.
+            self.say_unsaid();
         }
         match batch {
             Some(batch) => self.outbox.push_batch(message, batch),
@@ -192,13 +195,17 @@ impl<W: Wire> Connection<W> {
         self.unsaid.is_some() && self.reader.is_between_frames()
     }
 
+    fn say_unsaid(&mut self) {
+        if let Some(position) = self.unsaid.take() {
+            self.outbox.push(&Message::Confirm { position, credit_items: 0, credit_bytes: 0 });
+        }
+    }
+
     /// Writes what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
         self.in_line_to_write = false;
-        if self.is_confirmation_due()
-            && let Some(position) = self.unsaid.take()
-        {
-            self.send(&Message::Confirm { position, credit_items: 0, credit_bytes: 0 }, None);
+        if self.is_confirmation_due() {
+            self.say_unsaid();
         }
         let written = self.outbox.write_to(|pieces| self.wire.write(pieces))?;
         if written && self.state == State::Lingering {
@@ -248,5 +255,59 @@ impl From<DecodeError> for Broken {
 impl From<io::Error> for Broken {
     fn from(_: io::Error) -> Broken {
         Broken::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    fn confirm(items: u64) -> Message {
+        Message::Confirm { position: Position(items), credit_items: 0, credit_bytes: 0 }
+    }
+
+    /// A connection that has met the beginning of a frame.
+    fn amid_a_frame() -> (Connection<UnixStream>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut connection = Connection::over(ours, Duration::ZERO, Pool::default());
+        connection.open(Role::Producer, 1000);
+        (&theirs).write_all(&[5, 0, 0]).unwrap();
+        connection.receive(&mut Scratch::default(), &mut Vec::new()).unwrap();
+        (connection, theirs)
+    }
+
+    fn heard(connection: &mut Connection<UnixStream>, theirs: &UnixStream) -> Vec<Message> {
+        connection.flush().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let (mut bytes, mut reader) = (Vec::new(), FrameReader::new(1000));
+        _ = (&*theirs).read_to_end(&mut bytes);
+        let mut input = &bytes[..];
+        std::iter::from_fn(|| reader.next(&mut input).unwrap()).map(|frame| Message::decode(frame).unwrap().message).collect()
+    }
+
+    #[test]
+    fn confirmations_are_said_together_once_the_frame_behind_them_is_there() {
+        let (mut connection, theirs) = amid_a_frame();
+        connection.send(&confirm(3), None);
+        connection.send(&confirm(5), None);
+        assert_eq!(heard(&mut connection, &theirs), []);
+        (&theirs).write_all(&[0, 1, 2, 3, 4, 5]).unwrap();
+        connection.receive(&mut Scratch::default(), &mut Vec::new()).unwrap();
+        assert_eq!(heard(&mut connection, &theirs), [confirm(5)]);
+        assert_eq!(heard(&mut connection, &theirs), []);
+    }
+
+    #[test]
+    fn what_is_confirmed_is_said_before_whatever_comes_behind_it() {
+        let (mut connection, theirs) = amid_a_frame();
+        connection.send(&confirm(3), None);
+        connection.send(&Message::Joined, None);
+        assert_eq!(heard(&mut connection, &theirs), [confirm(3), Message::Joined]);
+        connection.send(&confirm(4), None);
+        connection.linger(CloseReason::Ended, String::new(), Duration::ZERO);
+        let close = Message::Close { reason: CloseReason::Ended, words: String::new() };
+        assert_eq!(heard(&mut connection, &theirs), [confirm(4), close]);
     }
 }

@@ -795,8 +795,9 @@ impl Queue {
         if !waited_for || self.consumers.hungry() == 0 {
             return;
         }
-        let unhurried: Vec<_> = self.consumers.take_unhurried().collect();
-        unhurried.into_iter().for_each(|client| self.send(client, Message::Hurry));
+        for client in self.consumers.take_unhurried() {
+            self.send(client, Message::Hurry);
+        }
     }
 
     fn send_stop(&mut self) {

@@ -69,16 +69,20 @@ struct Options {
     #[arg(long)]
     rates: bool,
 
-    /// Only how procq's cost grows with waiting items and with consumers
+    /// Only round trips, and what it costs to look for news instead of sleeping
     #[arg(long, conflicts_with_all = ["rates", "sizes", "svg"])]
+    trips: bool,
+
+    /// Only how procq's cost grows with waiting items and with consumers
+    #[arg(long, conflicts_with_all = ["rates", "trips", "sizes", "svg"])]
     growth: bool,
 
     /// Only with a journal: rates beside servers that sync, one lone put, a queue deeper than memory
-    #[arg(long, conflicts_with_all = ["rates", "growth", "sizes", "svg"])]
+    #[arg(long, conflicts_with_all = ["rates", "trips", "growth", "sizes", "svg"])]
     durable: bool,
 
     /// Only with the queue at a NATS server, where machines share it: beside programs that use the server themselves
-    #[arg(long, conflicts_with_all = ["rates", "growth", "durable", "sizes", "svg"])]
+    #[arg(long, conflicts_with_all = ["rates", "trips", "growth", "durable", "sizes", "svg"])]
     shared: bool,
 
     /// Write all figures to FILE
@@ -153,8 +157,8 @@ impl Run {
         // Builds the programs, before anything is timed.
         tests::program("coordinator");
         let mut left_out = Vec::new();
-        let all = !options.rates && !options.growth && !options.durable && !options.shared;
-        let peers = if all || options.rates { self.beside_peers(options, &mut left_out)? } else { Vec::new() };
+        let all = !(options.rates || options.trips || options.growth || options.durable || options.shared);
+        let peers = if all || options.rates || options.trips { self.beside_peers(options, &mut left_out)? } else { Vec::new() };
         let durable = if all || options.durable { self.durable.measure(&self, &mut left_out)? } else { Vec::new() };
         let shared = if all || options.shared { shared::measure(&self, &mut left_out)? } else { Vec::new() };
         let growth = if all || options.growth { self.growth.measure(&self, &mut left_out)? } else { Vec::new() };
@@ -188,7 +192,7 @@ impl Run {
             }
         }
 
-        let mut groups = self.rates(&peers, &options.sizes)?;
+        let mut groups = if options.trips { Vec::new() } else { self.rates(&peers, &options.sizes)? };
         let peaks_kib = procq.peaks_kib.borrow().clone();
         if !peaks_kib.is_empty() {
             let row = Row::new("procq", Sample::new(peaks_kib), None);
@@ -197,6 +201,8 @@ impl Run {
         if !options.rates {
             groups.extend(self.round_trips(&peers)?);
             groups.push(spin::measure(self.turns, self.trips)?);
+        }
+        if !(options.rates || options.trips) {
             eprintln!("commands");
             groups.push(commands::jobs(self.turns, self.jobs, left_out)?);
             groups.push(commands::default_run(self.turns, python.as_ref())?);

@@ -293,6 +293,9 @@ impl Player for Producer {
         }
         if wired.failed.is_some() {
             let over = wired.judge(stage);
+            if let Some(session) = wired.session.as_ref().filter(|_| over) {
+                stage.oracle.hears_the_end(self.plan.tag, session.confirmed().0);
+            }
             let unfinished = self.ending != Ending::Leaving;
             let lost = matches!(wired.failed, Some(Error::Gone(_)));
             if self.plan.resumes && lost && unfinished {

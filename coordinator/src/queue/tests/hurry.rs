@@ -1,6 +1,7 @@
 //! Who is told that somebody waits for what it holds to be settled.
 
 use super::*;
+use common::limits::HURRIED_WAITS;
 
 /// Consumer 2 has asked for more than the items that it holds, of which there are two. Consumer 3 holds nothing.
 fn two_held(rules: Rules) -> Bench {
@@ -23,18 +24,32 @@ impl Bench {
 }
 
 #[test]
-fn who_holds_something_hurries_once_for_each_delivery_while_somebody_joins() {
+fn who_holds_something_hurries_while_somebody_joins_and_is_told_so_now_and_then() {
     let mut bench = two_held(RULES);
     bench.say(1, Message::Join);
     assert_eq!(bench.hurried(), [1, 0]);
     bench.ack(2, 0, 1);
     assert_eq!(bench.hurried(), [0, 0], "it knows");
-    bench.put(1, &["c"]);
-    assert_eq!(bench.delivered(), [one(2, 1, "c")]);
-    assert_eq!(bench.hurried(), [1, 0], "somebody waits still");
+    bench.say(3, Message::Withdraw);
+    bench.demand(2, 1000);
+    // Item 1 is held all along.
+    for deliveries in 1..=2 * (HURRIED_WAITS / 2 + 1) {
+        let id = 1 + u64::from(deliveries);
+        bench.say(1, Message::Want { bytes: batch_cost_bytes(1) });
+        bench.put(1, &["c"]);
+        assert_eq!(bench.delivered(), [one(2, 1, "c")]);
+        let again = deliveries.is_multiple_of(HURRIED_WAITS / 2 + 1);
+        assert_eq!(bench.hurried(), [usize::from(again), 0], "delivery {deliveries}, and somebody waits still");
+        bench.ack(2, id, 1);
+    }
     bench.ack(2, 1, 1);
-    bench.put(1, &["d"]);
-    assert_eq!((bench.sent(1, "Joined"), bench.hurried()), (1, [0, 0]));
+    assert_eq!(bench.sent(1, "Joined"), 1);
+    for id in 0..100 {
+        bench.say(1, Message::Want { bytes: batch_cost_bytes(1) });
+        bench.put(1, &["d"]);
+        bench.ack(2, 2 + u64::from(2 * (HURRIED_WAITS / 2 + 1)) + id, 1);
+        assert_eq!(bench.hurried(), [0, 0], "nobody waits");
+    }
 }
 
 #[test]

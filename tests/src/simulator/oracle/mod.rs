@@ -98,6 +98,15 @@ impl Oracle {
         assert!(position <= accepted, "producer {tag} believes that {position} of its items are accepted; only {accepted} are");
     }
 
+    /// A producer was told by its client that the queue takes no more, and believes that so many are confirmed: all that are.
+    pub fn hears_the_end(&self, tag: Tag, position: u64) {
+        let confirmed = self.producers.confirmed_of(tag);
+        assert!(
+            position >= confirmed,
+            "producer {tag} believes at the end that {position} of its items are accepted; {confirmed} were confirmed"
+        );
+    }
+
     /// A consumer's application gets an item.
     pub fn takes(&mut self, bytes: &[u8]) -> (Tag, u64) {
         let Some((tag, n)) = self.lengths.read(bytes) else { panic!("an application gets {} bytes that are no item", bytes.len()) };

@@ -96,6 +96,10 @@ impl Producers {
         self.streams.get(&tag).map_or(0, |stream| stream.accepted)
     }
 
+    pub(super) fn confirmed_of(&self, tag: Tag) -> u64 {
+        self.streams.get(&tag).map_or(0, |stream| stream.confirmed)
+    }
+
     pub(super) fn accepted(&self) -> u64 {
         self.accepted
     }
