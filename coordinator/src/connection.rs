@@ -155,7 +155,7 @@ impl<W: Wire> Connection<W> {
     /// Gives up writing to it. What it said before it closed is still to be read: acknowledgements and its goodbye, say.
     pub fn deafen(&mut self) {
         self.deaf = true;
-        self.outbox = Outbox::default();
+        (self.outbox, self.unsaid) = (Outbox::default(), None);
         self.note(true, true);
     }
 
