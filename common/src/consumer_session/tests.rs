@@ -1,4 +1,3 @@
-mod gathering;
 mod leases;
 
 use super::*;

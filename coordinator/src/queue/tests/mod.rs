@@ -2,7 +2,6 @@
 
 mod credit;
 mod edges;
-mod hurry;
 mod journaled;
 mod leases;
 mod looks;
