@@ -5,6 +5,7 @@ use std::time::Duration;
 use common::batch::Batch;
 use common::limits::{batch_cost_bytes, result_bytes_max};
 use common::message::{CloseReason, Message, Outcome};
+use common::status::Phase;
 use coordinator::limits::{DEMAND_BYTES_MAX, DEMAND_ITEMS_MAX};
 use coordinator::queue::{ClientId, Input};
 
@@ -44,8 +45,11 @@ impl Watched {
                 producer.parked.push_back((batch, checksum));
             }
         }
+        // Whatever else is wrong with a Put that comes too late.
+        let late = matches!(message, Message::Put { .. }) && self.queue.phase() != Phase::Running;
         let closed = self.handle(Input::Said { client, message, batch });
         match (verdict, closed.get(&client)) {
+            (Verdict::Refused, Some(CloseReason::Ended)) if late => {}
             (Verdict::Fine, Some(CloseReason::Ended) | None) | (Verdict::Refused, Some(CloseReason::Protocol)) => {}
             (_, closed) => panic!("{client:?} says {shown}, which is {verdict:?}; closed: {closed:?}"),
         }
