@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{Consumer, Producer};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
-use tests::engine::left;
+use tests::engine::{Engine, engine, left};
 use tests::{Process, Queue};
 
 /// A pipe with a name, and the end of it that reads.
@@ -108,7 +108,9 @@ fn when_a_disk_fills_up_no_more_is_done_than_was_written() {
     let whole: BTreeSet<&str> = written.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).collect();
     assert_eq!(whole.len(), written.matches('\n').count(), "a result was written twice");
     assert!(whole.iter().all(|result| result.len() == 50), "a result is torn, and not the last");
-    assert!(0 < done && done <= whole.len(), "{done} are said to be done, {} are written", whole.len());
+    // A slow journal may not have noted any of them by then.
+    assert!(0 < done || engine() != Engine::Memory, "none is done, {} are written", whole.len());
+    assert!(done <= whole.len(), "{done} are said to be done, {} are written", whole.len());
 }
 
 fn letters(path: &Path) -> (usize, usize) {
