@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::batch::{Batch, BatchBuilder};
 use crate::error::Error;
-use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER, result_bytes_max};
+use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, HURRIED_WAITS, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER, result_bytes_max};
 use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome};
 use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
@@ -130,6 +130,8 @@ pub struct ConsumerSession {
     taken_before: u64,
     watch: Option<Watch>,
     callers_waiting: u32,
+    /// Before so many waits nothing gathers: somebody waits for what is settled here.
+    hurried_waits: u32,
     /// The range that is being lengthened, which others have come before; [`NO_ACKS`] if there is none.
     last_acks: ItemRange,
     acks: Vec<ItemRange>,
@@ -183,6 +185,7 @@ impl ConsumerSession {
             taken_before: 0,
             watch: None,
             callers_waiting: 0,
+            hurried_waits: 0,
             last_acks: NO_ACKS,
             acks: Vec::new(),
             results_first: ItemId(0),
@@ -306,6 +309,20 @@ impl ConsumerSession {
 
     fn is_out_of_bytes(&self) -> bool {
         self.demanded_items > 0 && self.demanded_bytes <= 0
+    }
+
+    /// For who is about to wait for an item: likewise, unless enough is on its way. Then what is settled gathers until it is due, or until
+    /// more is asked for: a message for each item would be read by a coordinator that has nothing to do about it.
+    pub fn refill_to_wait(&mut self, now: Duration) {
+        let hurried = self.settled_since.is_some() && self.hurried_waits > 0;
+        self.hurried_waits -= u32::from(hurried);
+        let due = self.settled_since.is_some_and(|since| since + FLUSH_DELAY <= now);
+        let enough = self.local_items() + self.demanded_items > self.low_items() && !self.is_out_of_bytes();
+        if hurried || due || !enough {
+            self.refill(now, true);
+        } else {
+            self.prefetch.measure(now, self.taken_total());
+        }
     }
 
     /// Sends what is settled, and asks for as much as the pace since the last time says; for one item at least if `now_needed`.
@@ -563,6 +580,11 @@ impl Session for ConsumerSession {
             }
             (Message::Revoke { ranges }, _) => {
                 self.revoke(&ranges);
+                Ok(())
+            }
+            (Message::Hurry, _) => {
+                self.hurried_waits = HURRIED_WAITS;
+                self.send_settled();
                 Ok(())
             }
             (Message::Stop, _) => {

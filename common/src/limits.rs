@@ -31,6 +31,10 @@ pub const BATCH_BYTES_TARGET: usize = 64 * 1024 - 512;
 /// A put or an acknowledgement that nobody flushes leaves by itself after this long: half of the promised millisecond.
 pub const FLUSH_DELAY: Duration = Duration::from_micros(500);
 
+/// A consumer that is told to hurry lets nothing gather before so many waits for more. The coordinator tells it again only after half as
+/// many deliveries: who waits for each item to be settled pays for few messages more. Neither 1 nor endless; else it does not matter.
+pub const HURRIED_WAITS: u32 = 64;
+
 /// How much work, in time, a consumer asks for ahead: covers some ten round trips of a sleeping machine (≈ 0.2 ms each),
 /// and is what a stopped consumer can hold back at worst beyond the item in its hands.
 pub const PREFETCH_TIME_TARGET: Duration = Duration::from_millis(2);

@@ -323,6 +323,8 @@ pub enum Message {
         /// Why it did not get further.
         obstacle: Option<Obstacle>,
     },
+    /// To a consumer that holds something: somebody waits for that to be settled. What it has settled, it had better say at once.
+    Hurry,
 }
 
 /// What shall become of dead letters.
@@ -385,6 +387,7 @@ impl Message {
             Message::DeadListed { .. } => "DeadListed",
             Message::DeadRemove { .. } => "DeadRemove",
             Message::DeadRemoved { .. } => "DeadRemoved",
+            Message::Hurry => "Hurry",
         }
     }
 }

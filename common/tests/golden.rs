@@ -30,7 +30,7 @@ macro_rules! variants {
 
 variants!(MESSAGES, message_name, Message: Hello Welcome Close Stop Put Confirm Want Finish Finished Join Joined Demand Deliver Withdraw
     Withdrawn Ack Result Return StatusRequest Status Shutdown ShuttingDown Begin Recall Recalled Revoke Revoked
-    Extend Extended ClientsRequest Clients SetPaused PausedSet DeadList DeadLetter DeadListed DeadRemove DeadRemoved);
+    Extend Extended ClientsRequest Clients SetPaused PausedSet DeadList DeadLetter DeadListed DeadRemove DeadRemoved Hurry);
 variants!(ROLES, role_name, Role: Producer Consumer Control);
 variants!(REASONS, reason_name, CloseReason: Version Goodbye Protocol Ended Replaced Forbidden Limit);
 variants!(OUTCOMES, outcome_name, Outcome: Unstarted Released Failed Rejected RetryAfter);
@@ -161,6 +161,7 @@ fn samples() -> Vec<Sample> {
         removed("all", 3, None, None),
         removed("Full", 2, Some(ItemId(400)), Some(Obstacle::Full)),
         removed("Ending", 0, Some(ItemId(300)), Some(Obstacle::Ending)),
+        sample("Hurry", Message::Hurry),
     ]
 }
 

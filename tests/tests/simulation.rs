@@ -13,7 +13,7 @@ const SEEDS: u64 = 2_000;
 const FOUND: [(u64, &str); 8] = [
     (37, "an item that was taken back and came again to the same consumer: two deliveries of it in hand, told apart by nothing"),
     (77, "what came after a long wait lay at hand, and nobody looked whether it should go back"),
-    (1082, "a confirmation that waited for the rest of a frame was never said, for the connection was closed meanwhile"),
+    (343, "a confirmation that waited for the rest of a frame was never said, for the connection was closed meanwhile"),
     (1919, "a batch on its way to the journal hid those that were far: Join was answered though they were not settled"),
     (34_975, "what was on its way on a demand withdrawn before stayed, while an older item went back: it was passed"),
     (306_758, "what was on its way from a producer that is closed already closed it again, as one that broke the rules"),

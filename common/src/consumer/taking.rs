@@ -129,7 +129,7 @@ impl Connection<ConsumerSession> {
     /// Asks for an item and waits until there is one, or Stop, or the deadline comes.
     fn wait_for_item<'a>(&'a self, mut state: Locked<'a>, deadline: Option<Instant>) -> Result<Locked<'a>, Error> {
         let from = self.now();
-        state.session.refill(from, true);
+        state.session.refill_to_wait(from);
         state.session.begin_wait();
         let news = |session: &mut ConsumerSession| {
             if session.has_local() || session.is_stopped() {

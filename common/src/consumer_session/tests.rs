@@ -1,3 +1,4 @@
+mod gathering;
 mod leases;
 
 use super::*;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use common::limits::ACK_RANGES_MAX;
+use common::limits::{ACK_RANGES_MAX, HURRIED_WAITS};
 use common::message::{CloseReason, ItemId};
 use common::status::{AtHand, Work};
 
@@ -19,6 +19,8 @@ pub(super) struct Consumers {
     held_items: u64,
     /// Items that all of them together may still be sent.
     demand_items: u64,
+    /// Who may let gather what it settles: it has got something, and not just been told to hurry.
+    unhurried: BTreeSet<ClientId>,
     /// Consumers with open demand: counted, since anybody may ask for it as often as they like.
     hungry: u64,
     lease: Option<Lease>,
@@ -42,6 +44,8 @@ struct Consumer {
     revoked: Runs,
     /// How many messages about that it has to answer.
     revokes: u32,
+    /// So many deliveries more find it in a hurry.
+    hurried_deliveries: u32,
     /// When it last got something into empty hands, began or settled something.
     moved: Duration,
     done: u64,
@@ -132,6 +136,7 @@ impl Consumers {
             self.queue.retain(|waiting| *waiting != client);
         }
         self.held_items -= consumer.held.items();
+        self.unhurried.remove(&client);
         let due = consumer.begun.iter().map(|(id, due)| (*due, Some(*id))).chain(consumer.sits_until.map(|due| (due, None)));
         due.for_each(|(due, id)| _ = self.due.remove(&(due, client, id)));
         consumer.blamed()
@@ -203,7 +208,23 @@ impl Consumers {
         } else {
             self.hungry -= 1;
         }
+        match consumer.hurried_deliveries.checked_sub(1) {
+            Some(left) => consumer.hurried_deliveries = left,
+            None => _ = self.unhurried.insert(client),
+        }
         self.watch(client, now);
+    }
+
+    /// Who holds something and may let gather what it settles of that: to be told to hurry.
+    pub(super) fn take_unhurried(&mut self) -> Vec<ClientId> {
+        let mut unhurried = Vec::new();
+        for client in std::mem::take(&mut self.unhurried) {
+            if let Some(consumer) = self.consumers.get_mut(&client).filter(|consumer| consumer.held.items() > 0) {
+                consumer.hurried_deliveries = HURRIED_WAITS / 2;
+                unhurried.push(client);
+            }
+        }
+        unhurried
     }
 
     pub(super) fn begin(&mut self, client: ClientId, id: u64, now: Duration) -> Result<(), Refusal> {
@@ -414,7 +435,12 @@ mod tests {
             consumers.demand(ClientId(n), 1, 1).unwrap();
             consumers.leave(ClientId(n));
         }
-        assert!(consumers.queue.is_empty() && consumers.consumers.is_empty());
+        consumers.join(ClientId(100));
+        consumers.demand(ClientId(100), 1, 1).unwrap();
+        consumers.next_hungry().unwrap();
+        consumers.deliver(ClientId(100), Run::one(0, Past::default()), 1, Duration::ZERO);
+        consumers.leave(ClientId(100));
+        assert!(consumers.queue.is_empty() && consumers.consumers.is_empty() && consumers.unhurried.is_empty());
         assert_eq!(consumers.hungry(), 0);
     }
 

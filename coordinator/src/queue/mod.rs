@@ -200,6 +200,7 @@ impl Queue {
         self.share(now);
         self.answer_joins();
         self.check_done();
+        self.hurry();
     }
 
     /// The next thing to do.
@@ -783,6 +784,19 @@ impl Queue {
             self.end_intake(Phase::Draining);
             self.phase = Phase::Done;
             self.send_stop();
+        }
+    }
+
+    /// Lets consumers know that somebody waits for what they hold to be settled: they would gather what is, while they wait for more.
+    fn hurry(&mut self) {
+        let ends =
+            self.phase == Phase::Draining || self.rules.producers_expected.is_some_and(|expected| self.intake.finished() >= expected);
+        let waited_for = ends || self.joins.is_waiting() || self.intake.waiting() > 0;
+        if !waited_for || self.consumers.hungry() == 0 {
+            return;
+        }
+        for client in self.consumers.take_unhurried() {
+            self.send(client, Message::Hurry);
         }
     }
 

@@ -164,6 +164,7 @@ impl World {
                         held.insert(first.0 + index as u64, (value(item), attempt));
                     }
                 }
+                Word::Hurry => assert!(!machine.consumers[&client].is_empty()),
                 Word::Stop => _ = machine.stopped.insert(client),
                 other => panic!("{other:?}"),
             },

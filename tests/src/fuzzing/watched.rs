@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use common::batch::Batch;
+use common::limits::HURRIED_WAITS;
 use common::message::{CloseReason, Message};
 use common::status::{Phase, Work};
 use coordinator::queue::{ClientId, Input, Output, Queue, Record, Rules, Ticket};
@@ -93,6 +94,9 @@ pub(super) struct Consumer {
     /// Taken back from it, and it may not have heard; what it is still to be told of that; how often it has to answer.
     pub(super) revoked: BTreeSet<u64>,
     pub(super) untold: BTreeSet<u64>,
+    /// It has got something, and was not told to hurry just before that.
+    pub(super) unhurried: bool,
+    pub(super) hurried_deliveries: u32,
     pub(super) revokes: u32,
     /// Questions for more time that have no answer.
     pub(super) extends: u32,
@@ -354,12 +358,21 @@ impl Watched {
                 assert!(batch.count() == 1 || batch.body()[0].len() as i64 <= consumer.demand.1, "more bytes than were asked for");
                 consumer.demand.0 -= batch.count();
                 consumer.demand.1 = consumer.demand.1.saturating_sub_unsigned(batch.body_bytes());
+                consumer.unhurried |= consumer.hurried_deliveries == 0;
+                consumer.hurried_deliveries = consumer.hurried_deliveries.saturating_sub(1);
                 consumer.held.extend(first.0..first.0 + u64::from(batch.count()));
                 self.delivered(to, first.0, attempt, &batch);
             }
             (Kind::Consumer(consumer), Message::Revoke { ranges }) => {
                 let ids = ranges.iter().flat_map(|range| range.first.0..range.first.0 + u64::from(range.count));
                 ids.for_each(|id| assert!(consumer.untold.remove(&id), "{to:?} is told that item {id} is taken back"));
+            }
+            (Kind::Consumer(consumer), Message::Hurry) => {
+                assert!(
+                    std::mem::take(&mut consumer.unhurried) && !consumer.held.is_empty(),
+                    "{to:?} is told to hurry, and knows or has nothing"
+                );
+                consumer.hurried_deliveries = HURRIED_WAITS / 2;
             }
             (Kind::Consumer(consumer), Message::Extended) => consumer.extends -= 1,
             (kind, Message::Withdrawn) => {
@@ -522,6 +535,11 @@ impl Watched {
             }
         }
         assert_eq!(status.producers_waiting, waiting, "who waits stands in line, once");
+        let waited_for = waiting > 0 || may_end || self.clients.values().any(|client| !client.joins.is_empty());
+        if waited_for && status.consumers_waiting > 0 {
+            let gathers = |kind: &Kind| matches!(kind, Kind::Consumer(consumer) if consumer.unhurried && !consumer.held.is_empty());
+            assert!(!self.clients.values().any(|client| gathers(&client.kind)), "what is waited for may gather at a consumer");
+        }
         assert!(!parked || status.stored() > 0, "what was put waits at an empty queue");
         assert!(!(serves && may_end && status.stored() == 0), "{phase:?}, and there is nothing to wait for");
         for name in &self.finished_names {

@@ -278,9 +278,14 @@ fn begin(prefetch: Option<u32>) -> impl Fn(Greeting) -> ConsumerSession {
 
 /// A thread finds nothing at hand: asks, with what patience it has. One that still holds an item has little: others may wait for that.
 fn ask(plan: &Plan, holds: bool, session: &mut ConsumerSession, now: Duration, stage: &mut Stage) -> Doing {
-    session.refill(now, true);
     let patience = stage.random.below(100);
-    let withdrawal = (patience < plan.impatient_percent && patience.is_multiple_of(2)).then(|| session.withdraw());
+    let withdrawal = (patience < plan.impatient_percent && patience.is_multiple_of(2)).then(|| {
+        session.refill(now, true);
+        session.withdraw()
+    });
+    if withdrawal.is_none() {
+        session.refill_to_wait(now);
+    }
     session.begin_wait();
     let impatient = holds || patience < plan.impatient_percent;
     Doing::Waiting {

@@ -2,6 +2,7 @@
 
 mod credit;
 mod edges;
+mod hurry;
 mod journaled;
 mod leases;
 mod looks;

@@ -400,6 +400,7 @@ impl Oracle {
                 let asked = self.extensions.get_mut(&client).unwrap_or_else(|| panic!("{client:?} gets an answer to no Extend"));
                 *asked = asked.checked_sub(1).expect("an answer to each Extend");
             }
+            (Message::Hurry, None) => assert!(self.items.held_by(client) > 0, "{client:?} holds nothing that anybody could wait for"),
             (Message::Stop, None) => self.consumers.told_to_stop(client),
             _ => self.answers_steering(message, batch),
         }
