@@ -1,7 +1,7 @@
 //! A producer's side of a connection, without I/O: collects items into batches, keeps to the credit, counts confirmations.
 //!
-//! A lone item leaves at once. While an earlier batch is unconfirmed, items gather until the batch is full, the confirmation
-//! comes, or [`FLUSH_DELAY`] has passed (Nagle's rule, RFC 896, with an end).
+//! An item leaves at once while no more than one before it is unconfirmed. Else items gather until the batch is full, the confirmations
+//! come, or [`FLUSH_DELAY`] has passed (Nagle's rule, RFC 896, with an end).
 
 use std::time::Duration;
 
@@ -131,12 +131,17 @@ impl ProducerSession {
 
     #[inline(never)]
     fn begin_or_end_batch(&mut self, now: impl FnOnce() -> Duration) -> Put {
-        if self.gathered.is_full() || self.confirmed == self.sent {
+        if self.gathered.is_full() || self.leaves_at_once() {
             self.send_gathered();
             return Put::Ready;
         }
         self.gathering_since = Some(now());
         Put::Gathering
+    }
+
+    /// True while one item at most is unconfirmed: the answer to an item may be here before its confirmation, which nobody waits for.
+    fn leaves_at_once(&self) -> bool {
+        self.sent.0 <= self.confirmed.0 + 1
     }
 
     /// Asks for the credit that the last put lacked, once.
@@ -309,7 +314,7 @@ impl Session for ProducerSession {
                     self.credit_again.1 = self.credit_again.1.saturating_add(credit_bytes);
                     self.put_again();
                 }
-                if self.confirmed == self.sent {
+                if self.leaves_at_once() {
                     self.send_gathered();
                 }
                 Ok(())

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::{eventually, program};
+use rustix::process::Signal;
+
+use crate::{eventually, program, signal};
 
 /// How long the rate is looked at.
 const WINDOW: Duration = Duration::from_millis(200);
@@ -99,7 +101,7 @@ impl Load {
         });
     }
 
-    /// Puts no more, and waits until all that was put has passed.
+    /// Puts no more, and waits until all that was put has passed, and its consumer has said so and ended: what it is killed with comes again.
     pub fn finish(mut self) -> u64 {
         self.enough.store(true, Ordering::Relaxed);
         let put = self.writer.take().expect("a writer").join().expect("all lines to be written");
@@ -110,6 +112,8 @@ impl Load {
             assert!(!reader_ended, "the honest consumer has ended, or got what it should not, after {} of {put}", self.passed());
             (self.passed() == put).then_some(())
         });
+        signal(self.consumer.id(), Signal::TERM);
+        eventually("the consumer's end", || self.consumer.try_wait().expect("a child"));
         put
     }
 }

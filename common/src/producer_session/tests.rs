@@ -50,14 +50,14 @@ fn sum(items: &[&str]) -> u64 {
 fn each_batch_carries_the_checksum_of_all_up_to_its_end_however_they_are_cut() {
     let mut session = ProducerSession::new(greeting(2, Some(sum(&["a", "b"]))));
     confirm(&mut session, 2, 100, 100_000);
-    for item in ["c", "dd", "", "ee"] {
+    for item in ["c", "dd", "", "ee", "x"] {
         put(&mut session, item.as_bytes());
     }
     session.send_gathered();
     put(&mut session, b"ff");
     session.send_gathered();
-    let items = ["a", "b", "c", "dd", "", "ee", "ff"];
-    let expected = [(2, 3), (3, 6), (6, 7)].map(|(from, to)| {
+    let items = ["a", "b", "c", "dd", "", "ee", "x", "ff"];
+    let expected = [(2, 3), (3, 4), (4, 7), (7, 8)].map(|(from, to)| {
         let strings = items[from..to].iter().map(|item| item.to_string()).collect::<Vec<_>>();
         (from as u64, strings, sum(&items[..to]))
     });
@@ -80,24 +80,31 @@ fn no_checksum_is_computed_for_a_producer_as_which_nobody_comes_again() {
 }
 
 #[test]
-fn a_lone_item_leaves_at_once_and_the_next_gather_until_it_is_confirmed() {
+fn an_item_leaves_at_once_while_one_is_unconfirmed_and_more_gather_until_no_more_than_one_is() {
     let mut session = session(100, 100_000);
     assert_eq!(put(&mut session, b"one"), Put::Ready);
-    assert_eq!(put(&mut session, b"two"), Put::Gathering);
-    assert_eq!(put(&mut session, b"three"), Put::Taken);
-    let before = session.outbox().bytes();
+    assert_eq!(put(&mut session, b"two"), Put::Ready);
+    assert_eq!(put(&mut session, b"three"), Put::Gathering);
+    assert_eq!(put(&mut session, b"four"), Put::Taken);
+    let sizes = |session: &mut ProducerSession| batches(session).iter().map(|batch| batch.1.len()).collect::<Vec<_>>();
+    assert_eq!(sizes(&mut session), [1, 1]);
+    confirm(&mut session, 0, 1, 0);
+    assert_eq!(sizes(&mut session), []);
     confirm(&mut session, 1, 0, 0);
-    assert!(session.outbox().bytes() > before);
+    assert_eq!(sizes(&mut session), [2]);
+    confirm(&mut session, 2, 0, 0);
+    assert_eq!([put(&mut session, b"five"), put(&mut session, b"six")], [Put::Gathering, Put::Taken], "two came in one batch");
     assert!(!session.is_confirmed());
-    confirm(&mut session, 3, 0, 0);
+    confirm(&mut session, 4, 0, 0);
+    assert_eq!(sizes(&mut session), [2]);
+    confirm(&mut session, 6, 0, 0);
     assert!(session.is_confirmed());
 }
 
 #[test]
 fn what_gathers_leaves_after_the_delay() {
     let mut session = session(100, 100_000);
-    put(&mut session, b"one");
-    put(&mut session, b"two");
+    ["one", "two", "three"].map(|item| put(&mut session, item.as_bytes()));
     assert_eq!(session.next_timeout(), Some(FLUSH_DELAY));
     let before = session.outbox().bytes();
     session.handle_timeout(FLUSH_DELAY);
@@ -125,19 +132,18 @@ fn a_recall_takes_unused_credit_but_comes_too_late_for_what_is_put() {
     unused.handle(recall(0)).unwrap();
     assert_eq!(put(&mut unused, b"one"), Put::NoCredit);
     let mut crossed = session(10, 100_000);
-    put(&mut crossed, b"one");
+    ["one", "two"].map(|item| put(&mut crossed, item.as_bytes()));
     crossed.handle(recall(0)).unwrap();
-    assert_eq!(put(&mut crossed, b"two"), Put::Gathering);
-    crossed.handle(recall(1)).unwrap();
-    assert_eq!(crossed.gathered.count(), 0, "what was taken goes out at once");
     assert_eq!(put(&mut crossed, b"three"), Put::Gathering);
+    crossed.handle(recall(2)).unwrap();
+    assert_eq!(crossed.gathered.count(), 0, "what was taken goes out at once");
+    assert_eq!(put(&mut crossed, b"four"), Put::Gathering);
 }
 
 #[test]
 fn an_item_over_the_limit_is_refused_and_the_others_stay() {
     let mut session = session(100, 1_000_000);
-    put(&mut session, b"one");
-    put(&mut session, b"two");
+    ["one", "two", "three"].map(|item| put(&mut session, item.as_bytes()));
     let refused = session.put(|out| [0; 1001][..].encode(out), || Duration::ZERO);
     assert!(matches!(refused, Err(Error::ItemTooLarge { bytes: 1001, bytes_max: 1000 })));
     assert_eq!(session.gathered.count(), 1);
@@ -161,9 +167,9 @@ fn hear(session: &mut ProducerSession, message: Message) -> Result<(), Error> {
 #[test]
 fn batches_are_numbered_by_the_items_before_them_and_use_up_the_credit() {
     let mut session = ProducerSession::new(greeting(7, None));
-    confirm(&mut session, 7, 5, 100_000);
-    ["a", "b", "c"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
-    assert_eq!(session.flush(), Position(10));
+    confirm(&mut session, 7, 6, 100_000);
+    ["a", "b", "c", "d"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    assert_eq!(session.flush(), Position(11));
     let positions: Vec<_> = sent(&mut session)
         .into_iter()
         .map(|message| match message {
@@ -171,22 +177,22 @@ fn batches_are_numbered_by_the_items_before_them_and_use_up_the_credit() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(positions, [(7, 1), (8, 2)]);
-    assert_eq!((session.credit_items, session.credit_bytes), (2, 100_000 - batch_cost_bytes(1) - batch_cost_bytes(2)));
+    assert_eq!(positions, [(7, 1), (8, 1), (9, 2)]);
+    assert_eq!((session.credit_items, session.credit_bytes), (2, 100_000 - 2 * batch_cost_bytes(1) - batch_cost_bytes(2)));
     assert_eq!((session.confirmed(), session.is_confirmed()), (Position(7), false));
-    confirm(&mut session, 10, 0, 0);
-    assert_eq!((session.confirmed(), session.is_confirmed()), (Position(10), true));
+    confirm(&mut session, 11, 0, 0);
+    assert_eq!((session.confirmed(), session.is_confirmed()), (Position(11), true));
 }
 
 #[test]
 fn the_credit_covers_the_table_that_a_batch_may_need() {
-    let first = batch_cost_bytes(1);
+    let first = 2 * batch_cost_bytes(1);
     for (credit, is_in) in [(first + batch_cost_bytes(1 + 2 + 8), true), (first + batch_cost_bytes(1 + 2 + 8) - 1, false)] {
         let mut session = session(100, credit);
-        assert_eq!([put(&mut session, b"a"), put(&mut session, b"b")], [Put::Ready, Put::Gathering]);
+        assert_eq!(["a", "a", "b"].map(|item| put(&mut session, item.as_bytes())), [Put::Ready, Put::Ready, Put::Gathering]);
         assert_eq!(put(&mut session, b"cd"), if is_in { Put::Taken } else { Put::NoCredit });
         session.flush();
-        assert_eq!(session.credit_bytes, if is_in { 0 } else { credit - first - first });
+        assert_eq!(session.credit_bytes, if is_in { 0 } else { credit - first - batch_cost_bytes(1) });
     }
 }
 
@@ -194,7 +200,7 @@ fn the_credit_covers_the_table_that_a_batch_may_need() {
 fn the_limit_holds_for_each_item_not_for_all_that_gather() {
     let mut session = session(100, 100_000);
     let largest = [0; 1000];
-    assert_eq!([(); 3].map(|()| put(&mut session, &largest)), [Put::Ready, Put::Gathering, Put::Taken]);
+    assert_eq!([(); 4].map(|()| put(&mut session, &largest)), [Put::Ready, Put::Ready, Put::Gathering, Put::Taken]);
 }
 
 #[test]
@@ -258,16 +264,17 @@ fn nothing_is_put_behind_a_finish_which_is_said_once_and_answered_once() {
 #[test]
 fn a_goodbye_comes_behind_what_has_gathered() {
     let mut session = session(100, 100_000);
-    ["a", "b"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    ["a", "b", "c"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    sent(&mut session);
     session.goodbye();
     let messages = sent(&mut session);
-    assert!(matches!(messages[..], [Message::Put { .. }, Message::Put { .. }, Message::Close { reason: CloseReason::Goodbye, .. }]));
+    assert!(matches!(messages[..], [Message::Put { .. }, Message::Close { reason: CloseReason::Goodbye, .. }]));
 }
 
 #[test]
 fn what_gathers_does_not_leave_before_its_delay() {
     let mut session = session(100, 100_000);
-    ["a", "b"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
+    ["a", "b", "c"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
     sent(&mut session);
     session.handle_timeout(FLUSH_DELAY - Duration::from_nanos(1));
     assert_eq!(sent(&mut session), []);
@@ -309,7 +316,7 @@ fn what_is_unconfirmed_when_the_connection_is_lost_is_put_again_before_anything_
     }
     confirm(&mut session, 1, 0, 0);
     assert_eq!(put(&mut session, b"e"), Put::Gathering);
-    assert_eq!(batches(&mut session).iter().map(|batch| batch.0).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(batches(&mut session).iter().map(|batch| batch.0).collect::<Vec<_>>(), [0, 1, 2]);
     session.lose();
     assert_eq!(put(&mut session, b"f"), Put::NoCredit);
     session.want();
@@ -322,7 +329,7 @@ fn what_is_unconfirmed_when_the_connection_is_lost_is_put_again_before_anything_
     assert_eq!(put(&mut session, b"f"), Put::NoCredit);
     confirm(&mut session, 4, 10, 0);
     assert_eq!(batches(&mut session), [(4, vec!["e".into()], sum(&["a", "b", "c", "d", "e"]))]);
-    assert_eq!(put(&mut session, b"f"), Put::Gathering, "what is left of the credit is for new items");
+    assert_eq!(put(&mut session, b"f"), Put::Ready, "what is left of the credit is for new items");
     session.flush();
     assert_eq!(batches(&mut session), [(5, vec!["f".into()], sum(&["a", "b", "c", "d", "e", "f"]))]);
     assert!(!session.is_confirmed());
