@@ -11,10 +11,12 @@
 //! it is a slice of the items and a slice of the table with another `base`: cutting never walks the items.
 
 mod builder;
+mod part;
 
 pub use builder::BatchBuilder;
 pub(crate) use builder::HEADROOM_BYTES;
 use bytes::Bytes;
+pub use part::Part;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::BATCH_ITEMS_MAX;

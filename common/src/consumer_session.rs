@@ -8,6 +8,8 @@ mod leases;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::batch::{Batch, BatchBuilder};
 use crate::error::Error;
 use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, HURRIED_WAITS, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER, result_bytes_max};
@@ -35,6 +37,8 @@ struct Current {
     attempt: u32,
     turn: Turn,
     batch: Batch,
+    /// A share of its memory, for the next item.
+    share: Option<Bytes>,
     /// The item that is taken next.
     next: u32,
     /// Items before this one may be taken without a look ahead.
@@ -62,6 +66,8 @@ pub struct Next<'a> {
     pub batch: &'a Batch,
     /// Which of the batch's it is.
     pub index: u32,
+    /// A share of the batch's memory, to be taken if it is of use.
+    pub share: &'a mut Option<Bytes>,
 }
 
 impl Held {
@@ -201,10 +207,11 @@ impl ConsumerSession {
 
     /// The next item at hand; none that is due for a [`ConsumerSession::look_ahead`].
     #[inline(always)]
-    pub fn next_quick(&self) -> Option<Next<'_>> {
-        let current = self.current.as_ref()?;
+    pub fn next_quick(&mut self) -> Option<Next<'_>> {
+        let current = self.current.as_mut()?;
         let held = Held { id: current.next_id(), turn: current.turn };
-        (current.next < current.quick_end).then_some(Next { held, batch: &current.batch, index: current.next })
+        let Current { batch, share, next: index, quick_end, .. } = current;
+        (*index < *quick_end).then_some(Next { held, batch, index: *index, share })
     }
 
     /// Takes what [`ConsumerSession::next_quick`] has given.
@@ -214,6 +221,14 @@ impl ConsumerSession {
         current.next += 1;
         if current.left() == 0 {
             self.next_batch();
+        }
+    }
+
+    /// Keeps a share of an item's memory for the next one, if that lies in the same.
+    #[inline(always)]
+    pub fn keep_share(&mut self, share: Option<Bytes>) {
+        if let (Some(share), Some(current)) = (share, &mut self.current) {
+            current.batch.keep_share(share, &mut current.share);
         }
     }
 
@@ -278,7 +293,7 @@ impl ConsumerSession {
         self.current = self.behind.pop_front().map(|Delivered { first, attempt, batch }| {
             self.behind_items -= batch.count();
             self.behind_bytes -= batch.body_bytes() as i64;
-            Current { first, attempt, turn: Turn::new(attempt, self.epoch), batch, next: 0, quick_end: 0 }
+            Current { first, attempt, turn: Turn::new(attempt, self.epoch), batch, share: None, next: 0, quick_end: 0 }
         });
     }
 

@@ -7,7 +7,7 @@ use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Part};
 
 /// A value that a producer can put: anything that serde serializes, or `[u8]` as it is. Nothing else implements it: an encoder of
 /// somebody else's could take away what other items have appended.
@@ -21,8 +21,12 @@ pub trait Decode {
     /// What a delivery holds: the value, or shared bytes.
     type Held: Borrow<Self>;
 
-    /// Decodes item `index` of `batch`, all of its bytes. It must not call its client, which is locked.
-    fn decode(batch: &Batch, index: u32) -> Result<Self::Held, Undecodable>;
+    /// Decodes item `index` of `batch`, all of its bytes, taking the share of its memory that there may be. It must not call its client, which
+    /// is locked.
+    fn decode(batch: &Batch, index: u32, share: &mut Option<Bytes>) -> Result<Self::Held, Undecodable>;
+
+    /// A share of its batch's memory that is not needed any more, if there is one.
+    fn share(held: Self::Held) -> Option<Bytes>;
 }
 
 /// Why an item's bytes are no value of the type that was asked for.
@@ -79,21 +83,31 @@ impl<T: DeserializeOwned> Decode for T {
 
     // Out of line, the decoder of a small type is inlined here as a whole; in line, it would be called from wherever this came to lie.
     #[inline(never)]
-    fn decode(batch: &Batch, index: u32) -> Result<T, Undecodable> {
+    fn decode(batch: &Batch, index: u32, _share: &mut Option<Bytes>) -> Result<T, Undecodable> {
         let bytes = batch.item(index);
         match postcard::take_from_bytes(bytes)? {
             (value, []) => Ok(value),
             (_, rest) => Err(Undecodable::LeftOver { left: rest.len(), bytes: bytes.len() }),
         }
     }
+
+    #[inline]
+    fn share(_held: T) -> Option<Bytes> {
+        None
+    }
 }
 
 impl Decode for [u8] {
-    type Held = Bytes;
+    type Held = Part;
 
     #[inline]
-    fn decode(batch: &Batch, index: u32) -> Result<Bytes, Undecodable> {
-        Ok(batch.item_shared(index))
+    fn decode(batch: &Batch, index: u32, share: &mut Option<Bytes>) -> Result<Part, Undecodable> {
+        Ok(batch.part(index, share.take()))
+    }
+
+    #[inline]
+    fn share(held: Part) -> Option<Bytes> {
+        Some(held.into_share())
     }
 }
 
@@ -137,16 +151,19 @@ mod tests {
     #[test]
     fn values_and_bytes_come_back() {
         let value = (7u64, "seven".to_string());
-        assert_eq!(<(u64, String)>::decode(&batch(&value), 0).unwrap(), value);
-        assert_eq!(<[u8]>::decode(&batch(&b"raw"[..]), 0).unwrap(), &b"raw"[..]);
+        assert_eq!(<(u64, String)>::decode(&batch(&value), 0, &mut None).unwrap(), value);
+        assert_eq!(<[u8]>::decode(&batch(&b"raw"[..]), 0, &mut None).unwrap()[..], b"raw"[..]);
         let longer_than_the_stack_is_tried_for = (0..200).collect::<Vec<u8>>();
-        assert_eq!(<Vec<u8>>::decode(&batch(&longer_than_the_stack_is_tried_for), 0).unwrap(), longer_than_the_stack_is_tried_for);
+        assert_eq!(
+            <Vec<u8>>::decode(&batch(&longer_than_the_stack_is_tried_for), 0, &mut None).unwrap(),
+            longer_than_the_stack_is_tried_for
+        );
     }
 
     #[test]
     fn an_item_of_another_type_is_refused_not_half_read() {
-        let error = u8::decode(&batch(&(1u8, 2u8)), 0).unwrap_err();
+        let error = u8::decode(&batch(&(1u8, 2u8)), 0, &mut None).unwrap_err();
         assert_eq!(error.to_string(), "1 of its 2 bytes are left over");
-        assert!(String::decode(&batch(&200u8), 0).is_err());
+        assert!(String::decode(&batch(&200u8), 0, &mut None).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! Settling: what is said to the session for an item, and by whom it is written when.
 
+use bytes::Bytes;
+
 use super::Locked;
 use crate::consumer_session::{ConsumerSession, Held, Settled};
 use crate::driver::{Connection, State};
@@ -14,10 +16,11 @@ pub(super) struct Claim<'c> {
 
 impl Claim<'_> {
     #[inline(always)]
-    pub(super) fn ack(self) -> Result<(), Box<Error>> {
+    pub(super) fn ack(self, share: Option<Bytes>) -> Result<(), Box<Error>> {
         let (connection, held) = (self.connection, self.held);
         std::mem::forget(self);
         let Some(mut state) = connection.lock_as_owner() else { return connection.ack_as_other(held) };
+        state.session.keep_share(share);
         if state.session.ack_quick(held) { Ok(()) } else { connection.ack_slowly(state.into(), held) }
     }
 

@@ -171,7 +171,8 @@ impl<T: Decode + ?Sized> Delivery<'_, T> {
     /// ```
     #[inline(always)]
     pub fn ack(self) -> Result<(), Error> {
-        self.claim.ack().map_err(|error| *error)
+        let Delivery { claim, item } = self;
+        claim.ack(T::share(item)).map_err(|error| *error)
     }
 
     /// The item is done, and this came out: the coordinator writes it to its results, once, before the item counts as done.

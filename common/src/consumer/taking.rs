@@ -39,7 +39,7 @@ impl<T: Decode + ?Sized> Consumer<T> {
             if let Some(mut state) = self.connection.lock_as_owner() {
                 if let Some(next) = state.session.next_quick() {
                     let held = next.held;
-                    let decoded = T::decode(next.batch, next.index);
+                    let decoded = T::decode(next.batch, next.index, next.share);
                     state.session.take_quick();
                     match decoded {
                         Ok(item) => {
@@ -68,7 +68,7 @@ impl<T: Decode + ?Sized> Consumer<T> {
         let mut state = self.connection.lock();
         let next = state.session.next_quick()?;
         let held = next.held;
-        let decoded = T::decode(next.batch, next.index);
+        let decoded = T::decode(next.batch, next.index, next.share);
         state.session.take_quick();
         Some(match decoded {
             Ok(item) => Ok(Delivery { claim: Claim { connection: &self.connection, held }, item }),
