@@ -30,6 +30,7 @@ use lock::Lock;
 use rustix::fs::{AtFlags, Mode};
 
 use crate::limits::SOCKET_PATH_BYTES_MAX;
+use crate::transport::widen;
 
 /// The environment variable that names the socket.
 pub const SOCKET_VARIABLE: &str = "PROCQ_SOCKET";
@@ -139,7 +140,10 @@ impl Endpoint {
         };
         match peer.uid {
             Some(uid) if uid != own_uid() => Err(EndpointError::ForeignCoordinator { path: self.path.clone(), uid }),
-            _ => Ok(stream),
+            _ => {
+                widen(&stream);
+                Ok(stream)
+            }
         }
     }
 
@@ -296,7 +300,10 @@ impl Listener {
         let stream = UnixStream::from(OwnedFd::from(stream));
         stream.set_nonblocking(true)?;
         match peer.uid {
-            Some(uid) if uid == own_uid() => Ok(Accepted::Client(stream, peer.pid)),
+            Some(uid) if uid == own_uid() => {
+                widen(&stream);
+                Ok(Accepted::Client(stream, peer.pid))
+            }
             uid => Ok(Accepted::Foreign(stream, uid)),
         }
     }

@@ -6,9 +6,12 @@ use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 use rustix::io::readv;
+use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tracing::debug;
 
 use crate::frame::{FrameError, FrameReader};
+use crate::limits::SEND_BUFFER_BYTES;
 
 /// Read at once between frames: many small ones, or the beginning of a large one that has to be copied to its place.
 const READ_BYTES: usize = 64 * 1024;
@@ -115,7 +118,38 @@ fn nothing<E: From<io::Error>>(error: io::Error) -> Result<Came, E> {
     }
 }
 
+/// Asks for as much room as [`SEND_BUFFER_BYTES`] gives for what is on its way out, if there is not more. A wish: with less it goes, too.
+pub fn widen(stream: &UnixStream) {
+    let widened = socket_send_buffer_size(stream).and_then(|bytes| match bytes < 2 * SEND_BUFFER_BYTES {
+        true => set_socket_send_buffer_size(stream, SEND_BUFFER_BYTES),
+        false => Ok(()),
+    });
+    if let Err(error) = widened {
+        debug!(%error, "the socket's buffer stays as it is");
+    }
+}
+
 /// Writes once, as much as the socket takes, without ever raising SIGPIPE.
 pub fn send(stream: &UnixStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_widened_once_and_never_narrowed() {
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let bytes = || socket_send_buffer_size(&stream).unwrap();
+        set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES / 4).unwrap();
+        let narrow = bytes();
+        widen(&stream);
+        assert!(bytes() > narrow);
+        // As much as the system gives here.
+        set_socket_send_buffer_size(&stream, 64 * SEND_BUFFER_BYTES).unwrap();
+        let most = bytes();
+        widen(&stream);
+        assert_eq!(bytes(), most);
+    }
 }

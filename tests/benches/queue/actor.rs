@@ -41,6 +41,9 @@ pub struct Part {
     /// What is put is to survive the machine
     #[arg(long)]
     pub durable: bool,
+    /// Sockets have buffers as large as procq's
+    #[arg(long)]
+    pub wide: bool,
     /// How long to look for news before sleeping
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     pub spin: Duration,
@@ -81,7 +84,7 @@ pub enum Role {
 
 impl Part {
     pub fn new(role: Role) -> Part {
-        Part { role, size: 8, first: 0, count: 0, place: ".".into(), back: ".".into(), durable: false, spin: Duration::ZERO }
+        Part { role, size: 8, first: 0, count: 0, place: ".".into(), back: ".".into(), durable: false, wide: false, spin: Duration::ZERO }
     }
 
     pub fn items(self, size: usize, first: u64, count: u64) -> Part {
@@ -165,6 +168,7 @@ impl Actor {
         command.arg("--place").arg(&part.place).arg("--back").arg(&part.back);
         command.arg("--spin").arg(format!("{}ns", part.spin.as_nanos()));
         command.args(part.durable.then_some("--durable"));
+        command.args(part.wide.then_some("--wide"));
         for (flag, number) in [("--size", part.size as u64), ("--first", part.first), ("--count", part.count)] {
             command.arg(flag).arg(number.to_string());
         }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use common::transport;
 
 use crate::actor::{self, Actor, Part, Role};
 use crate::item::{self, Checker, Maker, Tally};
@@ -25,16 +26,20 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// How much may be on its way unacknowledged.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 
-pub struct Limit;
+/// The limit that targets refer to is that of sockets as the system makes them.
+pub struct Limit {
+    /// They have buffers as large as procq's.
+    pub wide: bool,
+}
 
 impl Peer for Limit {
     fn name(&self) -> &'static str {
-        "limit"
+        if self.wide { "limit, buffers like procq's" } else { "limit" }
     }
 
     fn pass(&self, case: Case, count: u64) -> Result<f64> {
         let folder = tempfile::tempdir()?;
-        let part = |role| Part::new(role).at(folder.path()).items(case.size, 0, count);
+        let part = |role| Part { wide: self.wide, ..Part::new(role).at(folder.path()).items(case.size, 0, count) };
         let mut relay = Actor::start(&part(Role::LimitRelay))?;
         relay.ready()?;
         let mut consumer = Actor::start(&part(Role::LimitConsumer))?;
@@ -54,7 +59,7 @@ impl Peer for Limit {
     }
 
     fn trips(&self, count: u64) -> Option<Result<Trips>> {
-        Some(trips(count))
+        (!self.wide).then(|| trips(count))
     }
 }
 
@@ -80,6 +85,7 @@ pub fn relay(part: &Part) -> Result<()> {
     actor::say_ready();
     let (mut from, _) = from.accept()?;
     let (mut to, _) = to.accept()?;
+    widen_if(part.wide, &to);
     let (mut acknowledged, mut acknowledging) = (from.try_clone()?, to.try_clone()?);
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -96,6 +102,7 @@ pub fn relay(part: &Part) -> Result<()> {
 
 pub fn produce(part: &Part) -> Result<()> {
     let mut stream = UnixStream::connect(part.place.join("in"))?;
+    widen_if(part.wide, &stream);
     let block_items = items_per_block(part.size);
     let window = window(part.size);
     let mut maker = Maker::new(part.size);
@@ -183,6 +190,12 @@ pub fn echo(part: &Part) -> Result<()> {
     }
     ensure!(read_acknowledgement(&mut back)? == Trips::in_all(part.count), "the last acknowledgement is missing");
     Ok(())
+}
+
+fn widen_if(wide: bool, stream: &UnixStream) {
+    if wide {
+        transport::widen(stream);
+    }
 }
 
 fn items_per_block(size: usize) -> u64 {

@@ -182,8 +182,11 @@ impl Run {
         let bounds =
             python.iter().flat_map(|python| [Some(1000), None].map(|capacity| Multiprocessing { python: python.clone(), capacity }));
         let bounds: Vec<_> = bounds.collect();
-        let mut peers: Vec<&dyn Peer> = vec![&procq, &limit::Limit, &crossbeam::Crossbeam, &ipc_channel::IpcChannel];
+        let mut peers: Vec<&dyn Peer> = vec![&procq, &limit::Limit { wide: false }, &crossbeam::Crossbeam, &ipc_channel::IpcChannel];
         peers.extend(bounds.iter().map(|queue| queue as &dyn Peer));
+        if !self.quick {
+            peers.push(&limit::Limit { wide: true });
+        }
         for server in [&BEANSTALKD, &REDIS, &NATS] {
             match server.is_there() {
                 true if self.quick => left_out.push(LeftOut::new(server.name(), "only without --quick")),
