@@ -675,3 +675,25 @@ fn what_is_asked_for_on_a_new_connection_is_watched_once_nobody_waits_for_it() {
     deliver(&mut session, 0, &[b"late"]);
     assert_eq!(session.next_timeout(), Some(10 * MS + PREFETCH_GIVE_BACK_AFTER));
 }
+
+#[test]
+fn a_share_that_comes_back_is_there_for_the_next_item_of_its_batch_alone() {
+    let mut session = session(1000, Some(4));
+    deliver(&mut session, 0, &[b"ab", b"cd"]);
+    deliver(&mut session, 2, &[b"ef"]);
+    let take = |session: &mut ConsumerSession| {
+        session.look_ahead(MS);
+        let next = session.next_quick().unwrap();
+        let (found, part) = (next.share.is_some(), next.batch.part(next.index, next.share.take()));
+        session.take_quick();
+        (found, part.into_share())
+    };
+    let (found, share) = take(&mut session);
+    assert!(!found);
+    session.keep_share(Some(share));
+    session.keep_share(None);
+    let (found, share) = take(&mut session);
+    assert!(found, "the second goes on with it");
+    session.keep_share(Some(share));
+    assert!(!take(&mut session).0, "it was no share of this batch");
+}
