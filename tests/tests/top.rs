@@ -33,7 +33,8 @@ fn it_shows_who_has_what_at_hand_and_gives_the_terminal_back_when_it_quits() {
     assert_eq!(words[..3], ["puts", &std::process::id().to_string(), "10"], "{putting}");
     assert!(terminal.wait_for("procq").contains(&format!("pid {}", queue.pid())));
     terminal.wait_for("9 ready  0 delayed  1 held  0 done  0 retried  0 dead");
-    assert!(terminal.is_taken() && terminal.rows().len() == 24);
+    // The last row is drawn last.
+    eventually("all of the screen to be drawn", || (terminal.is_taken() && terminal.rows().len() == 24).then_some(()));
     terminal.resize((50, 200));
     eventually("all rows to be used", || (terminal.rows().len() == 50).then_some(()));
     terminal.resize((5, 20));
