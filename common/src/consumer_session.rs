@@ -12,7 +12,9 @@ use bytes::Bytes;
 
 use crate::batch::{Batch, BatchBuilder};
 use crate::error::Error;
-use crate::limits::{ACK_RANGES_MAX, FLUSH_DELAY, HURRIED_WAITS, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER, result_bytes_max};
+use crate::limits::{
+    ACK_RANGES_MAX, FLUSH_DELAY, HURRIED_WAITS, PREFETCH_BYTES_MAX, PREFETCH_GIVE_BACK_AFTER, WITHDRAWALS_MAX, result_bytes_max,
+};
 use crate::message::{CloseReason, Incoming, ItemId, ItemRange, Message, Outcome};
 use crate::outbox::Outbox;
 use crate::prefetch::Prefetch;
@@ -347,7 +349,7 @@ impl ConsumerSession {
 
     fn ask(&mut self, now: Duration, items_min: u32, local_items: u32, local_bytes: i64) {
         self.send_settled();
-        if self.stopped || self.is_giving_back() {
+        if self.stopped || !self.may_demand() {
             return;
         }
         self.prefetch.measure(now, self.taken_total());
@@ -376,7 +378,7 @@ impl ConsumerSession {
     /// withdrawn the demand, which is this connection's; or it could not be asked for yet.
     pub fn keep_demanding(&mut self) {
         let coming = self.local_items() + self.demanded_items;
-        if !self.stopped && !self.is_giving_back() && coming < self.callers_waiting {
+        if !self.stopped && self.may_demand() && coming < self.callers_waiting {
             let bytes = (PREFETCH_BYTES_MAX as i64 - self.local_bytes() - self.demanded_bytes).max(0);
             self.demand(self.callers_waiting - coming, bytes);
         }
@@ -394,8 +396,11 @@ impl ConsumerSession {
         }
     }
 
-    /// Takes the demand back; what was delivered before still comes.
+    /// Takes the demand back; what was delivered before still comes. If nothing was asked for since the last withdrawal, its answer is this one's.
     pub fn withdraw(&mut self) -> u64 {
+        if self.demanded_items == 0 && !self.questions.all_withdrawn() {
+            return self.questions.last_withdrawal();
+        }
         self.demanded_items = 0;
         self.demanded_bytes = 0;
         self.forget_quick_end();
@@ -540,8 +545,13 @@ impl ConsumerSession {
         }
     }
 
+    /// False while an answer has to come before anything is asked for.
+    pub fn may_demand(&self) -> bool {
+        !self.is_giving_back() && self.questions.open_withdrawals() < WITHDRAWALS_MAX
+    }
+
     /// True while something may be on its way that goes back as soon as it comes. What is asked for meanwhile could be newer, and pass it.
-    pub fn is_giving_back(&self) -> bool {
+    fn is_giving_back(&self) -> bool {
         self.giving_back.is_some_and(|number| !self.questions.is_withdrawn(number))
     }
 

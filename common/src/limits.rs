@@ -40,6 +40,10 @@ pub const FLUSH_DELAY: Duration = Duration::from_micros(500);
 /// many deliveries: who waits for each item to be settled pays for few messages more. Neither 1 nor endless; else it does not matter.
 pub const HURRIED_WAITS: u32 = 64;
 
+/// A consumer with so many withdrawals unanswered asks for nothing more until one is: whoever waits for a few microseconds again and again would
+/// send them faster than a coordinator answers that asks servers first, and closes at 4096. Threads that share a consumer seldom are more.
+pub const WITHDRAWALS_MAX: u64 = 64;
+
 /// How much work, in time, a consumer asks for ahead: covers some ten round trips of a sleeping machine (≈ 0.2 ms each),
 /// and is what a stopped consumer can hold back at worst beyond the item in its hands.
 pub const PREFETCH_TIME_TARGET: Duration = Duration::from_millis(2);

@@ -152,7 +152,12 @@ impl Questions {
 
     /// True when no withdrawal waits for its answer.
     pub(crate) fn all_withdrawn(&self) -> bool {
-        self.withdrawals.is_answered(self.last_withdrawal())
+        self.open_withdrawals() == 0
+    }
+
+    /// Withdrawals that wait for their answer.
+    pub(crate) fn open_withdrawals(&self) -> u64 {
+        self.withdrawals.asked - self.withdrawals.answered
     }
 
     pub(crate) fn extend(&mut self, id: ItemId, by: Duration, outbox: &mut Outbox) -> u64 {

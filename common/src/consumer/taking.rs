@@ -111,7 +111,7 @@ impl Connection<ConsumerSession> {
     fn ask_once<'a>(&'a self, state: Locked<'a>) -> Result<Locked<'a>, Error> {
         let now = self.now();
         // What goes back is the queue's again, and may be just what there is to get.
-        let (mut state, waited) = self.wait_until(state, None, |session| (!session.is_giving_back()).then_some(()));
+        let (mut state, waited) = self.wait_until(state, None, |session| session.may_demand().then_some(()));
         waited?;
         state.session.refill(now, true);
         // The answer to the withdrawal comes behind whatever the queue had to give.

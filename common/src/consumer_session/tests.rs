@@ -473,6 +473,30 @@ fn what_is_withdrawn_is_not_counted_on() {
 }
 
 #[test]
+fn who_waits_again_and_again_with_little_patience_does_not_pile_up_withdrawals() {
+    let mut session = session(1000, None);
+    let mut withdrawals = Vec::new();
+    for _ in 0..3 * WITHDRAWALS_MAX {
+        session.refill_to_wait(Duration::ZERO);
+        session.begin_wait();
+        session.keep_demanding();
+        session.end_wait(Duration::ZERO, Duration::ZERO);
+        withdrawals.push(session.withdraw());
+    }
+    let pair = || [Message::Demand { items: 1, bytes: PREFETCH_BYTES_MAX }, Message::Withdraw];
+    assert!(sent(&mut session).into_iter().eq((0..WITHDRAWALS_MAX).flat_map(|_| pair())));
+    assert_eq!(withdrawals.last(), Some(&WITHDRAWALS_MAX), "it is answered with the last that was sent");
+    assert!(!session.may_demand());
+    // One answer makes room for one more.
+    session.handle(Incoming { message: Message::Withdrawn, batch: None }).unwrap();
+    session.begin_wait();
+    session.keep_demanding();
+    session.withdraw();
+    session.keep_demanding();
+    assert_eq!(sent(&mut session), pair());
+}
+
+#[test]
 fn bytes_beyond_the_demand_are_made_up_for_by_the_next() {
     let mut session = session(u64::MAX, None);
     session.refill(Duration::ZERO, true);
