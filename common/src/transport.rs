@@ -142,10 +142,14 @@ mod tests {
     fn a_socket_is_widened_once_and_never_narrowed() {
         let (stream, _peer) = UnixStream::pair().unwrap();
         let bytes = || socket_send_buffer_size(&stream).unwrap();
-        set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES / 4).unwrap();
-        let narrow = bytes();
-        widen(&stream);
-        assert!(bytes() > narrow);
+        set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES).unwrap();
+        let wide = bytes();
+        for quarters in [1, 3] {
+            set_socket_send_buffer_size(&stream, quarters * SEND_BUFFER_BYTES / 4).unwrap();
+            assert!(bytes() < wide);
+            widen(&stream);
+            assert_eq!(bytes(), wide);
+        }
         // As much as the system gives here.
         set_socket_send_buffer_size(&stream, 64 * SEND_BUFFER_BYTES).unwrap();
         let most = bytes();
