@@ -165,9 +165,10 @@ fn with_a_journal_clients_go_on_over_kills_and_each_item_is_put_once() {
     };
     let mut coordinator = serve();
     let endpoint = place.endpoint();
+    // Before anything is killed: only a connection that was there is made again.
+    let (consumer, producer) = (Consumer::<u64>::connect(&endpoint).unwrap(), Producer::<u64>::connect(&endpoint).unwrap());
     let seen = thread::scope(|scope| {
-        let consumer = scope.spawn(|| {
-            let consumer = Consumer::<u64>::connect(&endpoint).unwrap();
+        let consumer = scope.spawn(move || {
             let mut seen = std::collections::BTreeMap::new();
             while let Some(delivery) = consumer.get().unwrap() {
                 seen.entry(delivery.id().0).or_insert(*delivery.item());
@@ -175,8 +176,7 @@ fn with_a_journal_clients_go_on_over_kills_and_each_item_is_put_once() {
             }
             seen
         });
-        let producer = scope.spawn(|| {
-            let producer = Producer::<u64>::connect(&endpoint).unwrap();
+        let producer = scope.spawn(move || {
             for item in 0..ITEMS {
                 producer.put(&item).unwrap();
                 if item % 50 == 0 {
