@@ -8,6 +8,9 @@ use crate::limits::{PREFETCH_ITEMS_MAX, PREFETCH_TIME_TARGET};
 /// The window grows at most by this factor at a time: one lucky measurement does not make it jump.
 const GROWTH_MAX: u32 = 8;
 
+/// What counts as a measurement: such a part of the window's items, or of the time that they are to take.
+const SAMPLE_PART: u32 = 4;
+
 /// The number of items to have at hand beyond the one being worked on.
 #[derive(Debug)]
 pub struct Prefetch {
@@ -55,6 +58,10 @@ impl Prefetch {
             return;
         }
         let worked = now.saturating_sub(self.measured_from).saturating_sub(self.waited);
+        // By few items out of many, one would measure what it takes to be woken, or that another process had the processor.
+        if taken < u64::from(self.ahead / SAMPLE_PART) && worked < PREFETCH_TIME_TARGET / SAMPLE_PART {
+            return;
+        }
         let measured_ns = (worked.as_nanos() as u64 / taken).max(1);
         let item_ns = self.item_ns.map_or(measured_ns, |before| measured_ns.max(before.midpoint(measured_ns)));
         self.item_ns = Some(item_ns);
@@ -113,11 +120,26 @@ mod tests {
     #[test]
     fn a_slower_pace_counts_at_once_and_a_faster_one_half() {
         let mut prefetch = Prefetch::new(None);
-        let mut ahead_after = |micros| {
-            prefetch.measure(prefetch.measured_from + Duration::from_micros(micros), prefetch.taken_total + 1);
+        let mut ahead_after = |micros: u64| {
+            prefetch.measure(prefetch.measured_from + Duration::from_micros(10 * micros), prefetch.taken_total + 10);
             prefetch.ahead()
         };
         assert_eq!([100, 100, 50, 75, 25, 100].map(&mut ahead_after), [8, 20, 26, 26, 40, 20]);
+    }
+
+    #[test]
+    fn a_few_of_many_items_say_nothing_until_they_take_long_or_more_are_taken() {
+        let mut prefetch = Prefetch::new(None);
+        let mut ahead_after = |micros, items| {
+            prefetch.measure(prefetch.measured_from + Duration::from_micros(micros), prefetch.taken_total + items);
+            prefetch.ahead()
+        };
+        assert_eq!([ahead_after(10, 1), ahead_after(80, 8), ahead_after(160, 16)], [8, 64, 200]);
+        assert_eq!(ahead_after(499, 49), 200, "few of 200, and before they have taken long");
+        assert_eq!(ahead_after(500, 49), 196, "few of 200, but they have");
+        assert_eq!(ahead_after(490, 48), 196, "few of 196");
+        assert_eq!(ahead_after(490, 49), 197, "enough");
+        assert_eq!(ahead_after(500, 1), 4, "one that takes long");
     }
 
     #[test]
