@@ -1,7 +1,8 @@
 //! A producer's side of a connection, without I/O: collects items into batches, keeps to the credit, counts confirmations.
 //!
 //! An item leaves at once while no more than one before it is unconfirmed. Else items gather until the batch is full, the confirmations
-//! come, or [`FLUSH_DELAY`] has passed (Nagle's rule, RFC 896, with an end).
+//! come, or [`FLUSH_DELAY`] has passed (Nagle's rule, RFC 896, with an end). Soon after a batch that filled up they gather in any case: what comes
+//! then is the next batch's beginning, and by itself it would wake a consumer for nothing.
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct ProducerSession {
     credit_bytes: u64,
     gathered: BatchBuilder,
     gathering_since: Option<Duration>,
+    /// When a batch that had gathered left because it was full, if none was asked for since: what follows soon is likely to be the next one.
+    filled_at: Option<Duration>,
     sent: Position,
     /// That of all items sent, if the coordinator keeps one.
     checksum: Option<u64>,
@@ -69,6 +72,7 @@ impl ProducerSession {
             credit_bytes: 0,
             gathered: BatchBuilder::default(),
             gathering_since: None,
+            filled_at: None,
             sent: position,
             checksum,
             confirmed: position,
@@ -131,17 +135,24 @@ impl ProducerSession {
 
     #[inline(never)]
     fn begin_or_end_batch(&mut self, now: impl FnOnce() -> Duration) -> Put {
-        if self.gathered.is_full() || self.leaves_at_once() {
+        if self.gathered.is_full() {
+            self.filled_at = self.gathering_since.map(|_| now());
             self.send_gathered();
             return Put::Ready;
         }
-        self.gathering_since = Some(now());
+        let now = now();
+        self.filled_at = self.filled_at.filter(|at| now < *at + FLUSH_DELAY);
+        if self.leaves_at_once() {
+            self.send_gathered();
+            return Put::Ready;
+        }
+        self.gathering_since = Some(now);
         Put::Gathering
     }
 
     /// True while one item at most is unconfirmed: the answer to an item may be here before its confirmation, which nobody waits for.
     fn leaves_at_once(&self) -> bool {
-        self.sent.0 <= self.confirmed.0 + 1
+        self.filled_at.is_none() && self.sent.0 <= self.confirmed.0 + 1
     }
 
     /// Asks for the credit that the last put lacked, once.
@@ -257,6 +268,7 @@ impl ProducerSession {
 
     /// Sends what has gathered; what is put by now is confirmed once [`ProducerSession::confirmed`] has come to this.
     pub fn flush(&mut self) -> Position {
+        self.filled_at = None;
         self.send_gathered();
         self.sent
     }

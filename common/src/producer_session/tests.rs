@@ -102,6 +102,45 @@ fn an_item_leaves_at_once_while_one_is_unconfirmed_and_more_gather_until_no_more
 }
 
 #[test]
+fn behind_a_batch_that_filled_up_the_next_gathers_though_all_is_confirmed() {
+    let put_at = |session: &mut ProducerSession, item: &[u8], at: Duration| session.put(|out| item.encode(out), || at).unwrap();
+    // Two leave at once, the third begins a batch that is full some 65 items later.
+    let filled = |at: Duration| {
+        let mut session = session(1000, 1_000_000);
+        let mut puts = 0;
+        while put_at(&mut session, &[b'x'; 1000], at) != Put::Ready || puts < 2 {
+            puts += 1;
+        }
+        confirm(&mut session, puts + 1, 0, 0);
+        assert!(session.is_confirmed() && puts > 60);
+        batches(&mut session);
+        session
+    };
+    let (begin, soon, late) = (Duration::from_secs(1), FLUSH_DELAY - Duration::from_nanos(1), FLUSH_DELAY);
+    let mut session = filled(begin);
+    assert_eq!(put_at(&mut session, b"a", begin + soon), Put::Gathering);
+    let position = session.confirmed().0;
+    confirm(&mut session, position, 0, 0);
+    assert_eq!(put_at(&mut session, b"b", begin + soon), Put::Taken);
+    assert!(batches(&mut session).is_empty(), "nor does a confirmation make it leave");
+    session.handle_timeout(begin + soon + FLUSH_DELAY);
+    assert_eq!(batches(&mut session)[0].1, ["a", "b"], "but it is not kept for long");
+    assert_eq!(put_at(&mut filled(begin), b"a", begin + late), Put::Ready, "no stream any more");
+    let mut session = filled(begin);
+    session.flush();
+    assert_eq!(put_at(&mut session, b"a", begin + soon), Put::Ready, "who flushes waits for something");
+}
+
+#[test]
+fn behind_an_item_that_fills_a_batch_by_itself_the_next_leaves_at_once() {
+    let mut session = ProducerSession::new(Greeting { item_bytes_max: 100_000, ..greeting(0, None) });
+    confirm(&mut session, 0, 100, 1_000_000);
+    assert_eq!(put(&mut session, &[b'x'; 80_000]), Put::Ready);
+    confirm(&mut session, 1, 0, 0);
+    assert_eq!(put(&mut session, b"a"), Put::Ready);
+}
+
+#[test]
 fn what_gathers_leaves_after_the_delay() {
     let mut session = session(100, 100_000);
     ["one", "two", "three"].iter().for_each(|item| assert_ne!(put(&mut session, item.as_bytes()), Put::NoCredit));
