@@ -33,6 +33,10 @@ use crate::transport::{self, Came, Scratch};
 /// then after twice as long, up to [`FLUSH_DELAY`]. Callers that hold the lock so often send what has gathered by themselves.
 const LOCKED_RETRY_MIN: Duration = Duration::from_micros(100);
 
+/// So much later than it is due something may be done, if the background thread need not be called for it: it still leaves within the promised
+/// millisecond.
+const ALARM_SLACK: Duration = Duration::from_micros(125);
+
 /// A connection that both callers and the background thread drive.
 #[derive(Debug)]
 pub(crate) struct Driver<S> {
@@ -197,8 +201,9 @@ impl<S: Session> Driver<S> {
         let unwritten = (!state.session.outbox().is_empty()).then(|| self.now() + FLUSH_DELAY);
         let Some(due) = state.session.next_timeout().into_iter().chain(unwritten).chain(self.look_at(state)).min() else { return };
         state.armed = true;
-        if state.alarm_at.is_none_or(|at| due < at) {
-            state.alarm_at = Some(due);
+        if state.alarm_at.is_none_or(|at| due + ALARM_SLACK < at) {
+            // However late that is: something that may take only so long is likely to follow, and would call once more.
+            state.alarm_at = Some(due.min(self.now() + FLUSH_DELAY + ALARM_SLACK));
             if let Some(background) = &state.background {
                 background.unpark();
             }
@@ -363,7 +368,9 @@ impl<S: Session> Driver<S> {
                 state.session.handle_timeout(now);
             }
             self.write_outbox(&mut state);
-            let go_on = std::mem::take(&mut state.armed) || !state.session.outbox().is_empty();
+            // Who polls has nothing to do, and calls when that is over.
+            let busy = std::mem::take(&mut state.armed) && !state.polling;
+            let go_on = busy || !state.session.outbox().is_empty();
             let soon = go_on.then(|| now + FLUSH_DELAY).into_iter().chain(self.look_at(&state));
             state.alarm_at = state.session.next_timeout().map(|due| due.max(now)).into_iter().chain(soon).min();
         }
