@@ -8,6 +8,7 @@ use common::program::tell;
 use crate::PROGRAM;
 use crate::jetstream::Cluster;
 use crate::journal::{Answer, Journal};
+use crate::limits::JETSTREAM_SERVER_OLDEST;
 use crate::queue::{Input, Output};
 use crate::sharing::{Notice, Said, Sharing};
 
@@ -118,6 +119,15 @@ fn tell_people(notice: &Notice) {
         }
         Notice::NoSpace(said) => {
             tell(PROGRAM, format_args!("the servers have no room though the queue is not full ({said}); trying on, producers wait"));
+        }
+        Notice::OldServer(version) => {
+            let (major, minor, patch) = JETSTREAM_SERVER_OLDEST;
+            tell(
+                PROGRAM,
+                format_args!(
+                    "the NATS server is {version}; before {major}.{minor}.{patch} an item can be lost when a server is killed: install a newer one"
+                ),
+            );
         }
         Notice::Lost { machine, producers_unfinished: 0 } => {
             tell(PROGRAM, format_args!("the coordinator {machine} is gone; what it held comes again"));

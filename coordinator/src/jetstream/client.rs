@@ -24,7 +24,7 @@ use tracing::debug;
 use super::message::{ITEMS_HEADER, ItemsMessage};
 use super::names::Names;
 use super::{ClusterError, News, Settings};
-use crate::limits::{JETSTREAM_COMMANDS_MAX, JETSTREAM_OVERDUE, JETSTREAM_PING, JETSTREAM_STALL};
+use crate::limits::{JETSTREAM_COMMANDS_MAX, JETSTREAM_OVERDUE, JETSTREAM_PING, JETSTREAM_SERVER_OLDEST, JETSTREAM_STALL};
 
 /// Something to be published.
 #[derive(Clone, Debug, Default)]
@@ -204,6 +204,13 @@ impl Client {
 
     pub(super) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// The version of the server that we are connected to, if it is too old to be relied upon.
+    pub(super) fn old_version(&self) -> Option<String> {
+        let (major, minor, patch) = JETSTREAM_SERVER_OLDEST;
+        let is_old = !self.client.is_server_compatible(major.into(), minor.into(), patch.into());
+        is_old.then(|| self.client.server_info().version)
     }
 
     /// The largest item that can be put.

@@ -177,6 +177,8 @@ pub enum Answer {
     },
     /// There is no room for another reason than the queue's bounds: told once until a put succeeds.
     NoSpace(String),
+    /// The server that we are connected to is older than [`JETSTREAM_SERVER_OLDEST`](crate::limits::JETSTREAM_SERVER_OLDEST), and has this version. Told once for each.
+    OldServer(String),
 }
 
 #[derive(Debug)]

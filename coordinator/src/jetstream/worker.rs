@@ -58,6 +58,8 @@ pub(super) struct Worker {
     /// The last reason for which something could not be done now.
     pub(super) trouble: Option<String>,
     pub(super) told_of_space: bool,
+    /// The version of a server too old that was told last.
+    old_version: Option<String>,
     pub(super) created: Option<String>,
     check_at: Duration,
     pub(super) beat_at: Duration,
@@ -116,6 +118,7 @@ impl Worker {
             outage: None,
             trouble: None,
             told_of_space: false,
+            old_version: None,
             created: None,
             check_at: Duration::ZERO,
             beat_at: Duration::ZERO,
@@ -125,6 +128,7 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, mut heard: UnboundedReceiver<News>) {
+        self.note_version();
         self.ask_for_machines().await;
         let end = loop {
             if let Err(end) = self.turn(&mut heard).await {
@@ -264,6 +268,16 @@ impl Worker {
             (!self.requests.is_empty()).then_some(self.sweep_at),
         ];
         due.into_iter().flatten().min().unwrap_or(Duration::MAX).min(self.now() + JETSTREAM_OVERDUE)
+    }
+
+    /// Which server it is shows with each connection.
+    fn note_version(&mut self) {
+        if let Some(version) = self.client.old_version()
+            && self.old_version.as_ref() != Some(&version)
+        {
+            self.answer(Answer::OldServer(version.clone()));
+            self.old_version = Some(version);
+        }
     }
 
     /// An outage is told when it begins. A server that is connected and does not answer shows by what it was asked long ago.
@@ -447,6 +461,7 @@ impl Worker {
     pub(super) async fn resume(&mut self) {
         let now = self.now();
         self.is_connected = true;
+        self.note_version();
         let dropped = self.puts.lost();
         if self.requests.any(|kind| matches!(kind, Kind::Look { is_wanted: true, .. })) {
             self.looks.want();

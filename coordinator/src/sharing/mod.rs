@@ -124,6 +124,8 @@ pub enum Notice {
     },
     /// They have no room, though the queue's bounds are not met.
     NoSpace(String),
+    /// One of them has this version, which is too old to be relied upon.
+    OldServer(String),
     /// A machine is gone.
     Lost {
         /// What it is called.
@@ -435,6 +437,7 @@ impl<S: Servers> Sharing<S> {
             Answer::Outage(said) => Said::Notice(Notice::Outage(said)),
             Answer::Restored { after } => Said::Notice(Notice::Restored { after }),
             Answer::NoSpace(said) => Said::Notice(Notice::NoSpace(said)),
+            Answer::OldServer(version) => Said::Notice(Notice::OldServer(version)),
         };
         vec![said]
     }

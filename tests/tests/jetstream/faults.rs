@@ -230,6 +230,42 @@ fn a_machine_that_is_out_of_reach_for_longer_than_its_leases_last_loses_nothing_
 }
 
 #[test]
+fn a_server_that_hears_of_the_end_of_what_it_has_not_delivered_passes_nothing_over() {
+    needs_server!();
+    let server = NatsServer::start();
+    let mut machine = Machine::at(&server.url());
+    machine.put(0..3);
+    machine.kept(0..3);
+    // As from a machine that has the second from a server that was killed, while nobody has the first.
+    let forgotten = "$JS.ACK.jobs.procq.1.2.2.1700000000000000000.1";
+    run(async {
+        let client = async_nats::connect(server.url()).await.expect("a connection");
+        client.publish(forgotten, "+ACK".into()).await.expect("something to publish");
+        client.flush().await.expect("a server that has it");
+    });
+    assert_eq!(machine.fetch().sequence, 1, "the oldest server that is supported is too old");
+}
+
+#[test]
+fn that_a_server_is_too_old_is_told_once_and_nothing_of_one_that_is_not() {
+    needs_server!();
+    let server = NatsServer::start();
+    let told = |machine: &mut Machine| {
+        machine.sees("the queue", |_| true);
+        machine.look().iter().filter(|answer| matches!(answer, Answer::OldServer(_))).count()
+    };
+    assert_eq!(told(&mut Machine::at(&server.url())), 0);
+    let link = Link::to_version(&server.url(), "2.10.25");
+    let mut machine = Machine::at(&link.url());
+    machine.wait("a warning", |answer| matches!(answer, Answer::OldServer(version) if version == "2.10.25"));
+    link.cut();
+    machine.wait("an outage", |answer| matches!(answer, Answer::Outage(_)));
+    link.mend();
+    machine.wait("its end", |answer| matches!(answer, Answer::Restored { .. }));
+    assert_eq!(told(&mut machine), 0, "it was told");
+}
+
+#[test]
 fn what_a_machine_with_a_thousand_items_in_its_hands_leaves_behind_is_done_by_two_others_meanwhile_at_work() {
     needs_server!();
     let server = NatsServer::start();

@@ -1,6 +1,6 @@
 //! The network between one machine and a server, to be cut.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,15 @@ pub struct Link {
 
 impl Link {
     pub fn to(url: &str) -> Link {
+        Link::of_version(url, None)
+    }
+
+    /// To a server that says to be of this version.
+    pub fn to_version(url: &str, version: &'static str) -> Link {
+        Link::of_version(url, Some(version))
+    }
+
+    fn of_version(url: &str, version: Option<&'static str>) -> Link {
         let target = url.strip_prefix("nats://").expect("an address").to_string();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -26,9 +35,9 @@ impl Link {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect(&target) else { continue };
-                for (from, to) in [(&near, &far), (&far, &near)] {
+                for (from, to, version) in [(&near, &far, None), (&far, &near, version)] {
                     let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
-                    thread::spawn(move || carry(from, to));
+                    thread::spawn(move || carry(from, to, version));
                 }
                 streams.lock().expect("the sockets").extend([near, far]);
             }
@@ -53,8 +62,20 @@ impl Link {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(from: TcpStream, to: TcpStream, version: Option<&str>) {
     // An end or an error of either side ends both.
-    let _ = std::io::copy(&mut from, &mut to).and_then(|_| to.flush());
+    let _ = carry_all(BufReader::new(from), &to, version);
     let _ = to.shutdown(Shutdown::Both);
+}
+
+fn carry_all(mut from: BufReader<TcpStream>, mut to: &TcpStream, version: Option<&str>) -> std::io::Result<()> {
+    if let Some(version) = version {
+        let mut greeting = String::new();
+        from.read_line(&mut greeting)?;
+        let (head, rest) = greeting.split_once("\"version\":\"").expect("a server's greeting");
+        let (_, tail) = rest.split_once('"').expect("a version");
+        write!(to, "{head}\"version\":\"{version}\"{tail}")?;
+    }
+    std::io::copy(&mut from, &mut to)?;
+    Ok(())
 }

@@ -391,6 +391,7 @@ fn what_people_should_know_is_passed_on() {
         Answer::Outage("o".into()),
         Answer::Restored { after: NOW },
         Answer::NoSpace("n".into()),
+        Answer::OldServer("v".into()),
         Answer::Replaced("one".into()),
         Answer::DeadLoaded(DeadPage::default()),
     ];
@@ -401,7 +402,8 @@ fn what_people_should_know_is_passed_on() {
         Notice::Outage("o".into()),
         Notice::Restored { after: NOW },
         Notice::NoSpace("n".into()),
+        Notice::OldServer("v".into()),
     ];
     assert_eq!(notices, expected.iter().collect::<Vec<_>>());
-    assert!(matches!(&said[4..], [Said::Input(Input::Replaced { .. }), Said::Input(Input::DeadLoaded(_))]));
+    assert!(matches!(&said[5..], [Said::Input(Input::Replaced { .. }), Said::Input(Input::DeadLoaded(_))]));
 }
