@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -66,10 +67,17 @@ fn log_in(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-/// A port that nobody has now.
+/// A port that nobody has now, nor gets while its server is down: it lies below those that the system gives to whoever connects.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Test processes that run at the same time begin in different places.
+        let next = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 10_000 + (next % 22_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A server that runs, or did.
@@ -92,14 +100,11 @@ impl NatsServer {
 
     fn start_configured(jetstream: &str, more: &str) -> NatsServer {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("config"), config(folder.path(), None, jetstream, more)).expect("a configuration");
-        let mut server = NatsServer { folder, process: None, port: 0 };
-        server.run();
-        let port = server.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
-        server.port = port;
         // Another start is to find the same port.
-        let config = config(server.folder.path(), Some(port), jetstream, more);
-        std::fs::write(server.folder.path().join("config"), config).expect("a configuration");
+        let port = free_port();
+        std::fs::write(folder.path().join("config"), config(folder.path(), Some(port), jetstream, more)).expect("a configuration");
+        let mut server = NatsServer { folder, process: None, port };
+        server.run();
         server
     }
 

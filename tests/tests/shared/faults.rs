@@ -1,5 +1,7 @@
 //! Machines and servers that die, hang, or come too late. Every item whose put was confirmed is accounted for.
 
+use std::cell::RefCell;
+
 use tests::DEADLINE;
 use tests::nats::NatsServer;
 
@@ -101,11 +103,15 @@ fn a_cluster_of_three_whose_servers_are_killed_in_turn_goes_on() {
     let inputs = [place.input("a", 3000)];
     let slow = ["--worker", "--", "sh", "-c", "while read -r n; do sleep 0.02; echo \"$n\"; done"];
     // A cluster that has just begun has no leader yet.
-    tests::eventually("a cluster with a leader", || {
+    let last = RefCell::default();
+    let what = || format!("a cluster with a leader, where a machine says {:?}", last.borrow());
+    tests::within(2 * DEADLINE, what, || {
         let machine = place.start("first", &["serve"]);
         let ended = || (!machine.process.is_alive()).then_some(false);
         let listens = || machine.process.stderr().contains("ready at").then_some(true);
-        tests::within(DEADLINE, || "a start or an end".into(), || listens().or_else(ended)).then_some(())
+        let is_ready = tests::within(DEADLINE, || "a start or an end".into(), || listens().or_else(ended));
+        last.replace(machine.process.stderr());
+        is_ready.then_some(())
     });
     let machines = [place.run("a", Some(&inputs[0]), &slow), place.run("b", None, &slow)];
     for server in &mut servers {
