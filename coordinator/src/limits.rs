@@ -236,6 +236,10 @@ pub const JETSTREAM_LAST_LOOK: Duration = Duration::from_millis(100);
 /// that may have seen messages which are settled by now, when nothing is at work here any more.
 pub const JETSTREAM_LOOKS_AGAIN: u32 = 2;
 
+/// The same where there is no other machine: what is there and not here is on its way, unless it is to come later, or was a dead machine's. Six take a quarter of a second,
+/// which a busy server may need.
+pub const JETSTREAM_LOOKS_AGAIN_ALONE: u32 = 6;
+
 /// How often it is looked whether a full queue has room again.
 pub const JETSTREAM_FULL: common::backoff::Backoff =
     common::backoff::Backoff { min: Duration::from_millis(4), max: Duration::from_millis(128) };

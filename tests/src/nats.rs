@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -132,8 +133,23 @@ impl NatsServer {
         [hub, leaf]
     }
 
-    /// Starts a cluster.
+    /// Starts a cluster, and waits until it has a leader. Servers of 2.10 that begin at the same moment on a busy machine may never elect one;
+    /// such a cluster is given up for another.
     pub fn start_cluster(count: usize) -> Vec<NatsServer> {
+        for _ in 0..3 {
+            let servers = NatsServer::launch_cluster(count);
+            let until = Instant::now() + DEADLINE / 2;
+            while Instant::now() < until {
+                if servers.iter().any(|server| server.log().contains("new metadata leader")) {
+                    return servers;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        panic!("three clusters of {count} servers each have elected no leader");
+    }
+
+    fn launch_cluster(count: usize) -> Vec<NatsServer> {
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
         let routes: Vec<String> = ports.iter().map(|(_, route)| format!("nats-route://127.0.0.1:{route}")).collect();
         let start = |(index, (port, route)): (usize, &(u16, u16))| {

@@ -18,7 +18,7 @@ use super::replies::{Present, Refusal, Stored, StreamInfo, StreamState, read, re
 use super::requests::{Kind, Why};
 use super::worker::{End, Worker};
 use super::{Answer, ClusterError, Fetched, News, Work};
-use crate::limits::{JETSTREAM_LOOKS_AGAIN, JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
+use crate::limits::{JETSTREAM_LOOKS_AGAIN, JETSTREAM_LOOKS_AGAIN_ALONE, JETSTREAM_MESSAGE_ITEMS_MAX, JETSTREAM_OVERHEAD_BYTES};
 use crate::queue::Origin;
 
 impl Worker {
@@ -333,7 +333,11 @@ impl Worker {
         }
         let is_elsewhere = info.state.messages > self.leases.len() as u64;
         let is_coming = is_wanted && is_elsewhere && self.pulls.is_wanting();
-        if (is_coming || is_mixed) && self.looks_again < JETSTREAM_LOOKS_AGAIN {
+        let looks = match is_coming && self.machines.count() == 1 {
+            true => JETSTREAM_LOOKS_AGAIN_ALONE,
+            false => JETSTREAM_LOOKS_AGAIN,
+        };
+        if (is_coming || is_mixed) && self.looks_again < looks {
             self.looks_again += 1;
             self.looks.lost(true);
             return Ok(());
